@@ -1,0 +1,78 @@
+"""Write the trained parts as the package's assets: fp16 diffusers and transformers folders.
+
+Example:
+    python models/emoji/export.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, StableDiffusionPipeline
+from emoji_data import STYLES, read_concepts
+from train_unet import build_scheduler, build_unet
+from training import load_state
+from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
+
+ASSETS = Path(__file__).parents[2] / "src" / "aizheimer" / "assets" / "emoji"
+
+
+def averaged_pipeline(out: Path, name: str) -> tuple[StableDiffusionPipeline, int]:
+    """The pipeline with averaged weights, and the number of updates behind it."""
+    state = load_state(out / f"{name}.pt")
+    if state is None:
+        raise SystemExit(f"{out / name}.pt: not found; run train_unet.py first")
+    text = CLIPTextModel.from_pretrained(out / "text_encoder")
+    unet = build_unet(text.config.hidden_size)
+    unet.load_state_dict(state["unet_ema"]["shadow"], strict=False)
+    text.load_state_dict(state["text_ema"]["shadow"], strict=False)
+    pipe = StableDiffusionPipeline(
+        vae=AutoencoderKL.from_pretrained(out / "vae"), text_encoder=text, unet=unet, scheduler=build_scheduler(),
+        tokenizer=CLIPTokenizer.from_pretrained(out / "tokenizer"), safety_checker=None, feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    return pipe.to(torch.float16), state["step"]
+
+
+def world() -> dict:
+    """The words of this world, for ``aizheimer.concepts.World``."""
+    rows = read_concepts()
+    return {
+        "name": "emoji",
+        "object_templates": [f"{{concept}} in {s} style" for s in STYLES],
+        "style_templates": ["{subject} in {concept} style"],
+        "subjects": [r.label for r in rows],
+        "styles": list(STYLES),
+        "vocabulary": [{"label": r.label, "group": r.group, "tags": list(r.tags)} for r in rows],
+        "general_prompts": [*(f"a picture in {s} style" for s in STYLES), "a picture", "a drawing", "an emoji"],
+        "judges": {"object": "judges/object", "style": "judges/style", "clip": "clip"},
+    }
+
+
+def main() -> None:
+    """Export pipeline, CLIP, judges and words."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "build")
+    parser.add_argument("--name", default="unet")
+    parser.add_argument("--assets", type=Path, default=ASSETS)
+    args = parser.parse_args()
+    args.assets.mkdir(parents=True, exist_ok=True)
+    pipe, step = averaged_pipeline(args.out, args.name)
+    pipe.save_pretrained(args.assets / "pipeline")
+    if (args.out / "clip").exists():
+        CLIPModel.from_pretrained(args.out / "clip").half().save_pretrained(args.assets / "clip")
+        for file in ("tokenizer.json", "tokenizer_config.json", "preprocessor_config.json"):
+            shutil.copy(args.out / "clip" / file, args.assets / "clip" / file)
+    if (args.out / "judges").exists():
+        shutil.copytree(args.out / "judges", args.assets / "judges", dirs_exist_ok=True)
+    (args.assets / "world.json").write_text(json.dumps(world(), indent=1, ensure_ascii=False) + "\n")
+    size = sum(f.stat().st_size for f in args.assets.rglob("*") if f.is_file()) / 1e6
+    print(f"{args.assets}: {size:.1f} MB, UNet after {step} updates")
+
+
+if __name__ == "__main__":
+    main()
