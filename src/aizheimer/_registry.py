@@ -1,0 +1,86 @@
+"""Names that stand for objects which are imported only when asked for."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from aizheimer.errors import InputError, RecipeError, did_you_mean
+
+
+@dataclass(frozen=True)
+class Registry:
+    """Map names to ``"module:attribute"``; nothing is imported until :meth:`get`.
+
+    Other packages add names through an entry-point group. A built-in name always means the
+    built-in object, so that a recipe means the same on every machine.
+
+    Args:
+        kind: What the names are, in error messages: ``"method"``.
+        entries: The built-in names.
+        group: The entry-point group that third parties add to, such as ``"aizheimer.methods"``.
+        error: The error raised for an unknown name.
+
+    Example:
+        >>> registry = Registry("function", {"sqrt": "math:sqrt"})
+        >>> registry.get("sqrt")(9.0)
+        3.0
+    """
+
+    kind: str
+    entries: Mapping[str, str]
+    group: str | None = None
+    error: type[InputError] = RecipeError
+
+    def names(self) -> tuple[str, ...]:
+        """Return every name, the built-in ones first in their own order, then the others by alphabet."""
+        return (*self.entries, *sorted({entry.name for entry in self._third_party()} - set(self.entries)))
+
+    def get(self, name: str) -> Any:
+        """Import and return what ``name`` stands for.
+
+        Raises:
+            InputError: (or the ``error`` given) for a name that is unknown, given by two packages,
+                or that cannot be imported.
+        """
+        if name in self.entries:
+            module, _, attribute = self.entries[name].partition(":")
+            return getattr(importlib.import_module(module), attribute)
+        found = [entry for entry in self._third_party() if entry.name == name]
+        if not found:
+            hint = did_you_mean(name, self.names())
+            raise self.error(f"unknown {self.kind} {name!r}.{hint} There are: {', '.join(self.names()) or 'none'}.")
+        if len(found) > 1:
+            sources = ", ".join(sorted(entry.value for entry in found))
+            raise self.error(f"{self.kind} {name!r} is given by several packages ({sources}); uninstall all but one.")
+        return self._load(found[0])
+
+    def _load(self, entry: EntryPoint) -> Any:
+        try:
+            return entry.load()
+        except (ImportError, AttributeError) as error:
+            raise self.error(
+                f"{self.kind} {entry.name!r} ({entry.value}) cannot be imported: {error}; repair or uninstall it."
+            ) from error
+
+    def _third_party(self) -> list[EntryPoint]:
+        if self.group is None:
+            return []
+        # One distribution can be found twice when its folder is on the path twice.
+        return list({(entry.name, entry.value): entry for entry in entry_points(group=self.group)}.values())
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.names()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names())
+
+    def __len__(self) -> int:
+        return len(self.names())
+
+
+METHODS = Registry("method", {"aizheimer": "aizheimer.methods.aizheimer:AIzheimer"}, group="aizheimer.methods")
+"""Every unlearning method by the name that recipes and the command line use."""

@@ -1,0 +1,72 @@
+"""Fixtures shared by all tests. Nothing heavy is imported before a test asks for it."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import hypothesis
+import pytest
+from jaxtyping import install_import_hook
+
+if TYPE_CHECKING:
+    from diffusers import StableDiffusionPipeline
+
+    from aizheimer.backbones.stable_diffusion import StableDiffusionBackbone
+    from aizheimer.concepts.world import World
+
+# The same examples on every machine, and none that fails because the machine is busy.
+hypothesis.settings.register_profile("aizheimer", deadline=None, derandomize=True, max_examples=50)
+hypothesis.settings.load_profile("aizheimer")
+
+# The shapes in these signatures are checked while the tests run, and never in production.
+install_import_hook(["aizheimer.diffusion", "aizheimer.backbones.stable_diffusion"], "beartype.beartype")
+
+
+@pytest.fixture(scope="session")
+def saved_tiny_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny pipeline on disk for the whole session. Read only: to change it, ask for ``tiny_folder``."""
+    from tests.tiny import save_tiny
+
+    return save_tiny(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def pristine_tiny_pipeline(saved_tiny_pipeline: Path) -> StableDiffusionPipeline:
+    """The pipeline the copies are made of. Read only: to change it, ask for ``tiny_pipeline``."""
+    from tests.tiny import tiny_pipeline
+
+    pipe = tiny_pipeline()
+    pipe.register_to_config(_name_or_path=str(saved_tiny_pipeline))
+    return pipe
+
+
+@pytest.fixture
+def tiny_pipeline(pristine_tiny_pipeline: StableDiffusionPipeline) -> StableDiffusionPipeline:
+    """A fresh tiny StableDiffusionPipeline; it knows its folder, so its world is the tiny world."""
+    return copy.deepcopy(pristine_tiny_pipeline)
+
+
+@pytest.fixture
+def tiny_folder(saved_tiny_pipeline: Path, tmp_path: Path) -> Path:
+    """A tiny pipeline's folder that the test may damage, with ``world.json`` in its parent."""
+    shutil.copytree(saved_tiny_pipeline.parent, tmp_path / "tiny")
+    return tmp_path / "tiny" / saved_tiny_pipeline.name
+
+
+@pytest.fixture
+def tiny_world() -> World:
+    """What the tiny pipeline draws, in words."""
+    from tests.tiny import tiny_world
+
+    return tiny_world()
+
+
+@pytest.fixture
+def tiny_backbone(tiny_pipeline: StableDiffusionPipeline) -> StableDiffusionBackbone:
+    """The backbone around a fresh ``tiny_pipeline``."""
+    from aizheimer.backbones.base import backbone_for
+
+    return backbone_for(tiny_pipeline)
