@@ -23,29 +23,15 @@ from diffusers import StableDiffusionPipeline
 from emoji_data import CANONICAL, STYLES, read_concepts, synonym_prompt
 from train_unet import SHEET_LABELS
 from training import save_sheet
-from transformers import AutoModelForImageClassification
+
+from aizheimer.detectors.classifier import ImageJudge
 
 ASSETS = Path(__file__).parents[2] / "src" / "aizheimer" / "assets" / "emoji"
 
 
-class Judge:
-    """A judge folder as a function from pictures to names."""
-
-    def __init__(self, folder: Path) -> None:
-        self.model = AutoModelForImageClassification.from_pretrained(folder).float().eval()
-        self.config = self.model.config
-
-    @torch.no_grad()
-    def __call__(self, images: torch.Tensor) -> list[str | None]:
-        """Name each picture of (batch, 3, 64, 64) in [-1, 1], or None where nothing is recognised."""
-        confidence, index = (self.model(images).logits / self.config.temperature).softmax(1).max(1)
-        pairs = zip(confidence.tolist(), index.tolist(), strict=True)
-        return [self.config.id2label[i] if c >= self.config.reject_threshold else None for c, i in pairs]
-
-
 def load(folder: Path) -> StableDiffusionPipeline:
     """The pipeline in float32, silent."""
-    pipe = StableDiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32, local_files_only=True)
+    pipe = StableDiffusionPipeline.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
@@ -94,13 +80,13 @@ def timing(pipe: StableDiffusionPipeline, args: argparse.Namespace) -> float:
 
 def judge_all(pipe: StableDiffusionPipeline, todo: list[dict], args: argparse.Namespace) -> list[dict]:
     """Draw and judge every job; finished ones are read back from the side file."""
-    judges = {k: Judge(args.judges / k) for k in ("object", "style")}
+    judges = {k: ImageJudge.load(args.judges / k) for k in ("object", "style")}
     side = args.output.with_suffix(".partial.jsonl")
     done = [json.loads(line) for line in side.read_text().splitlines()] if side.exists() else []
     for start in range(len(done), len(todo), args.batch):
         chunk = todo[start : start + args.batch]
         images = sample(pipe, [j["prompt"] for j in chunk], [j["seed"] for j in chunk], args)
-        names = {k: judge(images) for k, judge in judges.items()}
+        names = {k: judge.judge(images).labels for k, judge in judges.items()}
         rows = [j | {"judged_object": names["object"][i], "judged_style": names["style"][i]} for i, j in enumerate(chunk)]
         with side.open("a") as file:
             file.writelines(json.dumps(r, ensure_ascii=False) + "\n" for r in rows)

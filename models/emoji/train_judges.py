@@ -39,7 +39,7 @@ def build_judge(labels: list[str]) -> ResNetForImageClassification:
 
 
 @torch.no_grad()
-def reconstructions(out: Path, images: torch.Tensor, seed: int, rounds: int = 3) -> torch.Tensor:
+def reconstructions(out: Path, images: torch.Tensor, seed: int, rounds: int) -> torch.Tensor:
     """VAE reconstructions of augmented drawings, uint8 (rounds, 1605, 3, 64, 64), latents lightly noised."""
     path = out / f"reconstructions-{seed}.safetensors"
     if path.exists():
@@ -105,9 +105,9 @@ def nothing(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 class Pictures:
     """Draws batches of labelled pictures and of nothing."""
 
-    def __init__(self, out: Path, seed: int) -> None:
+    def __init__(self, out: Path, seed: int, rounds: int = 3) -> None:
         self.images = Dataset.load(out).tensor().flatten(0, 1)
-        self.decoded = reconstructions(out, self.images, seed)
+        self.decoded = reconstructions(out, self.images, seed, rounds)
         self.generator = torch.Generator().manual_seed(seed)
 
     def draw(self, n: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -152,7 +152,7 @@ def calibration_error(confidence: torch.Tensor, correct: torch.Tensor, bins: int
 
 def assess(model: ResNetForImageClassification, kind: str, out: Path, labels: list[str]) -> dict:
     """Fit temperature and threshold on one held-out set, measure on another."""
-    fit, test = Pictures(out, 1001), Pictures(out, 2002)
+    fit, test = Pictures(out, 1001, rounds=1), Pictures(out, 2002, rounds=1)
     images, index = fit.draw(3210)
     logits, truth = logits_of(model, images), targets(kind, index)
     temperature = fit_temperature(logits, truth)
@@ -189,9 +189,10 @@ def train(kind: str, labels: list[str], args: argparse.Namespace) -> ResNetForIm
         pictures.generator.set_state(state["generator"])
         step, elapsed = state["step"], state["elapsed"]
     log, total, hits = Log(args.out / f"judge-{kind}.jsonl", elapsed), 0.0, 0.0
-    while step < args.steps:
+    steps = args.steps if kind == "object" else args.style_steps
+    while step < steps:
         for group in optimiser.param_groups:
-            group["lr"] = args.lr * cosine(step, args.steps)
+            group["lr"] = args.lr * cosine(step, steps)
         images, index = pictures.draw(args.batch)
         truth = targets(kind, index)
         logits = model(torch.cat([images, pictures.nothing(args.batch // 4)])).logits
@@ -205,10 +206,19 @@ def train(kind: str, labels: list[str], args: argparse.Namespace) -> ResNetForIm
         if step % 100 == 0:
             log.write(step=step, loss=total, accuracy=hits)
             total = hits = 0.0
-        if step % 500 == 0 or step == args.steps:
+        if step % 250 == 0 or step == steps:
             state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": step}
             save_atomic(state | {"elapsed": log.elapsed, "generator": pictures.generator.get_state()}, checkpoint)
     return model.eval()
+
+
+def save_judge(model: ResNetForImageClassification, folder: Path, result: dict) -> None:
+    """Write the folder; temperature and threshold go into config.json by hand, for transformers drops them."""
+    model.half().save_pretrained(folder)
+    image_processor().save_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"temperature": result["temperature"], "reject_threshold": result["reject_threshold"]}
+    (folder / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n")
 
 
 def main() -> None:
@@ -216,6 +226,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "build")
     parser.add_argument("--steps", type=int, default=2500)
+    parser.add_argument("--style-steps", type=int, default=800)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=0)
@@ -225,13 +236,11 @@ def main() -> None:
     for kind, names in labels.items():
         model = train(kind, names, args)
         result = assess(model, kind, args.out, names)
-        model.config.temperature, model.config.reject_threshold = result["temperature"], result["reject_threshold"]
-        model.half().save_pretrained(args.out / "judges" / kind)
-        image_processor().save_pretrained(args.out / "judges" / kind)
+        save_judge(model, args.out / "judges" / kind, result)
         figures.append(result)
         print(json.dumps({k: v for k, v in result.items() if k != "confused_pairs"}), flush=True)
     (args.out / "judges.json").write_text(json.dumps(figures, indent=1, ensure_ascii=False))
-    pictures = Pictures(args.out, 3003)
+    pictures = Pictures(args.out, 2002, rounds=1)
     save_sheet(torch.cat([pictures.draw(32)[0], pictures.nothing(32)]), args.out / "judges-sheet.png", 16)
 
 

@@ -226,7 +226,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=90, help="how long this sitting lasts")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--copies", type=int, default=8, help="augmented versions of each drawing")
-    parser.add_argument("--optimiser", choices=("muon", "adamw"), default="muon")
+    parser.add_argument("--optimiser", choices=("adamw", "muon"), default="adamw")
     parser.add_argument("--muon-lr", type=float, default=2e-3)
     parser.add_argument("--adam-lr", type=float, default=1e-3)
     parser.add_argument("--text-lr", type=float, default=1e-4)
