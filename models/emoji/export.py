@@ -1,7 +1,11 @@
 """Write the trained parts as the package's assets: fp16 diffusers and transformers folders.
 
+``--restore`` goes the other way: a new machine takes VAE, text encoder and UNet from the assets, and
+train_unet.py goes on from there (with a fresh optimiser).
+
 Example:
     python models/emoji/export.py
+    python models/emoji/export.py --restore
 """
 
 from __future__ import annotations
@@ -54,13 +58,27 @@ def world() -> dict:
     }
 
 
+def restore(out: Path, name: str, assets: Path) -> None:
+    """Copy the shipped parts into the build folder, for training to go on from them."""
+    pipe = StableDiffusionPipeline.from_pretrained(assets / "pipeline", dtype=torch.float32, local_files_only=True)
+    out.mkdir(parents=True, exist_ok=True)
+    for part in ("vae", "text_encoder", "tokenizer"):
+        getattr(pipe, part).save_pretrained(out / part)
+    pipe.unet.save_pretrained(out / f"{name}-start")
+    print(f"{out}: train_unet.py --start {out / name}-start goes on from here")
+
+
 def main() -> None:
     """Export pipeline, CLIP, judges and words."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "build")
     parser.add_argument("--name", default="unet")
     parser.add_argument("--assets", type=Path, default=ASSETS)
+    parser.add_argument("--restore", action="store_true", help="copy the assets into the build folder instead")
     args = parser.parse_args()
+    if args.restore:
+        restore(args.out, args.name, args.assets)
+        return
     args.assets.mkdir(parents=True, exist_ok=True)
     pipe, step = averaged_pipeline(args.out, args.name)
     pipe.save_pretrained(args.assets / "pipeline")

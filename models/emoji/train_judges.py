@@ -1,7 +1,8 @@
 """Train the two judges of the emoji world: which object, which style, or none of these.
 
 Small ResNets (transformers' ResNetForImageClassification) on strongly augmented renders and
-on VAE reconstructions, never on the generator's samples. A fifth of each batch is nothing at
+on VAE reconstructions, never on the generator's samples. Both also learn to tell all 1,605 drawings apart
+on a head that is thrown away: a style is known by its drawings. A fifth of each batch is nothing at
 all (blanks, noise, heavy blurs, blends of two drawings, shuffled patches, half-denoised
 latents) with a uniform target, so that confidence means something; a temperature is fitted
 on held-out augmentations and a reject threshold chosen there.
@@ -21,6 +22,7 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from emoji_data import STYLES, Dataset, augment
 from safetensors.torch import load_file, save_file
+from torch import nn
 from training import Log, cosine, load_state, save_atomic, save_sheet
 from transformers import ResNetConfig, ResNetForImageClassification
 from train_text_encoder import image_processor
@@ -177,14 +179,20 @@ def assess(model: ResNetForImageClassification, kind: str, out: Path, labels: li
     }
 
 
-def train(kind: str, labels: list[str], args: argparse.Namespace) -> ResNetForImageClassification:
-    """Train one judge, resuming from its checkpoint."""
+def train(
+    kind: str, labels: list[str], args: argparse.Namespace, *, trunk: ResNetForImageClassification | None = None
+) -> ResNetForImageClassification:
+    """Train one judge, resuming from its checkpoint, else from another judge's features."""
     torch.manual_seed(args.seed)
     model, pictures = build_judge(labels), Pictures(args.out, args.seed)
-    optimiser = torch.optim.AdamW(model.parameters(), args.lr, weight_decay=0.05)
+    drawing = nn.Linear(model.config.hidden_sizes[-1], len(pictures.images))
+    both = nn.ModuleDict({"judge": model, "drawing": drawing})
+    if trunk is not None:
+        model.resnet.load_state_dict(trunk.float().resnet.state_dict())
+    optimiser = torch.optim.AdamW(both.parameters(), args.lr, weight_decay=0.05)
     checkpoint, step, elapsed = args.out / f"judge-{kind}.pt", 0, 0.0
     if state := load_state(checkpoint):
-        model.load_state_dict(state["model"])
+        both.load_state_dict(state["model"])
         optimiser.load_state_dict(state["optimiser"])
         pictures.generator.set_state(state["generator"])
         step, elapsed = state["step"], state["elapsed"]
@@ -195,9 +203,11 @@ def train(kind: str, labels: list[str], args: argparse.Namespace) -> ResNetForIm
             group["lr"] = args.lr * cosine(step, steps)
         images, index = pictures.draw(args.batch)
         truth = targets(kind, index)
-        logits = model(torch.cat([images, pictures.nothing(args.batch // 4)])).logits
+        features = model.resnet(torch.cat([images, pictures.nothing(args.batch // 4)])).pooler_output.flatten(1)
+        logits = model.classifier(features)
         named, empty = logits[: args.batch], logits[args.batch :]
         loss = F.cross_entropy(named, truth, label_smoothing=0.05) - 0.5 * empty.log_softmax(1).mean()
+        loss = loss + F.cross_entropy(drawing(features[: args.batch]), index)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -207,7 +217,7 @@ def train(kind: str, labels: list[str], args: argparse.Namespace) -> ResNetForIm
             log.write(step=step, loss=total, accuracy=hits)
             total = hits = 0.0
         if step % 250 == 0 or step == steps:
-            state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": step}
+            state = {"model": both.state_dict(), "optimiser": optimiser.state_dict(), "step": step}
             save_atomic(state | {"elapsed": log.elapsed, "generator": pictures.generator.get_state()}, checkpoint)
     return model.eval()
 
@@ -231,10 +241,11 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    labels = {"style": list(STYLES), "object": [c.label for c in Dataset.load(args.out).concepts]}
-    figures = []
+    # A style is known by its drawings: the style judge starts from features that tell them apart.
+    labels = {"object": [c.label for c in Dataset.load(args.out).concepts], "style": list(STYLES)}
+    figures, model = [], None
     for kind, names in labels.items():
-        model = train(kind, names, args)
+        model = train(kind, names, args, trunk=model)
         result = assess(model, kind, args.out, names)
         save_judge(model, args.out / "judges" / kind, result)
         figures.append(result)

@@ -2,7 +2,8 @@
 
 Epsilon prediction on scaled-linear betas. What makes it learn in hours on two cores:
 
-* matrices are updated by Muon (orthogonalised in blocks of 64 rows), the rest by AdamW;
+* small batches: what counts is updates (Muon, ``--optimiser muon``, learns more in an update than
+  AdamW and less in a minute: its iterations cost as much as a batch of 16 here);
 * noise levels are drawn and weighted so that the noisy end counts, where only the words
   say what to draw: w(t) = min(1, 5 / SNR) (1 + 1 / SNR)^0.5, drawn with p(t) ~ sqrt(w);
 * the text encoder comes with its words learned (train_text_encoder.py).
@@ -179,7 +180,7 @@ class Trainer:
         save_atomic(state, self.args.out / f"{self.args.name}.pt")
 
     def resume(self) -> None:
-        """Go on from the last checkpoint, if there is one."""
+        """Go on from the last checkpoint, if there is one, else from ``--start``."""
         if state := load_state(self.args.out / f"{self.args.name}.pt"):
             self.unet.load_state_dict(state["unet"])
             self.text.load_state_dict(state["text"])
@@ -189,6 +190,9 @@ class Trainer:
                 optimiser.load_state_dict(state["optimisers"][name])
             self.generator.set_state(state["generator"])
             self.step, self.elapsed = state["step"], state["elapsed"]
+        elif self.args.start:
+            self.unet.load_state_dict(UNet2DConditionModel.from_pretrained(self.args.start).state_dict())
+            self.unet_ema = EMA(self.unet, self.args.ema)
 
     def pipeline(self) -> StableDiffusionPipeline:
         """The averaged weights as an ordinary pipeline."""
@@ -223,6 +227,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "build")
     parser.add_argument("--name", default="unet", help="stem of checkpoint, log and sheet")
+    parser.add_argument("--start", type=Path, help="folder of UNet weights to begin with, when there is no checkpoint")
     parser.add_argument("--minutes", type=float, default=90, help="how long this sitting lasts")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--copies", type=int, default=8, help="augmented versions of each drawing")

@@ -1,0 +1,289 @@
+"""Time and peak memory of the attention probe, against plain attention and against the explicit softmax.
+
+Four ways to run the same forward and backward pass, interleaved in one process so that they share its noise:
+
+- plain: diffusers' AttnProcessor2_0, nothing is read: the floor.
+- probe: ours, the target's columns are read inside the fused kernel.
+- second call: the fused kernel again with the one-hot columns as values (what the probe would be without padding).
+- explicit: diffusers' AttnProcessor, which writes the full matrix out, and the columns are taken from it.
+
+Times are the fastest of all rounds (process time), ratios are to "plain" of the same case. Memory is the peak of what
+PyTorch's allocator holds during one pass above what it held before.
+
+Usage:
+    python benchmarks/attention_probe.py [--rounds 7] [--out benchmarks/results/attention_probe.json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import diffusers
+import torch
+import torch.nn.functional as F
+from diffusers import UNet2DConditionModel
+from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0
+from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
+
+from aizheimer.modules.attention import attention_probe
+from aizheimer.modules.columns import attend_with_columns, one_hot_columns
+
+TARGET_TOKENS = 3
+Way = Callable[[nn.Module, list[str], Tensor], AbstractContextManager[dict[str, Tensor]]]
+
+
+@contextmanager
+def plain(model: nn.Module, layers: list[str], columns: Tensor) -> Iterator[dict[str, Tensor]]:
+    """Read nothing."""
+    yield {}
+
+
+@contextmanager
+def probe(model: nn.Module, layers: list[str], columns: Tensor) -> Iterator[dict[str, Tensor]]:
+    """Read with the package's probe."""
+    read: dict[str, Tensor] = {}
+    with attention_probe(model, layers, columns) as ours:
+        handle = model.register_forward_hook(
+            lambda *_: read.update({layer: attention.probabilities for layer, attention in ours.maps.items()})
+        )
+        try:
+            yield read
+        finally:
+            handle.remove()
+
+
+@contextmanager
+def explicit(model: nn.Module, layers: list[str], columns: Tensor) -> Iterator[dict[str, Tensor]]:
+    """Read from the full matrix of diffusers' explicit processor."""
+    read: dict[str, Tensor] = {}
+    place = int(columns[0].nonzero()[0])
+
+    def reading(layer: str, module: Attention) -> Callable[..., Tensor]:
+        def scores(*args: object, **kwargs: object) -> Tensor:
+            matrix = Attention.get_attention_scores(module, *args, **kwargs)
+            # All rows mark the same tokens here, so a slice will do.
+            read[layer] = matrix[..., place : place + TARGET_TOKENS]
+            return matrix
+
+        return scores
+
+    modules = {layer: model.get_submodule(layer) for layer in layers}
+    try:
+        for layer, module in modules.items():
+            module.set_processor(AttnProcessor())
+            module.get_attention_scores = reading(layer, module)
+        yield read
+    finally:
+        for module in modules.values():
+            del module.get_attention_scores
+            module.set_processor(AttnProcessor2_0())
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network and its inputs; backward reaches the key and query projections of its cross-attention."""
+
+    name: str
+    model: nn.Module
+    inputs: tuple[Tensor, ...]
+    tokens: int
+
+    @property
+    def layers(self) -> list[str]:
+        """Names of the watched modules."""
+        return [name for name, _ in self.model.named_modules() if name.endswith("attn2")]
+
+    @property
+    def columns(self) -> Tensor:
+        """Three target tokens in every prompt."""
+        columns = torch.zeros(self.inputs[0].shape[0], self.tokens, dtype=torch.bool)
+        columns[:, 4 : 4 + TARGET_TOKENS] = True
+        return columns
+
+    def run(self, read: dict[str, Tensor]) -> None:
+        """Make one forward and backward pass with the maps in the loss."""
+        output = self.model(*self.inputs)
+        loss = (output if isinstance(output, Tensor) else output.sample).square().mean()
+        for probabilities in read.values():
+            loss = loss + probabilities.square().mean()
+        loss.backward()
+        self.model.zero_grad()
+
+
+class OneLayer(nn.Module):
+    """A single cross-attention module as a network."""
+
+    def __init__(self, width: int, *, heads: int, context: int) -> None:
+        super().__init__()
+        self.attn2 = Attention(width, cross_attention_dim=context, heads=heads, dim_head=width // heads)
+
+    def forward(self, hidden: Tensor, words: Tensor) -> Tensor:
+        """Attend."""
+        return self.attn2(hidden, words)
+
+
+def cases() -> list[Case]:
+    """Return the embedded model's UNet (random weights) and the cross-attention shapes of Stable Diffusion 1.5."""
+    unet = UNet2DConditionModel(
+        sample_size=16,
+        layers_per_block=1,
+        block_out_channels=(64, 128, 192),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        attention_head_dim=[2, 4, 6],
+        cross_attention_dim=192,
+        norm_num_groups=16,
+    )
+    words = torch.randn(8, 32, 192)
+    found = [Case("embedded UNet, batch 8", unet, (torch.randn(8, 4, 16, 16), torch.arange(8) * 100, words), 32)]
+    for queries, width in [(4096, 320), (1024, 640), (256, 1280)]:
+        layer = OneLayer(width, heads=8, context=768)
+        inputs = (torch.randn(1, queries, width), torch.randn(1, 77, 768))
+        name = f"SD 1.5 layer, {queries} queries x 77 tokens x 8 heads x {width // 8}"
+        found.append(Case(name, layer, inputs, 77))
+    for case in found:
+        case.model.requires_grad_(False)
+        for layer in case.layers:
+            for part in ("to_q", "to_k"):
+                case.model.get_submodule(f"{layer}.{part}").requires_grad_(True)
+    return found
+
+
+def seconds(action: Callable[[], None]) -> float:
+    """Return the processor time of one call."""
+    start = time.process_time()
+    action()
+    return time.process_time() - start
+
+
+def peak_bytes(action: Callable[[], None]) -> int:
+    """Return the most that the allocator held during one call, above what it held before."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        action()
+    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
+    held = peak = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        held += event.nbytes()
+        peak = max(peak, held)
+    return peak
+
+
+def measure_networks(case: Case, rounds: int) -> dict[str, dict[str, float]]:
+    """Measure a case in the three ways that work on a network."""
+    ways: dict[str, Way] = {"plain": plain, "probe": probe, "explicit": explicit}
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    peaks: dict[str, int] = {}
+    for turn in range(rounds + 1):
+        for name, way in ways.items():
+            with way(case.model, case.layers, case.columns) as read:
+                if turn == 0:  # Warm-up, and the memory once.
+                    peaks[name] = peak_bytes(lambda: case.run(read))
+                else:
+                    times[name].append(seconds(lambda: case.run(read)))
+    return summary(times, peaks)
+
+
+def attend_plain(query: Tensor, key: Tensor, value: Tensor, one_hot: Tensor) -> list[Tensor]:
+    """Attend and read nothing."""
+    return [F.scaled_dot_product_attention(query, key, value)]
+
+
+def attend_probe(query: Tensor, key: Tensor, value: Tensor, one_hot: Tensor) -> list[Tensor]:
+    """Attend as the probe does."""
+    return list(attend_with_columns(query, key, value=value, one_hot=one_hot))
+
+
+def attend_twice(query: Tensor, key: Tensor, value: Tensor, one_hot: Tensor) -> list[Tensor]:
+    """Attend, and once more with the one-hot columns as values."""
+    columns = F.pad(one_hot, (0, value.shape[-1] - one_hot.shape[-1]))[:, None].expand_as(value)
+    again = F.scaled_dot_product_attention(query, key, columns)
+    return [F.scaled_dot_product_attention(query, key, value), again[..., : one_hot.shape[-1]]]
+
+
+def attend_explicit(query: Tensor, key: Tensor, value: Tensor, one_hot: Tensor) -> list[Tensor]:
+    """Write the matrix out."""
+    matrix = (query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5).softmax(dim=-1)
+    return [matrix @ value, matrix @ one_hot[:, None]]
+
+
+def measure_kernel(rounds: int, *, queries: int, dim: int, tokens: int = 77) -> dict[str, dict[str, float]]:
+    """Measure attention alone, without projections, in all four ways."""
+    query = torch.randn(1, 8, queries, dim, requires_grad=True)
+    key, value = torch.randn(1, 8, tokens, dim, requires_grad=True), torch.randn(1, 8, tokens, dim)
+    columns = (torch.arange(tokens) // TARGET_TOKENS == 1)[None]
+    one_hot = one_hot_columns(columns)[0].float()
+    ways = {"plain": attend_plain, "probe": attend_probe, "second call": attend_twice, "explicit": attend_explicit}
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    peaks: dict[str, int] = {}
+
+    def run(name: str) -> None:
+        loss = torch.stack([part.square().mean() for part in ways[name](query, key, value, one_hot)]).sum()
+        torch.autograd.grad(loss, [query, key])
+
+    for turn in range(rounds + 1):
+        for name in ways:
+            if turn == 0:
+                peaks[name] = peak_bytes(lambda name=name: run(name))
+            else:
+                times[name].append(seconds(lambda name=name: run(name)))
+    return summary(times, peaks)
+
+
+def summary(times: dict[str, list[float]], peaks: dict[str, int]) -> dict[str, dict[str, float]]:
+    """Return milliseconds, megabytes and the ratios to plain for every way."""
+    fastest, least = min(times["plain"]), peaks["plain"]
+    return {
+        name: {
+            "milliseconds": round(min(values) * 1e3, 3),
+            "time_ratio": round(min(values) / fastest, 3),
+            "peak_megabytes": round(peaks[name] / 1e6, 3),
+            "memory_ratio": round(peaks[name] / least, 3),
+        }
+        for name, values in times.items()
+    }
+
+
+def main() -> None:
+    """Measure everything, print a table and write the JSON file."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "attention_probe.json")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(0)
+
+    results = {case.name: measure_networks(case, options.rounds) for case in cases()}
+    for queries, dim in [(64, 32), (4096, 40)]:
+        name = f"attention alone, {queries} queries x 77 tokens x 8 heads x {dim}"
+        results[name] = measure_kernel(options.rounds, queries=queries, dim=dim)
+
+    for name, ways in results.items():
+        print(name)
+        for way, row in ways.items():
+            print(
+                f"  {way:12} {row['milliseconds']:9.2f} ms  x{row['time_ratio']:<6}"
+                f" {row['peak_megabytes']:9.2f} MB  x{row['memory_ratio']}"
+            )
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    environment = {
+        "torch": torch.__version__,
+        "diffusers": diffusers.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "threads": options.threads,
+        "rounds": options.rounds,
+    }
+    options.out.write_text(json.dumps({"environment": environment, "results": results}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

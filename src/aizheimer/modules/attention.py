@@ -1,0 +1,228 @@
+"""Watch where a denoiser's cross-attention looks, while it runs as usual.
+
+:func:`attention_probe` puts a reading processor on chosen cross-attention modules. The module's own processor still
+does the work: the only thing that changes is the one call of ``scaled_dot_product_attention`` inside it, which also
+returns the probabilities of the target tokens (:mod:`aizheimer.modules.columns`). So whatever diffusers does before and
+after (group norm, cross norm, masks, residual connection, rescaling, adapters around the linear layers) stays its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0
+from jaxtyping import Bool
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from aizheimer.errors import AizheimerError, SelectorError, did_you_mean
+from aizheimer.modules.columns import attend_with_columns, one_hot_columns
+from aizheimer.modules.maps import AttentionMap, heatmap, mass
+
+__all__ = ["AttentionMap", "AttentionProbe", "attention_probe", "heatmap", "mass"]
+
+
+class AttentionProbe:
+    """Collects the attention maps of the latest forward pass; made by :func:`attention_probe`.
+
+    Attributes:
+        layers: Names of the watched modules.
+        maps: Attention map by layer, in the order in which the layers ran. A later forward overwrites, so recomputation
+            (gradient checkpointing) does not add a second map for the same layer.
+        guidance: True if forward batches are [unconditional; conditional]; then only the second half is read, and
+            ``columns`` has as many rows as that half.
+    """
+
+    def __init__(self, layers: Sequence[str], columns: Bool[Tensor, "batch tokens"], *, guidance: bool = False) -> None:
+        self.layers = tuple(layers)
+        self.maps: dict[str, AttentionMap] = {}
+        self.guidance = guidance
+        self.columns = columns
+
+    @property
+    def columns(self) -> Bool[Tensor, "batch tokens"]:
+        """Which tokens of which prompt are the target. Set it before the forward of another batch.
+
+        Rows may mark different numbers of tokens. A row that marks none is a prompt without the target: it runs along
+        and takes no part in any mean.
+
+        Raises:
+            SelectorError: On setting something else than a boolean (batch, tokens) tensor with a marked token.
+        """
+        return self._columns
+
+    @columns.setter
+    def columns(self, columns: Tensor) -> None:
+        if columns.dtype != torch.bool or columns.ndim != 2:
+            raise SelectorError(
+                f"Attention columns are {columns.dtype} of shape {tuple(columns.shape)}; "
+                "wanted torch.bool of shape (batch, tokens), as the backbone's token_columns gives."
+            )
+        if not columns.any():
+            raise SelectorError("Attention columns mark no token in any row; mark the target's tokens with True.")
+        self._columns = columns
+        self._one_hot, self._valid = one_hot_columns(columns)
+
+    def reset(self) -> None:
+        """Forget the maps, and with them the autograd graph that they hold."""
+        self.maps.clear()
+
+    def check(self) -> None:
+        """Make sure that every watched module has reported since the last reset.
+
+        Raises:
+            AizheimerError: If one has not: its processor was replaced meanwhile, or the denoiser never called it.
+        """
+        silent = [layer for layer in self.layers if layer not in self.maps]
+        if silent:
+            raise AizheimerError(
+                f"{len(self.maps)} of {len(self.layers)} watched attention modules reported; silent: "
+                f"{', '.join(silent)}. Run a forward pass first, and change attention processors (xformers, slicing) "
+                "before the probe is installed, not inside it."
+            )
+
+    def _attend(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attn_mask: Tensor | None = None,
+        *,
+        layer: str,
+        scale: float | None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+    ) -> Tensor:
+        """Stand in for ``scaled_dot_product_attention`` inside ``layer`` and keep the target's columns."""
+        if dropout_p or is_causal:
+            raise AizheimerError(
+                f"{layer} attends with dropout or causally; the probe reads plain cross-attention only."
+            )
+        one_hot = self._one_hot.to(key)
+        if self.guidance:
+            one_hot = torch.cat([torch.zeros_like(one_hot), one_hot])
+        if one_hot.shape[:2] != (key.shape[0], key.shape[2]):
+            raise SelectorError(
+                f"{layer} attends over {key.shape[0]} prompts x {key.shape[2]} tokens, but the probe's columns are for "
+                f"{one_hot.shape[0]} x {one_hot.shape[1]}{' (guidance: both halves)' if self.guidance else ''}; "
+                "set probe.columns to those of this batch."
+            )
+        output, probabilities = attend_with_columns(
+            query, key, value=value, one_hot=one_hot, attn_mask=attn_mask, scale=scale
+        )
+        if self.guidance:
+            probabilities = probabilities.chunk(2)[1]
+        self.maps[layer] = AttentionMap(probabilities, self._valid.to(probabilities.device))
+        return output
+
+
+class _ReplaceAttention(TorchFunctionMode):
+    """Route ``scaled_dot_product_attention`` to ``attend`` while active; everything else passes."""
+
+    def __init__(self, attend: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self._attend = attend
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        # PyTorch switches the mode off in here: the real attention that `attend` calls is not caught again.
+        call = self._attend if func is F.scaled_dot_product_attention else func
+        return call(*args, **(kwargs or {}))
+
+
+class _ProbedProcessor:
+    """A module's processor, with its attention read by a probe."""
+
+    def __init__(self, probe: AttentionProbe, layer: str, original: AttnProcessor | AttnProcessor2_0) -> None:
+        self._probe = probe
+        self._layer = layer
+        self._explicit = type(original) is AttnProcessor
+        # AttnProcessor is the same computation with the matrix written out; its fused twin takes its place.
+        self._processor = AttnProcessor2_0() if self._explicit else original
+
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        temb: Tensor | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Tensor:
+        # Of the two, only AttnProcessor honours the module's own scale.
+        scale = attn.scale if self._explicit else None
+        with _ReplaceAttention(partial(self._probe._attend, layer=self._layer, scale=scale)):
+            return self._processor(attn, hidden_states, encoder_hidden_states, attention_mask, temb, *args, **kwargs)
+
+
+@contextmanager
+def attention_probe(
+    denoiser: nn.Module, layers: Sequence[str], columns: Bool[Tensor, "batch tokens"], *, guidance: bool = False
+) -> Iterator[AttentionProbe]:
+    """Read the attention probabilities of the target's tokens during every forward pass in the block.
+
+    The denoiser's output is what it is without the probe (to rounding), the maps are part of the autograd graph, and
+    the full attention matrix is not stored (:func:`~aizheimer.modules.columns.attend_with_columns` says when it is). On
+    leaving, by whatever way, every module has the very processor it had.
+
+    With gradient checkpointing, call ``backward`` inside the block: the recomputation must run the same processors.
+
+    Args:
+        denoiser: The network, for instance ``pipe.unet``.
+        layers: Names of its cross-attention modules ("attn2") to watch.
+        columns: True at the target's tokens, (batch, tokens). See :attr:`AttentionProbe.columns`.
+        guidance: The forward batches are [unconditional; conditional], as under classifier-free guidance.
+
+    Yields:
+        The probe; its ``maps`` are filled by each forward.
+
+    Raises:
+        SelectorError: If a layer does not exist, is not cross-attention, or has a processor other than diffusers'
+            AttnProcessor and AttnProcessor2_0 (replacing an IP-Adapter's would silently change the model).
+
+    Example:
+        >>> with attention_probe(pipe.unet, layers, columns) as probe:  # doctest: +SKIP
+        ...     pipe.unet(latents, timestep, embeddings)
+        ...     probe.check()
+        ...     loss = resteering(probe.maps, variant="paper").total
+    """
+    all_modules = dict(denoiser.named_modules())
+    modules = {layer: _cross_attention(all_modules, layer) for layer in layers}
+    if not modules:
+        raise SelectorError("The attention probe got no layers; name at least one cross-attention module.")
+    probe = AttentionProbe(list(modules), columns, guidance=guidance)
+    originals = {layer: module.processor for layer, module in modules.items()}
+    try:
+        for layer, module in modules.items():
+            # diffusers types every processor as an AttnProcessor; it is only ever called.
+            module.set_processor(cast(AttnProcessor, _ProbedProcessor(probe, layer, originals[layer])))
+        yield probe
+    finally:
+        for layer, module in modules.items():
+            module.set_processor(originals[layer])
+
+
+def _cross_attention(modules: Mapping[str, nn.Module], layer: str) -> Attention:
+    """Return the module called ``layer`` if the probe can read it."""
+    module = modules.get(layer)
+    if not isinstance(module, Attention) or not module.is_cross_attention:
+        found = "does not exist" if module is None else f"is {type(module).__name__} without cross-attention"
+        known = [name for name, other in modules.items() if isinstance(other, Attention) and other.is_cross_attention]
+        raise SelectorError(
+            f"Layer '{layer}' {found}; wanted one of the denoiser's {len(known)} cross-attention modules."
+            f"{did_you_mean(layer, known)}"
+        )
+    if type(module.processor) not in (AttnProcessor, AttnProcessor2_0):
+        raise SelectorError(
+            f"Layer '{layer}' has the processor {type(module.processor).__name__}, which the probe would lose; wanted "
+            "AttnProcessor2_0. Undo what set it (unload the IP-Adapter, turn slicing or xformers off), or call "
+            "denoiser.set_attn_processor(AttnProcessor2_0())."
+        )
+    return module
