@@ -1,0 +1,62 @@
+# make demo   set up, forget "Santa Claus" on the embedded model, measure it, write the report
+# make test   set up with the development tools and run the tests
+#
+# Torch from PyPI brings its CUDA libraries. On a machine without a GPU this saves gigabytes:
+#   PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make demo
+
+SHELL       := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.ONESHELL:
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+RUN    ?= runs/santa-claus
+
+# One line a package instead of pip's pages; pip's errors still arrive on stderr.
+TERSE := awk '/^Collecting/ { printf "  + %s\n", $$2; fflush() } /^Successfully installed/ { print "  installed"; fflush() }'
+PIP   := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -c constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types docs clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+$(VENV)/.installed-core: pyproject.toml constraints.txt
+	@test -x $(BIN)/python || { echo "creating $(VENV)"; $(PYTHON) -m venv $(VENV); }
+	echo "installing aizheimer into $(VENV)"
+	$(PIP) -e . | $(TERSE)
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed-core
+	echo "installing the development tools into $(VENV)"
+	$(PIP) -e '.[dev]' | $(TERSE)
+	touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed-core
+	echo "installing the documentation tools into $(VENV)"
+	$(PIP) -e '.[docs]' | $(TERSE)
+	touch $@
+
+demo: $(VENV)/.installed-core ## forget "Santa Claus" and show what happened
+	@$(BIN)/aizheimer forget "Santa Claus" --out $(RUN) --overwrite
+	$(BIN)/aizheimer evaluate $(RUN)
+	$(BIN)/aizheimer report $(RUN)
+
+test: $(VENV)/.installed-dev ## run the tests
+	@$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed-dev ## check style and formatting
+	@$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.installed-dev ## check the types
+	@$(BIN)/pyright
+
+docs: $(VENV)/.installed-docs ## build the documentation into site/
+	@$(BIN)/mkdocs build --strict
+
+clean: ## remove what the other targets made, the environment too
+	@rm -rf $(VENV) site build dist .pytest_cache .ruff_cache .hypothesis
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

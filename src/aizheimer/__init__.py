@@ -1,0 +1,50 @@
+"""Make a text-to-image diffusion model forget a concept, and measure what it forgot and what it kept.
+
+Example:
+    >>> import aizheimer                                   # doctest: +SKIP
+    >>> edit = aizheimer.forget(pipe, "Santa Claus")       # doctest: +SKIP
+    >>> with edit.applied(pipe):                           # doctest: +SKIP
+    ...     image = pipe("Santa Claus in noto style").images[0]
+
+Names are imported when they are first used, so importing the package costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from aizheimer._version import __version__
+
+if TYPE_CHECKING:
+    from aizheimer.api import evaluate, forget, load_model
+    from aizheimer.concepts.concept import Concept
+    from aizheimer.edits.edit import Edit
+    from aizheimer.edits.io import load_edit
+    from aizheimer.errors import AizheimerError
+
+__all__ = ["AizheimerError", "Concept", "Edit", "__version__", "evaluate", "forget", "load_edit", "load_model"]
+
+_HOMES = {
+    "AizheimerError": "aizheimer.errors",
+    "Concept": "aizheimer.concepts.concept",
+    "Edit": "aizheimer.edits.edit",
+    "evaluate": "aizheimer.api",
+    "forget": "aizheimer.api",
+    "load_edit": "aizheimer.edits.io",
+    "load_model": "aizheimer.api",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its home on first use."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'aizheimer' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names, imported or not."""
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,65 @@
+"""Assemble the commands and run them behind one error boundary."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from aizheimer.cli import guard
+from aizheimer.cli.env import env
+from aizheimer.cli.evaluate import evaluate
+from aizheimer.cli.forget import forget
+from aizheimer.cli.generate import generate
+from aizheimer.cli.ls import ls
+from aizheimer.cli.report import report
+from aizheimer.cli.show import show
+from aizheimer.cli.validate import validate
+
+app = typer.Typer(
+    name="aizheimer",
+    cls=guard.InterruptibleGroup,
+    help="Make a text-to-image diffusion model forget a concept, and measure what it forgot and what it kept.",
+    epilog='Try: aizheimer forget "Santa Claus" --out runs/santa-claus',
+    invoke_without_command=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+for command in (forget, evaluate, report, generate, show, ls, validate, env):
+    app.command()(command)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from aizheimer import __version__
+
+        typer.echo(f"aizheimer {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Make a text-to-image diffusion model forget a concept, and measure what it forgot and what it kept."""
+    del version  # handled by its callback before anything else
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    Args:
+        args: The words after the program's name; those of the process by default.
+
+    Returns:
+        0 done, 1 failed, 2 bad input, 3 a requested gate is not met, 130 interrupted.
+    """
+    return guard.run(typer.main.get_command(app), sys.argv[1:] if args is None else args)

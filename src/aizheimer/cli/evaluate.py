@@ -1,0 +1,127 @@
+"""``aizheimer evaluate``: what the edit forgot, and what it kept."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from aizheimer.cli import streams
+from aizheimer.cli.options import Debug, Json, Run
+from aizheimer.errors import GateError, InputError
+
+if TYPE_CHECKING:
+    from aizheimer.evaluation.results import EvaluationResult
+
+METRICS = ("ua", "ira", "cra")
+
+
+def evaluate(
+    run: Run,
+    *,
+    model: Annotated[
+        str | None, typer.Option("--model", help="The base model; by default the one that the run names.")
+    ] = None,
+    samples: Annotated[
+        int | None, typer.Option("--samples", min=3, help="About how many pictures to draw with the edit.")
+    ] = None,
+    full: Annotated[bool, typer.Option("--full", help="As many pictures as figures to publish need.")] = False,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="First seed of every prompt.")] = 0,
+    clip: Annotated[
+        Path | None,
+        typer.Option("--clip", metavar="DIR", help="A CLIP folder to judge with, for a model without judges."),
+    ] = None,
+    require: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--require",
+            metavar="METRIC=VALUE",
+            help="Exit with 3 unless ua, ira or cra reaches this; 'ira=95%' is a share of the unedited model's.",
+        ),
+    ] = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Draw the same prompts and seeds with the edit and without, and let judges say what they see.
+
+    UA is the share of target prompts no longer judged to be the target; IRA the share of other concepts of its kind
+    still judged right; CRA the share of the other kind still judged right. Writes evaluation.json into the run.
+    """
+    del debug
+    gates = [Gate.parse(text) for text in require or ()]
+    if full and samples is not None:
+        raise InputError("Got --full and --samples; choose one.")
+    from aizheimer import api
+    from aizheimer.cli.live import progress_bar
+
+    edit = api.load_edit(run)
+    base = model if model is not None else api.model_of_run(run)
+    with progress_bar() as advance:
+        result = api.evaluate(
+            base,
+            edit,
+            samples=samples,
+            full=full,
+            seed=seed,
+            clip=clip,
+            progress=lambda done, total: advance("drawing", done, total),
+        )
+    result.save(run / "evaluation.json")
+    if as_json:
+        streams.print_json(result.model_dump(mode="json"))
+    else:
+        _print_table(result)
+    if failed := [line for gate in gates if (line := gate.failure(result))]:
+        raise GateError("; ".join(failed) + ".")
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A figure that must be reached.
+
+    Args:
+        metric: "ua", "ira" or "cra".
+        least: The least value, in [0, 1] or as a share of the unedited model's.
+        relative: Whether ``least`` is such a share.
+    """
+
+    metric: str
+    least: float
+    relative: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> Gate:
+        """Read "ua=0.9" or "ira=95%".
+
+        Raises:
+            InputError: For an unknown metric or a value that is no share.
+        """
+        match = re.fullmatch(r"(\w+)=(\d+(?:\.\d+)?)(%?)", text.strip().casefold())
+        if match is None or match[1] not in METRICS:
+            raise InputError(f"--require: got '{text}', wanted ua, ira or cra and its least value, such as ua=0.9.")
+        relative = match[3] == "%"
+        least = float(match[2]) / (100 if relative else 1)
+        if least > 1:
+            raise InputError(f"--require: got '{text}', wanted a value from 0 to 1, or from 0% to 100%.")
+        return cls(metric=match[1], least=least, relative=relative)
+
+    def failure(self, result: EvaluationResult) -> str:
+        """Return what to say when the gate is not met, and "" when it is."""
+        figure = getattr(result, self.metric)
+        name = self.metric.upper()
+        if figure is None or figure.value is None:
+            return f"{name} could not be measured"
+        least = self.least * figure.original if self.relative else self.least
+        if figure.value >= least:
+            return ""
+        share = f" ({self.least:.0%} of the unedited model's {figure.original:.3f})" if self.relative else ""
+        return f"{name} is {figure.value:.3f}, required was {least:.3f}{share}"
+
+
+def _print_table(result: EvaluationResult) -> None:
+    from aizheimer.reports.table import result_table
+
+    streams.print_rich(result_table(result))

@@ -1,0 +1,24 @@
+"""Options that several commands share, spelled once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for machines; errors are JSON too.")]
+
+Debug = Annotated[bool, typer.Option("--debug", help="Print the traceback of an error.")]
+"""Read by the error boundary from the command line itself, so that it also works when parsing fails."""
+
+Model = Annotated[
+    str, typer.Option("--model", help="'emoji' (ships with the package), a pipeline folder, or a hub id.")
+]
+
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, as written by 'aizheimer forget'.")]
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="KEY=VALUE...", help="Parameters of the method, such as training.steps=100."),
+]

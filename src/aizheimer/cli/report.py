@@ -1,0 +1,61 @@
+"""``aizheimer report``: a run on one page."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from aizheimer.cli import streams
+from aizheimer.cli.options import Debug, Json, Run
+
+
+def report(
+    run: Run,
+    *,
+    model: Annotated[
+        str | None, typer.Option("--model", help="The base model; by default the one that the run names.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", show_default="RUN/report.html", help="Where to write it.")
+    ] = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Write a run's pictures, figures, curves, heat-maps and provenance as one HTML file that works offline."""
+    del debug
+    from aizheimer import api
+    from aizheimer.cli.live import progress_bar
+    from aizheimer.engine.run_folder import RunFolder
+    from aizheimer.evaluation.results import EvaluationResult
+    from aizheimer.reports.assemble import assemble
+    from aizheimer.reports.html import write_report
+
+    edit = api.load_edit(run)
+    result = EvaluationResult.load(run / "evaluation.json")
+    backbone = api.load_model(model if model is not None else api.model_of_run(run))
+    with progress_bar() as advance:
+        content = assemble(
+            backbone,
+            edit,
+            result,
+            history=RunFolder(run).history(),
+            environment=_environment(run),
+            progress=advance,
+        )
+    file = write_report(out if out is not None else run / "report.html", content)
+    if as_json:
+        streams.print_json({"report": str(file), "run": str(run)})
+    else:
+        streams.print_result(f"report     {file}")
+
+
+def _environment(run: Path) -> dict[str, Any] | None:
+    """Return what the run was computed with, without the place of the model: a report is made to be passed on."""
+    try:
+        found = json.loads((run / "env.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return {name: value for name, value in found.items() if name != "model"} if isinstance(found, dict) else None

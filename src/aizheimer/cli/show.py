@@ -1,0 +1,49 @@
+"""``aizheimer show``: what an edit is and where it came from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from aizheimer.cli import streams
+from aizheimer.cli.options import Debug, Json, Run
+
+if TYPE_CHECKING:
+    from aizheimer.edits.edit import Edit
+
+
+def show(run: Run, *, as_json: Json = False, debug: Debug = False) -> None:
+    """Print what an edit changes, for which base it was made, and how."""
+    del debug
+    from aizheimer.edits.io import load_edit
+
+    edit = load_edit(run)
+    provenance = edit.provenance.model_dump(mode="json")
+    size = {"tensors": len(edit.deltas), "bytes": edit.size_bytes, "is_noop": edit.is_noop}
+    if as_json:
+        streams.print_json({**provenance, **size, "names": sorted(edit.deltas)})
+        return
+    import yaml
+
+    streams.print_result(streams.pairs(_summary(edit), indent=""))
+    for title in ("recipe", "versions"):
+        streams.print_result(title)
+        for line in yaml.safe_dump(provenance[title], sort_keys=False, allow_unicode=True).splitlines():
+            streams.print_result(f"  {line}")
+
+
+def _summary(edit: Edit) -> dict[str, Any]:
+    record = edit.provenance
+    base = f"{record.base_name or 'unnamed'} ({record.base_fingerprint})"
+    found = {
+        "concept": f"{record.concept.target} ({record.concept.kind})",
+        "anchor": record.concept.anchor or "-",
+        "keep": ", ".join(record.concept.keep) or "-",
+        "method": record.method,
+        "base": base,
+        "changes": f"{len(edit.deltas)} tensors, {edit.size_bytes / 1e6:.2f} MB{', nothing' if edit.is_noop else ''}",
+        "strength": record.strength,
+        "seed": record.seed,
+        "created": record.created,
+    }
+    shown = ("stopped", "step", "attention_mass", "mass_ratio", "retention_drift")
+    return found | {name: record.extra[name] for name in shown if name in record.extra}
