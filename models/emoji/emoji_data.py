@@ -100,7 +100,13 @@ def synonym_prompt(row: ConceptRow, style: str, *, limit: int = 6) -> str:
 
 
 def caption(
-    row: ConceptRow, style: str, counts: dict[str, int], rng: random.Random, *, p_synonym: float, p_styleless: float = 0.06
+    row: ConceptRow,
+    style: str,
+    counts: dict[str, int],
+    rng: random.Random,
+    *,
+    p_synonym: float,
+    p_styleless: float = 0.06,
 ) -> str:
     """Draw one training caption: mostly the label in a template, else synonyms."""
     words = " ".join(synonyms(row, counts, rng)) if rng.random() < p_synonym else row.label
@@ -134,7 +140,9 @@ def augment(
     draw = torch.rand(4, n, generator=generator) * 2 - 1
     angle, factor = torch.deg2rad(draw[0] * degrees), 1 / (1 + draw[1] * scale)
     cos, sin = torch.cos(angle) * factor, torch.sin(angle) * factor
-    theta = torch.stack([torch.stack([cos, -sin, draw[2] * 2 * shift], 1), torch.stack([sin, cos, draw[3] * 2 * shift], 1)], 1)
+    theta = torch.stack(
+        [torch.stack([cos, -sin, draw[2] * 2 * shift], 1), torch.stack([sin, cos, draw[3] * 2 * shift], 1)], 1
+    )
     # Sampling at twice the size and averaging is the anti-aliasing filter.
     grid = F.affine_grid(theta, [n, 3, 2 * size, 2 * size], align_corners=False)
     ink = images.float().div(127.5).sub(1.0).sub(1.0)  # white is zero: what lies outside is white

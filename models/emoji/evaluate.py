@@ -36,7 +36,9 @@ def load(folder: Path) -> StableDiffusionPipeline:
     return pipe
 
 
-def sample(pipe: StableDiffusionPipeline, prompts: list[str], seeds: list[int], args: argparse.Namespace) -> torch.Tensor:
+def sample(
+    pipe: StableDiffusionPipeline, prompts: list[str], seeds: list[int], args: argparse.Namespace
+) -> torch.Tensor:
     """Pictures (batch, 3, 64, 64) in [-1, 1], each from its own seed."""
     generators = [torch.Generator().manual_seed(s) for s in seeds]
     out = pipe(
@@ -51,7 +53,9 @@ def jobs(fraction: float) -> list[dict]:
     result = []
     for c, row in enumerate(rows):
         for s, style in enumerate(STYLES):
-            result.append({"kind": "label", "prompt": CANONICAL.format(label=row.label, style=style), "seed": c * 5 + s})
+            result.append(
+                {"kind": "label", "prompt": CANONICAL.format(label=row.label, style=style), "seed": c * 5 + s}
+            )
             result[-1] |= {"object": row.label, "style": style, "group": row.group}
     for c, row in enumerate(rows):
         style = STYLES[c % 5]
@@ -87,11 +91,17 @@ def judge_all(pipe: StableDiffusionPipeline, todo: list[dict], args: argparse.Na
         chunk = todo[start : start + args.batch]
         images = sample(pipe, [j["prompt"] for j in chunk], [j["seed"] for j in chunk], args)
         names = {k: judge.judge(images).labels for k, judge in judges.items()}
-        rows = [j | {"judged_object": names["object"][i], "judged_style": names["style"][i]} for i, j in enumerate(chunk)]
+        rows = [
+            j | {"judged_object": names["object"][i], "judged_style": names["style"][i]} for i, j in enumerate(chunk)
+        ]
         with side.open("a") as file:
             file.writelines(json.dumps(r, ensure_ascii=False) + "\n" for r in rows)
         done += rows
-        print(f"\r{len(done)}/{len(todo)} object {share(done, 'object'):.3f} style {share(done, 'style'):.3f}", end="", flush=True)
+        print(
+            f"\r{len(done)}/{len(todo)} object {share(done, 'object'):.3f} style {share(done, 'style'):.3f}",
+            end="",
+            flush=True,
+        )
     print()
     return done
 
@@ -102,8 +112,11 @@ def summary(rows: list[dict]) -> dict:
     spoken = [r for r in rows if r["kind"] == "synonym"]
     groups = sorted({r["group"] for r in rows})
     return {
-        "object_accuracy": share(labelled, "object"), "style_accuracy": share(labelled, "style"), "n": len(labelled),
-        "synonym_object_accuracy": share(spoken, "object"), "synonym_n": len(spoken),
+        "object_accuracy": share(labelled, "object"),
+        "style_accuracy": share(labelled, "style"),
+        "n": len(labelled),
+        "synonym_object_accuracy": share(spoken, "object"),
+        "synonym_n": len(spoken),
         "none_of_these": sum(r["judged_object"] is None for r in labelled) / max(1, len(labelled)),
         "object_accuracy_by_group": {g: share([r for r in labelled if r["group"] == g], "object") for g in groups},
         "object_accuracy_by_style": {s: share([r for r in labelled if r["style"] == s], "object") for s in STYLES},
@@ -132,7 +145,9 @@ def main() -> None:
     figures = summary(rows) | {"seconds_batch_of_8": seconds, "threads": torch.get_num_threads()}
     settings = {"steps": args.steps, "guidance": args.guidance, "scheduler": "DDIM", "fraction": args.fraction}
     partial = args.output.with_suffix(".tmp")
-    partial.write_text(json.dumps({"settings": settings, "figures": figures, "pictures": rows}, ensure_ascii=False, indent=0))
+    partial.write_text(
+        json.dumps({"settings": settings, "figures": figures, "pictures": rows}, ensure_ascii=False, indent=0)
+    )
     os.replace(partial, args.output)
     args.output.with_suffix(".partial.jsonl").unlink()
     print(json.dumps(figures, indent=1, ensure_ascii=False))

@@ -35,8 +35,13 @@ def averaged_pipeline(out: Path, name: str) -> tuple[StableDiffusionPipeline, in
     unet.load_state_dict(state["unet_ema"]["shadow"], strict=False)
     text.load_state_dict(state["text_ema"]["shadow"], strict=False)
     pipe = StableDiffusionPipeline(
-        vae=AutoencoderKL.from_pretrained(out / "vae"), text_encoder=text, unet=unet, scheduler=build_scheduler(),
-        tokenizer=CLIPTokenizer.from_pretrained(out / "tokenizer"), safety_checker=None, feature_extractor=None,
+        vae=AutoencoderKL.from_pretrained(out / "vae"),
+        text_encoder=text,
+        unet=unet,
+        scheduler=build_scheduler(),
+        tokenizer=CLIPTokenizer.from_pretrained(out / "tokenizer"),
+        safety_checker=None,
+        feature_extractor=None,
         requires_safety_checker=False,
     )
     return pipe.to(torch.float16), state["step"]

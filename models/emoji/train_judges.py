@@ -23,9 +23,9 @@ from diffusers import AutoencoderKL
 from emoji_data import STYLES, Dataset, augment
 from safetensors.torch import load_file, save_file
 from torch import nn
+from train_text_encoder import image_processor
 from training import Log, cosine, load_state, save_atomic, save_sheet
 from transformers import ResNetConfig, ResNetForImageClassification
-from train_text_encoder import image_processor
 
 STRONG = {"shift": 0.09, "scale": 0.2, "degrees": 14.0}
 KEPT = 0.99  # share of correctly judged held-out pictures that the threshold must keep
@@ -34,8 +34,14 @@ KEPT = 0.99  # share of correctly judged held-out pictures that the threshold mu
 def build_judge(labels: list[str]) -> ResNetForImageClassification:
     """A new 2 M parameter classifier of 64 px pictures."""
     config = ResNetConfig(
-        num_channels=3, embedding_size=32, hidden_sizes=[48, 96, 160, 256], depths=[1, 1, 2, 1], layer_type="basic",
-        id2label=dict(enumerate(labels)), label2id={label: i for i, label in enumerate(labels)}, image_size=64,
+        num_channels=3,
+        embedding_size=32,
+        hidden_sizes=[48, 96, 160, 256],
+        depths=[1, 1, 2, 1],
+        layer_type="basic",
+        id2label=dict(enumerate(labels)),
+        label2id={label: i for i, label in enumerate(labels)},
+        image_size=64,
     )
     return ResNetForImageClassification(config)
 
@@ -93,14 +99,16 @@ def nothing(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     colour = uniform(-1, 1, (n, 3, 1, 1), generator).where(uniform(0, 1, (n, 1, 1, 1), generator) < 0.5, torch.ones(1))
     patches = images.unfold(2, 16, 16).unfold(3, 16, 16)[:, :, torch.randperm(4, generator=generator)]
     patches = patches[:, :, :, torch.randperm(4, generator=generator)].permute(0, 1, 2, 4, 3, 5).reshape(n, 3, 64, 64)
-    ways = torch.stack([
-        colour.expand_as(images) + 0.05 * torch.randn(images.shape, generator=generator),
-        F.interpolate(torch.randn(n, 3, 8, 8, generator=generator), size=64, mode="bilinear"),
-        blur(images, float(uniform(5, 9, (1,), generator))),
-        (images + other) / 2,
-        patches,
-        blur(images * 0.3 + torch.randn(images.shape, generator=generator), float(uniform(0, 2, (1,), generator))),
-    ])
+    ways = torch.stack(
+        [
+            colour.expand_as(images) + 0.05 * torch.randn(images.shape, generator=generator),
+            F.interpolate(torch.randn(n, 3, 8, 8, generator=generator), size=64, mode="bilinear"),
+            blur(images, float(uniform(5, 9, (1,), generator))),
+            (images + other) / 2,
+            patches,
+            blur(images * 0.3 + torch.randn(images.shape, generator=generator), float(uniform(0, 2, (1,), generator))),
+        ]
+    )
     return ways[torch.randint(0, len(ways), (n,), generator=generator), torch.arange(n)].clamp(-1, 1)
 
 
@@ -148,7 +156,10 @@ def fit_temperature(logits: torch.Tensor, labels: torch.Tensor) -> float:
 def calibration_error(confidence: torch.Tensor, correct: torch.Tensor, bins: int = 15) -> float:
     """Expected calibration error over equal-width bins."""
     which = (confidence * bins).long().clamp(max=bins - 1)
-    gaps = [(which == b).float().mean() * (confidence[which == b].mean() - correct[which == b].float().mean()).abs() for b in which.unique()]
+    gaps = [
+        (which == b).float().mean() * (confidence[which == b].mean() - correct[which == b].float().mean()).abs()
+        for b in which.unique()
+    ]
     return float(torch.stack(gaps).sum())
 
 
@@ -170,10 +181,14 @@ def assess(model: ResNetForImageClassification, kind: str, out: Path, labels: li
         pairs[labels[a], labels[b]] = pairs.get((labels[a], labels[b]), 0) + 1
     worst = sorted(pairs.items(), key=lambda p: -p[1])[:25]
     return {
-        "kind": kind, "temperature": temperature, "reject_threshold": threshold, "n": len(truth),
+        "kind": kind,
+        "temperature": temperature,
+        "reject_threshold": threshold,
+        "n": len(truth),
         "accuracy_without_reject": float((named == truth).float().mean()),
         "accuracy": float(((named == truth) & accepted).float().mean()),
-        "accepted": float(accepted.float().mean()), "nothing_rejected": float(rejected.float().mean()),
+        "accepted": float(accepted.float().mean()),
+        "nothing_rejected": float(rejected.float().mean()),
         "expected_calibration_error": calibration_error(confidence, named == truth),
         "confused_pairs": [{"truth": a, "judged": b, "count": n} for (a, b), n in worst],
     }

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from emoji_data import STYLES, STYLELESS, TEMPLATES, ConceptRow, Dataset, augment, read_concepts, synonyms, tag_counts
+from emoji_data import STYLELESS, STYLES, TEMPLATES, ConceptRow, Dataset, augment, read_concepts, synonyms, tag_counts
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from torch import nn
 from training import Log, cosine, load_state, save_atomic
@@ -42,10 +42,16 @@ def corpus(concepts: list[ConceptRow]) -> list[str]:
 def train_tokenizer(concepts: list[ConceptRow]) -> CLIPTokenizer:
     """A byte-level BPE in CLIP's file format, padded with end-of-text as Stable Diffusion 1 is."""
     bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
-    bpe.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Whitespace(), pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    bpe.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Whitespace(), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY, min_frequency=1, initial_alphabet=alphabet, end_of_word_suffix="</w>", show_progress=False
+        vocab_size=VOCABULARY,
+        min_frequency=1,
+        initial_alphabet=alphabet,
+        end_of_word_suffix="</w>",
+        show_progress=False,
     )
     bpe.train_from_iterator(corpus(concepts), trainer)
     model = json.loads(bpe.to_str())["model"]
@@ -61,13 +67,25 @@ def train_tokenizer(concepts: list[ConceptRow]) -> CLIPTokenizer:
 def build_clip(tokenizer: CLIPTokenizer) -> CLIPModel:
     """A new two-tower model: text 192 wide, image 128 wide with patches of 8."""
     text = {
-        "vocab_size": len(tokenizer), "hidden_size": 192, "intermediate_size": 768, "num_hidden_layers": 4,
-        "num_attention_heads": 6, "max_position_embeddings": MAX_TOKENS, "hidden_act": "gelu",
-        "bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id,
+        "vocab_size": len(tokenizer),
+        "hidden_size": 192,
+        "intermediate_size": 768,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 6,
+        "max_position_embeddings": MAX_TOKENS,
+        "hidden_act": "gelu",
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
     }
     vision = {
-        "hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 4, "num_attention_heads": 4,
-        "image_size": 64, "patch_size": 8, "hidden_act": "gelu",
+        "hidden_size": 128,
+        "intermediate_size": 512,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "image_size": 64,
+        "patch_size": 8,
+        "hidden_act": "gelu",
     }
     return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=128))
 
@@ -135,7 +153,9 @@ class Trainer:
         self.images = self.data.tensor()
         self.tokenizer = train_tokenizer(self.data.concepts)
         self.clip = build_clip(self.tokenizer)
-        self.heads = nn.ModuleDict({"concept": nn.Linear(192, len(self.data.concepts)), "style": nn.Linear(192, len(STYLES))})
+        self.heads = nn.ModuleDict(
+            {"concept": nn.Linear(192, len(self.data.concepts)), "style": nn.Linear(192, len(STYLES))}
+        )
         parameters = [*self.clip.parameters(), *self.heads.parameters()]
         self.optimiser = torch.optim.AdamW(parameters, args.lr, betas=(0.9, 0.98), weight_decay=0.05)
         self.generator = torch.Generator().manual_seed(args.seed)
@@ -173,9 +193,11 @@ class Trainer:
         self.tokenizer.save_pretrained(out / "clip")
         image_processor().save_pretrained(out / "clip")
         text = CLIPTextModel(self.clip.config.text_config)
-        source = {k: v for k, v in self.clip.text_model.state_dict().items()}
+        source = self.clip.text_model.state_dict()
         missing, unexpected = text.load_state_dict(
-            source if "embeddings.token_embedding.weight" in text.state_dict() else {f"text_model.{k}": v for k, v in source.items()},
+            source
+            if "embeddings.token_embedding.weight" in text.state_dict()
+            else {f"text_model.{k}": v for k, v in source.items()},
             strict=False,
         )
         if [k for k in (*missing, *unexpected) if "position_ids" not in k]:
@@ -220,9 +242,12 @@ def main() -> None:
         if step % 250 == 0 or step == args.steps:
             save_atomic(
                 {
-                    "clip": trainer.clip.state_dict(), "heads": trainer.heads.state_dict(),
-                    "optimiser": trainer.optimiser.state_dict(), "generator": trainer.generator.get_state(),
-                    "step": step, "elapsed": log.elapsed,
+                    "clip": trainer.clip.state_dict(),
+                    "heads": trainer.heads.state_dict(),
+                    "optimiser": trainer.optimiser.state_dict(),
+                    "generator": trainer.generator.get_state(),
+                    "step": step,
+                    "elapsed": log.elapsed,
                 },
                 checkpoint,
             )

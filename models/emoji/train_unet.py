@@ -29,7 +29,18 @@ from safetensors.torch import load_file, save_file
 from training import EMA, Log, Muon, load_state, save_atomic, save_sheet
 from transformers import CLIPTextModel, CLIPTokenizer
 
-SHEET_LABELS = ("Santa Claus", "cat", "red apple", "old man", "police officer", "pizza", "rocket", "dog face", "castle", "soccer ball")
+SHEET_LABELS = (
+    "Santa Claus",
+    "cat",
+    "red apple",
+    "old man",
+    "police officer",
+    "pizza",
+    "rocket",
+    "dog face",
+    "castle",
+    "soccer ball",
+)
 
 
 def build_unet(cross_attention_dim: int = 192) -> UNet2DConditionModel:
@@ -51,8 +62,15 @@ def build_unet(cross_attention_dim: int = 192) -> UNet2DConditionModel:
 def build_scheduler() -> DDIMScheduler:
     """Stable Diffusion's noise schedule, sampled by DDIM."""
     return DDIMScheduler(
-        num_train_timesteps=1000, beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear",
-        prediction_type="epsilon", clip_sample=False, set_alpha_to_one=False, steps_offset=1, timestep_spacing="leading",
+        num_train_timesteps=1000,
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        prediction_type="epsilon",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+        timestep_spacing="leading",
     )
 
 
@@ -108,7 +126,7 @@ class Trainer:
     def __init__(self, args: argparse.Namespace) -> None:
         torch.manual_seed(args.seed)
         self.args = args
-        self.latents = cached_latents(args.out, args.copies, args.seed)
+        self.latents = cached_latents(args.out, args.copies, args.seed)[: args.use_copies]
         self.concepts = Dataset.load(args.out).concepts
         self.counts = tag_counts(self.concepts)
         self.tokenizer = CLIPTokenizer.from_pretrained(args.out / "tokenizer")
@@ -123,7 +141,9 @@ class Trainer:
             {"params": rest, "lr": args.adam_lr, "base": args.adam_lr, "weight_decay": 0.01},
             {"params": list(self.text.parameters()), "lr": args.text_lr, "base": args.text_lr, "weight_decay": 0.0},
         ]
-        self.optimisers: dict[str, torch.optim.Optimizer] = {"adam": torch.optim.AdamW(adam, betas=(0.9, 0.99), fused=True)}
+        self.optimisers: dict[str, torch.optim.Optimizer] = {
+            "adam": torch.optim.AdamW(adam, betas=(0.9, 0.99), fused=True)
+        }
         if hidden:
             self.optimisers["muon"] = Muon([{"params": hidden, "base": args.muon_lr}], args.muon_lr, weight_decay=0.01)
         self.unet_ema, self.text_ema = EMA(self.unet, args.ema), EMA(self.text, args.ema)
@@ -172,10 +192,14 @@ class Trainer:
     def save(self, elapsed: float) -> None:
         """Checkpoint everything that the next update needs."""
         state = {
-            "unet": self.unet.state_dict(), "text": self.text.state_dict(),
-            "unet_ema": self.unet_ema.state_dict(), "text_ema": self.text_ema.state_dict(),
+            "unet": self.unet.state_dict(),
+            "text": self.text.state_dict(),
+            "unet_ema": self.unet_ema.state_dict(),
+            "text_ema": self.text_ema.state_dict(),
             "optimisers": {k: o.state_dict() for k, o in self.optimisers.items()},
-            "generator": self.generator.get_state(), "step": self.step, "elapsed": elapsed,
+            "generator": self.generator.get_state(),
+            "step": self.step,
+            "elapsed": elapsed,
         }
         save_atomic(state, self.args.out / f"{self.args.name}.pt")
 
@@ -200,8 +224,13 @@ class Trainer:
         self.unet_ema.copy_to(unet)
         self.text_ema.copy_to(text)
         pipe = StableDiffusionPipeline(
-            vae=AutoencoderKL.from_pretrained(self.args.out / "vae"), text_encoder=text.eval(), tokenizer=self.tokenizer,
-            unet=unet.eval(), scheduler=build_scheduler(), safety_checker=None, feature_extractor=None,
+            vae=AutoencoderKL.from_pretrained(self.args.out / "vae"),
+            text_encoder=text.eval(),
+            tokenizer=self.tokenizer,
+            unet=unet.eval(),
+            scheduler=build_scheduler(),
+            safety_checker=None,
+            feature_extractor=None,
             requires_safety_checker=False,
         )
         pipe.set_progress_bar_config(disable=True)
@@ -212,11 +241,15 @@ class Trainer:
         pipe = self.pipeline()
         prompts = [CANONICAL.format(label=label, style=s) for label in SHEET_LABELS for s in STYLES]
         generators = [torch.Generator().manual_seed(i) for i in range(len(prompts))]
-        images = pipe(prompts, generator=generators, num_inference_steps=20, guidance_scale=4.0, output_type="pt").images
+        images = pipe(
+            prompts, generator=generators, num_inference_steps=20, guidance_scale=4.0, output_type="pt"
+        ).images
         save_sheet(images * 2 - 1, self.args.out / f"{self.args.name}-sheet.png", 10)
 
 
-def learning_rate_factor(spent: float, budget: float, step_here: int, *, warmup: int = 150, cooldown: float = 0.2) -> float:
+def learning_rate_factor(
+    spent: float, budget: float, step_here: int, *, warmup: int = 150, cooldown: float = 0.2
+) -> float:
     """Warm up by steps, hold, then fall linearly to 2 % over the last part of the time budget."""
     left = max(0.0, 1 - spent / budget)
     return min(1.0, (step_here + 1) / warmup, 0.02 + 0.98 * left / cooldown)
@@ -230,7 +263,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--start", type=Path, help="folder of UNet weights to begin with, when there is no checkpoint")
     parser.add_argument("--minutes", type=float, default=90, help="how long this sitting lasts")
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--copies", type=int, default=8, help="augmented versions of each drawing")
+    parser.add_argument("--copies", type=int, default=8, help="augmented versions of each drawing to encode")
+    parser.add_argument("--use-copies", type=int, default=8, help="how many of them to train on: fewer learn sooner")
     parser.add_argument("--optimiser", choices=("adamw", "muon"), default="adamw")
     parser.add_argument("--muon-lr", type=float, default=2e-3)
     parser.add_argument("--adam-lr", type=float, default=1e-3)

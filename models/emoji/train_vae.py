@@ -124,9 +124,7 @@ def main() -> None:
             log.write(step=step, **totals)
             totals = {}
             state = {"model": vae.state_dict(), "ema": ema.state_dict(), "optimiser": optimiser.state_dict()}
-            save_atomic(
-                state | {"step": step, "elapsed": log.elapsed, "generator": generator.get_state()}, checkpoint
-            )
+            save_atomic(state | {"step": step, "elapsed": log.elapsed, "generator": generator.get_state()}, checkpoint)
     ema.copy_to(vae)
     vae.eval().save_pretrained(args.out / "vae")
     with torch.no_grad():

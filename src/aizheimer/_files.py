@@ -87,7 +87,10 @@ def write_tensors(path: Path, tensors: Mapping[str, Any], *, metadata: Mapping[s
 
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with atomic(path) as temporary:
+        temporary.touch()
+        mode = temporary.stat().st_mode
         save_file(contiguous, str(temporary), metadata=dict(metadata or {}))
+        temporary.chmod(mode)  # safetensors makes files that only their owner may read
 
 
 def append_line(path: Path, text: str) -> None:

@@ -1,0 +1,113 @@
+"""The default method on fourteen more targets, with one set of defaults: the table of the README.
+
+Twelve objects from all six groups and two styles. Each is forgotten, timed from a loaded
+model to a saved edit, and evaluated. Resumes: targets already in the output are kept.
+
+Example:
+    python benchmarks/forget_concepts.py --output benchmarks/results/forget_concepts.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import aizheimer
+from aizheimer.api import load_model
+
+TARGETS = (
+    "Santa Claus",
+    "cat",
+    "penguin",
+    "pizza",
+    "red apple",
+    "princess",
+    "police officer",
+    "rocket",
+    "castle",
+    "soccer ball",
+    "jack-o-lantern",
+    "ghost",
+    "skull",
+    "twemoji",
+    "fluent",
+)
+FIRST_IS_THE_DEMO = 1
+
+
+def measure(target: str, method: str, folder: Path) -> dict[str, Any]:
+    """Forget one target and evaluate the edit."""
+    backbone = load_model("emoji")
+    started = time.perf_counter()
+    edit = aizheimer.forget(backbone, target, method=method, out=folder / target.replace(" ", "-"))
+    seconds = time.perf_counter() - started
+    result = aizheimer.evaluate(backbone, edit)
+    metrics = {
+        name: {"value": m.value, "original": m.original, "ratio": m.ratio, "interval": list(m.interval), "n": m.n}
+        for name in ("ua", "ira", "cra", "near", "far")
+        if (m := getattr(result, name)) is not None
+    }
+    neighbours = [{"label": n.label, "original": n.original, "edited": n.edited} for n in result.neighbours]
+    row: dict[str, Any] = {"target": target, "kind": result.kind, "seconds": round(seconds, 1), **metrics}
+    return row | {
+        "neighbours": neighbours,
+        "no_op": result.no_op,
+        "collapse": result.collapse,
+        "stopped": edit.provenance.extra.get("stopped"),
+        "step": edit.provenance.extra.get("step"),
+        "retention_drift": edit.provenance.extra.get("retention_drift"),
+        "mass_ratio": edit.provenance.extra.get("mass_ratio"),
+        "megabytes": round(edit.size_bytes / 1e6, 2),
+    }
+
+
+def means(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """Average every figure over the targets beside the demo's own."""
+    rest = rows[FIRST_IS_THE_DEMO:]
+    result = {"targets": float(len(rest))}
+    if not rest:
+        return result
+    for name in ("ua", "ira", "cra", "near"):
+        known = [r[name] for r in rest if name in r]
+        result[name] = statistics.mean(m["value"] for m in known)
+        result[f"{name}_original"] = statistics.mean(m["original"] for m in known)
+        result[f"{name}_ratio"] = statistics.mean(m["ratio"] for m in known if m["ratio"] is not None)
+    return result | {"seconds": statistics.mean(r["seconds"] for r in rest)}
+
+
+def write(path: Path, content: dict[str, Any]) -> None:
+    """Replace the file at once."""
+    partial = path.with_suffix(".tmp")
+    partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    partial.replace(path)
+
+
+def main() -> None:
+    """Measure every target that the output does not hold yet, and print a line each."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/forget_concepts.json"))
+    parser.add_argument("--method", default="aizheimer")
+    parser.add_argument("--targets", nargs="*", default=list(TARGETS))
+    args = parser.parse_args()
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    rows = json.loads(args.output.read_text())["rows"] if args.output.exists() else []
+    done = {row["target"] for row in rows}
+    with tempfile.TemporaryDirectory() as folder:
+        for target in args.targets:
+            if target in done:
+                continue
+            rows.append(measure(target, args.method, Path(folder)))
+            write(args.output, {"method": args.method, "mean": means(rows), "rows": rows})
+            shown = {k: round(rows[-1][k]["value"], 3) for k in ("ua", "ira", "cra", "near") if k in rows[-1]}
+            print(f"{target}: {shown} in {rows[-1]['seconds']} s, stopped: {rows[-1]['stopped']}", flush=True)
+    write(args.output, {"method": args.method, "mean": means(rows), "rows": rows})
+    print(json.dumps(means(rows), indent=1))
+
+
+if __name__ == "__main__":
+    main()
