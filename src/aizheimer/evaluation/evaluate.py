@@ -1,0 +1,183 @@
+"""Draw before and after, let the judges look, and say what was forgotten and what was kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import numpy as np
+
+from aizheimer.backbones.base import backbone_for
+from aizheimer.concepts.concept import Concept
+from aizheimer.concepts.neighbours import nearest
+from aizheimer.concepts.world import World
+from aizheimer.evaluation.flags import collapse_reasons, no_op_reasons, weak_target_reasons
+from aizheimer.evaluation.functional.images import broken, unchanged
+from aizheimer.evaluation.generate import Progress, PromptJob, generate
+from aizheimer.evaluation.judges import Judges, load_judges
+from aizheimer.evaluation.plan import PlannedImage, candidates, plan_images
+from aizheimer.evaluation.results import EvaluationResult, ImageRecord, Pair
+from aizheimer.evaluation.scoring import Sight, accuracies, look, neighbour_results
+from aizheimer.evaluation.settings import EvaluationSettings
+
+if TYPE_CHECKING:
+    from diffusers import StableDiffusionPipeline
+
+
+class AppliedEdit(Protocol):
+    """What an evaluation needs of an edit: that it can be put on and taken off again."""
+
+    @property
+    def is_noop(self) -> bool:
+        """True if it changes nothing."""
+        ...
+
+    def applied(self, pipe: Any) -> AbstractContextManager[Any]:
+        """Put the edit on the pipeline for the length of a ``with`` block."""
+        ...
+
+
+@dataclass(frozen=True)
+class ImagePairs:
+    """The pictures of an evaluation: uint8 (n, height, width, 3) each, row i of both for ``result.images[i]``."""
+
+    original: np.ndarray
+    edited: np.ndarray
+
+
+def evaluate(
+    pipe: StableDiffusionPipeline,
+    edit: AppliedEdit | None,
+    *,
+    concept: Concept,
+    world: World | None = None,
+    judges: Judges | None = None,
+    settings: EvaluationSettings | None = None,
+    cache_dir: Path | str | Literal[False] | None = None,
+    edit_key: str = "",
+    progress: Progress | None = None,
+) -> EvaluationResult:
+    """Measure what an edit made the model forget and what it kept.
+
+    Both models draw the same prompts from the same noise. The unedited model's pictures depend on no edit, so a
+    second evaluation finds them in the cache.
+
+    Args:
+        pipe: The unedited pipeline; left as it was found.
+        edit: What to evaluate; None measures the unedited model against itself.
+        concept: The target.
+        world: Prompts, neighbours and judges; None takes the pipeline's own.
+        judges: Who looks; None loads the world's.
+        settings: How much to draw; None is the default.
+        cache_dir: As in :func:`~aizheimer.evaluation.generate.generate`.
+        edit_key: Names an edit that changes no tensor (hooks); others are told apart by their weights.
+        progress: Called with (pictures done, pictures in all), both models together.
+
+    Returns:
+        The figures; what could not be measured is None, with the reason in ``warnings``.
+
+    Raises:
+        InputError: If the world has no prompts for the target.
+        ModelError: If a judge cannot be loaded.
+    """
+    backbone = backbone_for(pipe)
+    world = world if world is not None else backbone.world
+    judges = judges if judges is not None else load_judges(world, extra=(concept.target,))
+    settings = settings if settings is not None else EvaluationSettings()
+    near = nearest(concept.target, candidates(concept, world), backbone.embed_concepts, settings.neighbours)
+    plan = plan_images(concept, world, neighbours=[label for label, _ in near], settings=settings)
+    guidance = settings.guidance if settings.guidance is not None else world.guidance
+    pairs = draw_pairs(
+        pipe, edit, plan=plan, settings=settings, guidance=guidance, cache_dir=cache_dir, edit_key=edit_key,
+        progress=progress,
+    )  # fmt: skip
+    sight = look(pairs.original, pairs.edited, plan=plan, judges=judges)
+    return _conclude(
+        concept, world.name, plan=plan, pairs=pairs, sight=sight, judges=judges, similarity=dict(near),
+        settings=settings, guidance=guidance, edit_is_noop=edit is None or edit.is_noop,
+    )  # fmt: skip
+
+
+def draw_pairs(
+    pipe: StableDiffusionPipeline,
+    edit: AppliedEdit | None,
+    *,
+    plan: Sequence[PlannedImage | ImageRecord],
+    settings: EvaluationSettings,
+    guidance: float,
+    cache_dir: Path | str | Literal[False] | None = None,
+    edit_key: str = "",
+    progress: Progress | None = None,
+) -> ImagePairs:
+    """Draw every planned picture without and with the edit.
+
+    To get the pictures of a finished evaluation back (from the cache, if it is still there), give ``result.images`` as
+    the plan, ``result.settings`` and ``result.guidance``.
+    """
+    jobs = [PromptJob(image.prompt, image.seed) for image in plan]
+
+    sampling = {"steps": settings.steps, "guidance": guidance, "batch_size": settings.batch_size}
+    options: dict[str, Any] = {**sampling, "cache_dir": cache_dir}
+    original = generate(pipe, jobs, progress=_part(progress, 0), **options)
+    if edit is None:
+        if progress is not None:
+            progress(2 * len(jobs), 2 * len(jobs))
+        return ImagePairs(original, original)
+    with edit.applied(pipe):
+        return ImagePairs(original, generate(pipe, jobs, key=edit_key, progress=_part(progress, len(jobs)), **options))
+
+
+def _part(progress: Progress | None, offset: int) -> Progress | None:
+    """Count one model's pictures as half of the whole, ``offset`` of which are done."""
+    return None if progress is None else lambda done, total: progress(offset + done, 2 * total)
+
+
+def _conclude(
+    concept: Concept,
+    model_name: str,
+    *,
+    plan: Sequence[PlannedImage],
+    pairs: ImagePairs,
+    sight: Sight,
+    judges: Judges,
+    similarity: dict[str, float],
+    settings: EvaluationSettings,
+    guidance: float,
+    edit_is_noop: bool,
+) -> EvaluationResult:
+    """Turn labels and pixels into figures and flags."""
+    metrics, missing = accuracies(concept, plan=plan, sight=sight, judges=judges, settings=settings)
+    own = judges.style if concept.kind == "style" else judges.object
+    same = unchanged(pairs.original, pairs.edited)
+    on_target = np.array([image.role == "target" for image in plan])
+    spoiled = Pair(original=float(broken(pairs.original).mean()), edited=float(broken(pairs.edited).mean()))
+    unchanged_share = float(same[on_target].mean())
+    no_op = no_op_reasons(unchanged_share=unchanged_share, edit_is_noop=edit_is_noop)
+    weak = weak_target_reasons(metrics.get("ua"))
+    collapse = collapse_reasons(ira=metrics.get("ira"), cra=metrics.get("cra"), broken=spoiled)
+    return EvaluationResult(
+        target=concept.target,
+        kind=concept.kind,
+        model_name=model_name,
+        ua=metrics.get("ua"),
+        ira=metrics.get("ira"),
+        cra=metrics.get("cra"),
+        near=metrics.get("near"),
+        far=metrics.get("far"),
+        neighbours=neighbour_results(own, concept.kind, "neighbour", plan=plan, sight=sight, similarity=similarity),
+        others=neighbour_results(own, concept.kind, "other", plan=plan, sight=sight, similarity={}),
+        clip_target=sight.clip_mean(on_target),
+        clip_retain=sight.clip_mean(~on_target),
+        unchanged_share=unchanged_share,
+        unchanged_retain_share=float(same[~on_target].mean()) if (~on_target).any() else 1.0,
+        broken=spoiled,
+        no_op=bool(no_op),
+        collapse=bool(collapse),
+        warnings=[*no_op, *collapse, *weak, *missing],
+        settings=settings,
+        guidance=guidance,
+        images=[sight.record(i, image, unchanged=bool(same[i])) for i, image in enumerate(plan)],
+    )

@@ -1,0 +1,165 @@
+"""Draw pictures so that the same prompt and seed always give the same pixels, whatever else is in the batch."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from aizheimer.errors import InputError
+from aizheimer.evaluation.image_cache import ImageCache, pipeline_digest
+
+if TYPE_CHECKING:
+    from diffusers import StableDiffusionPipeline
+
+Progress: TypeAlias = Callable[[int, int], None]
+"""Called with (pictures done, pictures in all)."""
+
+
+@dataclass(frozen=True, slots=True)
+class PromptJob:
+    """One picture to draw."""
+
+    prompt: str
+    seed: int
+
+
+def generate(
+    pipe: StableDiffusionPipeline,
+    prompts: Sequence[PromptJob],
+    *,
+    steps: int = 20,
+    guidance: float = 7.5,
+    batch_size: int = 8,
+    cache_dir: Path | str | Literal[False] | None = None,
+    key: str = "",
+    progress: Progress | None = None,
+) -> np.ndarray:
+    """Draw the pictures with DDIM (eta 0), or find them in the cache.
+
+    Each picture starts from its own noise, drawn on the CPU from its own seed, and DDIM adds none: the batch a
+    picture travels in changes nothing but the order of additions inside the kernels (at most a level or two of 255).
+    Each batch is stored when it is done, so a run that is killed goes on where it was.
+
+    Args:
+        pipe: The pipeline as it should draw, an edit already applied. Left as it was found.
+        prompts: Jobs; a repeated one is drawn once.
+        steps: Denoising steps, 1 or more.
+        guidance: Classifier-free guidance scale; 1 or less switches it off.
+        batch_size: Pictures at a time, 1 or more.
+        cache_dir: Folder of the shared cache; None is ``$AIZHEIMER_CACHE`` or ``~/.cache/aizheimer``, False keeps
+            nothing.
+        key: What else the pixels depend on, for edits that change no tensor (hooks).
+        progress: Called after every batch with the pictures done and the pictures in all.
+
+    Returns:
+        uint8 (n, height, width, 3), in the order of ``prompts``.
+
+    Raises:
+        InputError: If there are no prompts, or a number is out of range.
+        StorageError: If the cache cannot be written.
+    """
+    _check(prompts, steps=steps, guidance=guidance, batch_size=batch_size)
+    cache = ImageCache.at(cache_dir)
+    digest = pipeline_digest(pipe) if cache.folder is not None else ""
+    height, width = image_size(pipe)
+    common = {"model": digest, "key": key, "steps": steps, "guidance": float(guidance), "size": [height, width]}
+    common["scheduler"] = _scheduler_numbers(pipe)
+    entries = {job: cache.key(prompt=job.prompt, seed=job.seed, **common) for job in dict.fromkeys(prompts)}
+    images: dict[PromptJob, np.ndarray] = {}
+    for job, entry in entries.items():
+        image = cache.read(entry)
+        if image is not None and image.shape == (height, width, 3) and image.dtype == np.uint8:
+            images[job] = image
+    missing = [job for job in entries if job not in images]
+    _report(progress, prompts, images)
+    with sampling(pipe):
+        for start in range(0, len(missing), batch_size):
+            batch = missing[start : start + batch_size]
+            for job, image in zip(batch, draw_batch(pipe, batch, steps=steps, guidance=guidance), strict=True):
+                cache.write(entries[job], image)
+                images[job] = image
+            _report(progress, prompts, images)
+    return np.stack([images[job] for job in prompts])
+
+
+def image_size(pipe: StableDiffusionPipeline) -> tuple[int, int]:
+    """Return height and width in pixels of the pictures the pipeline draws by default."""
+    size = pipe.unet.config["sample_size"]
+    rows, columns = (size, size) if isinstance(size, int) else size
+    return rows * pipe.vae_scale_factor, columns * pipe.vae_scale_factor
+
+
+def initial_latents(pipe: StableDiffusionPipeline, seeds: Sequence[int]) -> Tensor:
+    """Return unit noise (batch, channels, height, width), each row from its own seed on the CPU."""
+    height, width = image_size(pipe)
+    shape = (1, pipe.unet.config["in_channels"], height // pipe.vae_scale_factor, width // pipe.vae_scale_factor)
+    rows = [torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed)) for seed in seeds]
+    return torch.cat(rows).to(pipe.unet.device, pipe.unet.dtype)
+
+
+@contextlib.contextmanager
+def sampling(pipe: StableDiffusionPipeline) -> Iterator[None]:
+    """Make the pipeline sample with DDIM, in silence and without a safety checker; put everything back.
+
+    The safety checker would paint pictures black, and black counts as forgotten.
+    """
+    from diffusers import DDIMScheduler
+
+    scheduler, checker = pipe.scheduler, pipe.safety_checker
+    bar = getattr(pipe, "_progress_bar_config", None)
+    clip = {} if "clip_sample" in scheduler.config else {"clip_sample": False}  # latents are not bounded by 1
+    pipe.scheduler = DDIMScheduler.from_config(scheduler.config, **clip)
+    pipe.safety_checker = None
+    pipe.set_progress_bar_config(**{**(bar or {}), "disable": True})
+    try:
+        yield
+    finally:
+        pipe.scheduler, pipe.safety_checker = scheduler, checker
+        if bar is None:
+            del pipe._progress_bar_config
+        else:
+            pipe._progress_bar_config = bar
+
+
+def draw_batch(
+    pipe: StableDiffusionPipeline, batch: Sequence[PromptJob], *, steps: int, guidance: float, **options: Any
+) -> np.ndarray:
+    """Draw one batch; ``sampling`` must be active."""
+    output: Any = pipe(
+        [job.prompt for job in batch],
+        latents=initial_latents(pipe, [job.seed for job in batch]),
+        num_inference_steps=steps,
+        guidance_scale=guidance,
+        output_type="np",
+        **options,
+    )
+    return (np.nan_to_num(output.images).clip(0.0, 1.0) * 255).round().astype(np.uint8)
+
+
+def _check(prompts: Sequence[PromptJob], *, steps: int, guidance: float, batch_size: int) -> None:
+    if not prompts:
+        raise InputError("generate: got no prompts; give at least one")
+    for name, value in (("steps", steps), ("batch_size", batch_size)):
+        if value < 1:
+            raise InputError(f"{name}: got {value}; wanted 1 or more")
+    if not guidance >= 0:
+        raise InputError(f"guidance: got {guidance}; wanted 0 or more (7.5 is usual)")
+
+
+def _scheduler_numbers(pipe: StableDiffusionPipeline) -> dict[str, Any]:
+    """Keep the scheduler's numbers; its class and version do not matter, since DDIM takes them over."""
+    config = {name: value for name, value in pipe.scheduler.config.items() if not name.startswith("_")}
+    return json.loads(json.dumps(config, sort_keys=True, default=str))
+
+
+def _report(progress: Progress | None, prompts: Sequence[PromptJob], images: dict[PromptJob, np.ndarray]) -> None:
+    if progress is not None:
+        progress(sum(job in images for job in prompts), len(prompts))

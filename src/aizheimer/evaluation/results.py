@@ -1,0 +1,187 @@
+"""What an evaluation found, as JSON that explains itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from aizheimer._files import write_text
+from aizheimer.errors import DataError
+from aizheimer.evaluation.functional.bootstrap import bootstrap_interval
+from aizheimer.evaluation.plan import Role
+from aizheimer.evaluation.settings import EvaluationSettings
+
+Interval: TypeAlias = tuple[float, float]
+Unit: TypeAlias = Literal["images", "concepts"]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Metric(_Frozen):
+    """A share in [0, 1], measured on the edited model with the unedited model's value beside it.
+
+    Attributes:
+        value: With the edit.
+        interval: Bootstrap interval of ``value``.
+        original: Of the unedited model, on the same prompts and seeds.
+        change_interval: Paired bootstrap interval of ``value - original``: it excludes 0 if the edit made a difference.
+        n: Units averaged.
+        unit: What one unit is: "images" or "concepts".
+        judge: Who looked.
+        protocol: What was counted, in words.
+    """
+
+    value: float
+    interval: Interval
+    original: float
+    change_interval: Interval
+    n: int
+    unit: Unit
+    judge: str
+    protocol: str
+
+    @property
+    def change(self) -> float:
+        """Edited minus unedited."""
+        return self.value - self.original
+
+    @property
+    def ratio(self) -> float | None:
+        """Edited over unedited, None if the unedited model has 0."""
+        return self.value / self.original if self.original > 0 else None
+
+    @classmethod
+    def measure(
+        cls,
+        original: np.ndarray,
+        edited: np.ndarray,
+        *,
+        unit: Unit,
+        judge: str,
+        protocol: str,
+        settings: EvaluationSettings,
+    ) -> Metric:
+        """Average paired values (n,) of both models and put intervals around them."""
+        draws: dict[str, Any] = {"seed": settings.seed, "samples": settings.bootstrap, "level": settings.level}
+        return cls(
+            value=float(edited.mean()),
+            interval=bootstrap_interval(edited, **draws),
+            original=float(original.mean()),
+            change_interval=bootstrap_interval(edited - original, **draws),
+            n=len(edited),
+            unit=unit,
+            judge=judge,
+            protocol=protocol,
+        )
+
+
+class NeighbourResult(_Frozen):
+    """One retained concept: the share of its pictures that the judge names right.
+
+    ``similarity`` is the cosine to the target by text embedding, None for a concept that is no near neighbour.
+    """
+
+    label: str
+    original: float
+    edited: float
+    similarity: float | None
+    n: int
+
+
+class Pair(_Frozen):
+    """A number before and after."""
+
+    original: float
+    edited: float
+
+
+class ImageRecord(_Frozen):
+    """One prompt and seed, what the judges saw in both pictures, and whether the picture changed."""
+
+    role: Role
+    prompt: str
+    seed: int
+    object: str | None
+    style: str | None
+    original_object: str | None = None
+    edited_object: str | None = None
+    original_style: str | None = None
+    edited_style: str | None = None
+    unchanged: bool
+
+
+class EvaluationResult(_Frozen):
+    """What was forgotten, what was kept, and whether the numbers can be trusted.
+
+    Attributes:
+        schema_version: Of this file.
+        target: The concept asked to be forgotten.
+        kind: "object" or "style".
+        model_name: Name of the world or model.
+        ua: Unlearning accuracy; None if no judge knows the target.
+        ira: In-domain retain accuracy, near and far concepts alike.
+        cra: Cross-domain retain accuracy.
+        near: IRA of the near neighbours alone.
+        far: IRA of the other concepts alone.
+        neighbours: Near neighbours one by one, nearest first.
+        others: The other concepts one by one.
+        clip_target: Mean CLIP score of target prompts, if there is a CLIP.
+        clip_retain: Mean CLIP score of retained prompts.
+        unchanged_share: Share of target pictures that stayed as they were (at most 2 of 255 levels).
+        unchanged_retain_share: The same of retained pictures.
+        broken: Share of blank or noise pictures.
+        no_op: The edit changed nothing.
+        collapse: The model lost more than the concept.
+        warnings: Why a flag is up, and what could not be measured.
+        settings: How it was measured.
+        guidance: The scale that was used.
+        images: Every picture, in the order drawn.
+    """
+
+    schema_version: Literal[1] = 1
+    target: str
+    kind: Literal["object", "style"]
+    model_name: str
+    ua: Metric | None = None
+    ira: Metric | None = None
+    cra: Metric | None = None
+    near: Metric | None = None
+    far: Metric | None = None
+    neighbours: list[NeighbourResult] = Field(default_factory=list)
+    others: list[NeighbourResult] = Field(default_factory=list)
+    clip_target: Pair | None = None
+    clip_retain: Pair | None = None
+    unchanged_share: float
+    unchanged_retain_share: float
+    broken: Pair
+    no_op: bool
+    collapse: bool
+    warnings: list[str] = Field(default_factory=list)
+    settings: EvaluationSettings
+    guidance: float
+    images: list[ImageRecord]
+
+    def save(self, path: str | Path) -> None:
+        """Write JSON, all of it or nothing."""
+        write_text(Path(path), self.model_dump_json(indent=2) + "\n")
+
+    @classmethod
+    def load(cls, path: str | Path) -> EvaluationResult:
+        """Read what ``save`` wrote.
+
+        Raises:
+            DataError: If the file is missing or is not an evaluation.
+        """
+        try:
+            return cls.model_validate_json(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise DataError(f"{path}: {error.strerror}; run `aizheimer evaluate` first") from error
+        except (ValidationError, UnicodeDecodeError) as error:
+            where = ".".join(map(str, error.errors()[0]["loc"])) if isinstance(error, ValidationError) else "encoding"
+            reason = where or "not JSON"
+            raise DataError(f"{path}: not an evaluation ({reason}); run `aizheimer evaluate` again") from error

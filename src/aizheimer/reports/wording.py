@@ -1,0 +1,90 @@
+"""What the numbers mean, in plain words."""
+
+from __future__ import annotations
+
+from aizheimer.evaluation.flags import WEAK_TARGET_SHARE
+from aizheimer.evaluation.results import EvaluationResult, Metric
+
+
+def percent(value: float) -> str:
+    """Return a share as a percentage without false precision.
+
+    Example:
+        >>> percent(0.984), percent(1.0), percent(0.0)
+        ('98%', '100%', '0%')
+    """
+    return f"{100 * value:.0f}%"
+
+
+def points(change: float) -> str:
+    """Return a change of a share in percentage points, with its sign."""
+    whole = round(100 * change)
+    return f"{whole:+d} points".replace("-", "−") if whole else "no change"
+
+
+def counted(n: int, noun: str) -> str:
+    """Return a number with its noun, in the plural where it is not one.
+
+    Example:
+        >>> counted(1, "image"), counted(0, "image")
+        ('1 image', '0 images')
+    """
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
+def interval(metric: Metric) -> str:
+    """Return the interval as "92 to 100%"."""
+    low, high = metric.interval
+    return f"{100 * low:.0f} to {100 * high:.0f}%"
+
+
+def caution(metric: Metric) -> str:
+    """Say what an interval of no width hides, or nothing.
+
+    When all n units agree the bootstrap has nothing to vary; by the rule of three the true share may still be 3/n away.
+    """
+    if metric.interval[0] != metric.interval[1] or metric.value not in (0.0, 1.0):
+        return ""
+    away = min(1.0, 3 / metric.n)
+    side = f"as low as {percent(1 - away)}" if metric.value == 1.0 else f"as high as {percent(away)}"
+    return f"All {metric.n} {metric.unit} agree, so the interval has no width; the true share may still be {side}."
+
+
+def headline(result: EvaluationResult) -> str:
+    """Say in one or two sentences what happened."""
+    if result.no_op:
+        return f"Nothing changed: the edited model draws “{result.target}” as before."
+    if result.collapse:
+        return "The model lost more than the concept: do not use this edit."
+    if result.ua is None:
+        return f"How well “{result.target}” was forgotten could not be measured; the pictures below must speak."
+    if result.ua.original >= WEAK_TARGET_SHARE:
+        drawn = result.ua.n - round(result.ua.original * result.ua.n)
+        return (
+            f"The unedited model itself draws “{result.target}” in only {counted(drawn, 'picture')} of {result.ua.n}: "
+            "that the edited one does not proves little."
+        )
+    gone = round(result.ua.value * result.ua.n)
+    text = f"“{result.target}” is gone from {gone} of {result.ua.n} pictures that asked for it."
+    if result.ira is not None and result.ira.ratio is not None:
+        text += f" Of the accuracy on other {result.kind}s, {percent(result.ira.ratio)} is left."
+    return text
+
+
+def explanations(result: EvaluationResult) -> dict[str, str]:
+    """Return what each figure means, by its name in the result."""
+    own = result.kind
+    other = "object" if own == "style" else "style"
+    target = result.target
+    return {
+        "ua": f"Of the pictures that asked for “{target}”, the share in which the judge no longer sees it. "
+        "The unedited model's value is how often it fails by itself.",
+        "ira": f"Other {own}s, near and far: the share still drawn so that the judge names them right.",
+        "near": f"The same, only for the {own}s most like the target, which suffer first.",
+        "far": f"The same, only for {own}s that have little to do with it.",
+        "cra": f"The share of pictures of other things whose {other} is still right.",
+        "clip_target": "How well target pictures still fit their words (100 × cosine). Forgetting lowers it.",
+        "clip_retain": "How well all other pictures fit their words. It should stay.",
+        "unchanged": f"Target pictures that did not change at all. At 100% the edit does nothing to “{target}”.",
+        "broken": "Pictures that show one flat tone or noise. If many do, the model is destroyed, not taught.",
+    }
