@@ -1,0 +1,241 @@
+"""Noisy latents that a model really meets, without any image: short guided rollouts of the frozen model.
+
+Training inputs without photos are often pure noise, which is off-distribution at every timestep but the last. A
+rollout costs about as much as drawing a few pictures once, and every one of its steps is a training input: the
+latents ``x_t`` on the way, and, for free, what the frozen teacher predicts there with and without the prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Protocol
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from aizheimer._typing import Latents, TextEmbeddings, Timesteps
+from aizheimer.backbones.base import Backbone
+from aizheimer.diffusion.guidance import guide
+from aizheimer.diffusion.noise import NoiseSchedule
+from aizheimer.diffusion.prediction import to_epsilon, to_x0
+from aizheimer.errors import DataError
+
+Progress = Callable[[int, int], None]
+
+
+class Denoise(Protocol):
+    """How a rollout asks for predictions; `Backbone.predict` is one."""
+
+    def __call__(self, x_t: Latents, t: Timesteps, embeddings: TextEmbeddings) -> Latents:
+        """Return the raw prediction at ``(x_t, t)`` under ``embeddings``."""
+        ...
+
+
+class RolloutPlan(BaseModel):
+    """How many trajectories of the frozen model to roll out, and how.
+
+    Example:
+        >>> RolloutPlan(steps=5).retain
+        48
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    forget: int = Field(
+        default=16, ge=1, description="Trajectories of forget prompts to train on, when there are no images."
+    )
+    retain: int = Field(default=48, ge=1, description="Trajectories of retain prompts to train on.")
+    holdout: int = Field(default=4, ge=1, description="Trajectories of each kind that are only watched.")
+    steps: int = Field(default=10, ge=1, description="Denoising steps of a trajectory; each one is a training input.")
+    guidance: float | None = Field(
+        default=None, ge=0, description="Guidance scale; null for the one the model draws best with."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatentBank:
+    """Steps of teacher trajectories, trajectory after trajectory.
+
+    Args:
+        x_t: (entries, channels, height, width) noisy latents.
+        t: (entries,) their timesteps.
+        prompt_index: (entries,) which prompt drew them.
+        trajectory: (entries,) which trajectory they belong to, a row of ``x_0``.
+        prediction: (entries, ...) the teacher's raw prediction under the prompt.
+        null_prediction: (entries, ...) the teacher's raw prediction under the empty prompt.
+        x_0: (trajectories, ...) the clean latents each trajectory ends at.
+    """
+
+    x_t: Tensor
+    t: Tensor
+    prompt_index: Tensor
+    trajectory: Tensor
+    prediction: Tensor
+    null_prediction: Tensor
+    x_0: Tensor
+
+    def __len__(self) -> int:
+        """Return the number of entries."""
+        return len(self.t)
+
+    @property
+    def x_0_prompt_index(self) -> Tensor:
+        """(trajectories,) the prompt each row of ``x_0`` was drawn for."""
+        first = torch.searchsorted(self.trajectory, torch.arange(len(self.x_0)))
+        return self.prompt_index[first]
+
+    def split(self, holdout: int) -> tuple[LatentBank, LatentBank]:
+        """Return the bank without its last ``holdout`` trajectories, and those trajectories."""
+        edge = len(self.x_0) - holdout
+        return self._trajectories(0, edge), self._trajectories(edge, len(self.x_0))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the fields by name, to be stored; ``LatentBank(**tensors)`` reads them back."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def _trajectories(self, start: int, stop: int) -> LatentBank:
+        mask = (self.trajectory >= start) & (self.trajectory < stop)
+        chosen = {name: tensor[mask] for name, tensor in self.tensors().items() if name != "x_0"}
+        return replace(self, **chosen | {"trajectory": chosen["trajectory"] - start, "x_0": self.x_0[start:stop]})
+
+
+def rollout_bank(
+    backbone: Backbone,
+    prompts: Sequence[str],
+    *,
+    steps: int = 10,
+    guidance: float = 7.5,
+    generator: torch.Generator,
+    jitter: bool = True,
+    batch_size: int = 16,
+    progress: Progress | None = None,
+) -> LatentBank:
+    """Roll the model out once for each prompt and keep every step.
+
+    Args:
+        backbone: The frozen teacher.
+        prompts: One trajectory each; repeat a prompt for several. ``prompt_index`` counts in this list.
+        steps: See `rollout`.
+        guidance: See `rollout`.
+        generator: See `rollout`.
+        jitter: See `rollout`.
+        batch_size: See `rollout`.
+        progress: See `rollout`.
+
+    Returns:
+        ``len(prompts) * steps`` entries.
+    """
+    return rollout(
+        backbone,
+        backbone.encode_prompts(list(prompts)),
+        null_embedding=backbone.encode_prompts([""]),
+        prompt_index=torch.arange(len(prompts)),
+        steps=steps,
+        guidance=guidance,
+        generator=generator,
+        jitter=jitter,
+        batch_size=batch_size,
+        progress=progress,
+    )
+
+
+@torch.no_grad()
+def rollout(
+    backbone: Backbone,
+    embeddings: TextEmbeddings,
+    *,
+    null_embedding: TextEmbeddings,
+    prompt_index: Tensor,
+    steps: int,
+    guidance: float,
+    generator: torch.Generator,
+    jitter: bool = True,
+    batch_size: int = 16,
+    progress: Progress | None = None,
+) -> LatentBank:
+    r"""Denoise from pure noise with DDIM under guidance, keeping every :math:`(x_t, t)` on the way.
+
+    One step takes the guided prediction to :math:`(\hat x_0, \hat\epsilon)` and re-noises it to the next timestep,
+    :math:`x_{t'} = \sqrt{\bar\alpha_{t'}}\,\hat x_0 + \sqrt{1 - \bar\alpha_{t'}}\,\hat\epsilon`. The timesteps start
+    at T - 1; with ``jitter`` each later one is drawn from its own T/steps wide stratum, so that a bank of many
+    trajectories covers all timesteps instead of ``steps`` of them.
+
+    Args:
+        backbone: The frozen teacher.
+        embeddings: (prompts, tokens, dim), encoded prompts.
+        null_embedding: (1, tokens, dim), the encoded empty prompt.
+        prompt_index: (trajectories,) the row of ``embeddings`` that each trajectory draws.
+        steps: Number of steps, 1 to T.
+        guidance: Guidance scale; 1 for none.
+        generator: A CPU generator; fixes noise and timesteps whatever the batch size.
+        jitter: Draw the timesteps inside their strata; off gives the "trailing" grid of diffusers.
+        batch_size: Trajectories at a time (each costs two forward passes a step).
+        progress: Called with (trajectories done, trajectories).
+
+    Returns:
+        The bank, on the CPU.
+
+    Raises:
+        DataError: If ``steps`` is out of range or there is no trajectory to roll out.
+
+    References:
+        Song et al., Denoising Diffusion Implicit Models, arXiv:2010.02502, eq. 12 with sigma = 0.
+    """
+    count, schedule = len(prompt_index), backbone.schedule
+    if not 1 <= steps <= schedule.num_steps or count == 0:
+        raise DataError(
+            f"rollout: got {steps} steps for {count} prompts; wanted 1 to {schedule.num_steps} and a prompt"
+        )
+    noise = torch.randn((count, *backbone.latent_shape), generator=generator)
+    times = _timesteps(count, steps, schedule, generator=generator if jitter else None)
+    parts: list[dict[str, Tensor]] = []
+    for start in range(0, count, batch_size):
+        rows = slice(start, start + batch_size)
+        conditional = embeddings[prompt_index[rows]].to(backbone.device, backbone.dtype)
+        unconditional = null_embedding.to(backbone.device, backbone.dtype).expand_as(conditional)
+        x_t = noise[rows].to(backbone.device, backbone.dtype)
+        parts.append(_trajectory(backbone, x_t, times[rows], torch.cat([unconditional, conditional]), guidance))
+        if progress is not None:
+            progress(min(start + batch_size, count), count)
+    joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    return LatentBank(
+        **joined,
+        t=times.reshape(-1),
+        prompt_index=prompt_index.repeat_interleave(steps),
+        trajectory=torch.arange(count).repeat_interleave(steps),
+    )
+
+
+def _trajectory(
+    backbone: Backbone, x_t: Tensor, times: Tensor, embeddings: Tensor, guidance: float
+) -> dict[str, Tensor]:
+    """Denoise one batch; returns x_t, prediction and null_prediction as (batch * steps, ...), and x_0 (batch, ...)."""
+    schedule, kind = backbone.schedule, backbone.prediction_type
+    kept: dict[str, list[Tensor]] = {"x_t": [], "prediction": [], "null_prediction": []}
+    x_0 = x_t
+    for i in range(times.shape[1]):
+        t = times[:, i]
+        both = torch.cat([t, t]).to(x_t.device)
+        null_prediction, prediction = backbone.predict(torch.cat([x_t, x_t]), both, embeddings).chunk(2)
+        for name, tensor in (("x_t", x_t), ("prediction", prediction), ("null_prediction", null_prediction)):
+            kept[name].append(tensor.cpu())
+        guided = guide(null_prediction, prediction, guidance)
+        x_0 = to_x0(guided, x_t, t, schedule, kind)
+        if i + 1 < times.shape[1]:
+            x_t = schedule.add_noise(x_0, to_epsilon(guided, x_t, t, schedule, kind), times[:, i + 1])
+    return {name: torch.stack(steps, dim=1).flatten(0, 1) for name, steps in kept.items()} | {"x_0": x_0.cpu()}
+
+
+def _timesteps(count: int, steps: int, schedule: NoiseSchedule, *, generator: torch.Generator | None) -> Tensor:
+    """Return (count, steps) falling timesteps; with a generator all but the first are drawn inside their strata."""
+    total = schedule.num_steps
+    edges = torch.tensor([round(total - i * total / steps) for i in range(steps + 1)])
+    times = (edges[:-1] - 1).expand(count, steps).clone()
+    if generator is not None:
+        width = (edges[:-1] - edges[1:]).expand(count, steps)
+        shift = (torch.rand((count, steps), generator=generator) * width).long().clamp(max=width - 1)
+        shift[:, 0] = 0
+        times -= shift
+    return times

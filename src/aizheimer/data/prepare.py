@@ -1,0 +1,245 @@
+"""Everything about a concept that training needs, computed once and cached."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from aizheimer._seeding import generator_for
+from aizheimer.backbones.base import Backbone
+from aizheimer.concepts.concept import Concept
+from aizheimer.data.cache import TensorCache, content_key, module_hash, tensor_hash
+from aizheimer.data.images import read_images
+from aizheimer.data.latents import LatentBank, RolloutPlan, rollout
+from aizheimer.errors import DataError
+
+PROMPTS_LIMIT = 64
+"""Most forget prompts that are encoded; a style has one for each subject, of which this many are drawn."""
+
+GENERATE_STEPS = 30
+"""Denoising steps of a picture that ``generate:N`` draws."""
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConceptData:
+    """What a concept looks like to the denoiser. All tensors are on the CPU.
+
+    Args:
+        forget_prompts: Prompts that ask for the concept.
+        forget_ids: (forget prompts, tokens) their token ids.
+        forget_embeddings: (forget prompts, tokens, dim).
+        retain_prompts: Prompts whose pictures must stay.
+        retain_embeddings: (retain prompts, tokens, dim).
+        null_embedding: (1, tokens, dim), the empty prompt.
+        forget_latents: (images, channels, height, width) clean latents of the concept's images, when there are any.
+        forget_latents_prompt: (images,) the forget prompt of each, or None when the images came without prompts.
+        retain_latents: (images, channels, height, width) clean latents the teacher drew for retain prompts.
+        forget_bank: Teacher trajectories of forget prompts, when there are no images; held-out ones last.
+        retain_bank: Teacher trajectories of retain prompts; held-out ones last.
+        hashes: What the tensors were made from, for the record.
+    """
+
+    forget_prompts: list[str]
+    forget_ids: Tensor
+    forget_embeddings: Tensor
+    retain_prompts: list[str]
+    retain_embeddings: Tensor
+    null_embedding: Tensor
+    forget_latents: Tensor | None
+    forget_latents_prompt: Tensor | None
+    retain_latents: Tensor | None
+    forget_bank: LatentBank | None
+    retain_bank: LatentBank
+    hashes: dict[str, str] = field(default_factory=dict)
+
+
+def prepare(
+    backbone: Backbone,
+    concept: Concept,
+    *,
+    images: str | Path | None = None,
+    retain_prompts: Sequence[str],
+    seed: int = 0,
+    cache_dir: Path | None = None,
+    plan: RolloutPlan | None = None,
+    progress: Progress | None = None,
+) -> ConceptData:
+    """Encode the prompts, then read, draw or roll out the latents.
+
+    Args:
+        backbone: The frozen model.
+        concept: What to forget.
+        images: A folder of the concept's pictures; ``"generate:N"`` to let the model draw N of them; or None to start
+            from noise, with short rollouts of the model in place of images.
+        retain_prompts: Prompts whose pictures must stay, the most important first.
+        seed: Fixes noise, timesteps and the choice of prompts.
+        cache_dir: Where results are cached by content; None for no cache.
+        plan: How many rollouts.
+        progress: Called with (stage, done, total).
+
+    Returns:
+        Prompts, embeddings and latents for forget and retain.
+
+    Raises:
+        DataError: If ``images`` is neither of the three, or the folder holds no image.
+    """
+    plan = plan or RolloutPlan()
+    maker = _Maker(backbone, TensorCache(cache_dir), seed, plan, progress or (lambda *_: None))
+    forget_prompts = _some(backbone.world.prompts(concept), PROMPTS_LIMIT, seed)
+    forget_embeddings = maker.embeddings(forget_prompts)
+    retain_embeddings = maker.embeddings(list(retain_prompts))
+    null_embedding = maker.embeddings([""])
+    retain_count = plan.retain + plan.holdout
+    retain_bank = maker.bank("retain", retain_embeddings, null_embedding, _cycle(len(retain_prompts), retain_count))
+    latents: Tensor | None = None
+    latents_prompt: Tensor | None = None
+    forget_bank: LatentBank | None = None
+    count = generate_count(images)
+    if count is not None:
+        latents_prompt = _cycle(len(forget_prompts), count)
+        latents = maker.bank("generate", forget_embeddings, null_embedding, latents_prompt, steps=GENERATE_STEPS).x_0
+    elif images is not None:
+        latents = maker.image_latents(Path(images))
+    else:
+        index = _cycle(len(forget_prompts), plan.forget + plan.holdout)
+        forget_bank = maker.bank("forget", forget_embeddings, null_embedding, index)
+    made = {"forget": latents if forget_bank is None else forget_bank.x_t, "retain": retain_bank.x_t}
+    hashes = {name: tensor_hash(tensor) for name, tensor in made.items() if tensor is not None}
+    return ConceptData(
+        forget_prompts=forget_prompts,
+        forget_ids=backbone.tokenize(forget_prompts).cpu(),
+        forget_embeddings=forget_embeddings,
+        retain_prompts=list(retain_prompts),
+        retain_embeddings=retain_embeddings,
+        null_embedding=null_embedding,
+        forget_latents=latents,
+        forget_latents_prompt=latents_prompt,
+        retain_latents=retain_bank.x_0,
+        forget_bank=forget_bank,
+        retain_bank=retain_bank,
+        hashes=hashes,
+    )
+
+
+def generate_count(images: str | Path | None) -> int | None:
+    """Return N when ``images`` says ``"generate:N"``, None when it names a folder or is None.
+
+    Raises:
+        DataError: If it starts with ``generate:`` and N is not a number of images, 1 or more.
+    """
+    if not isinstance(images, str) or not images.startswith("generate:"):
+        return None
+    match = re.fullmatch(r"generate:(\d+)", images)
+    if match is None or int(match[1]) < 1:
+        raise DataError(f"images: got '{images}'; wanted a folder, or generate:N with N of 1 or more")
+    return int(match[1])
+
+
+@contextlib.contextmanager
+def parked(backbone: Backbone) -> Iterator[None]:
+    """Move text encoder and autoencoder off the accelerator while only the denoiser works; put them back after.
+
+    On a CPU pipeline there is no other memory to move them to and nothing happens.
+    """
+    nets = [getattr(backbone.pipe, name, None) for name in ("text_encoder", "vae")]
+    moved = [(net, net.device) for net in nets if net is not None and net.device.type != "cpu"]
+    try:
+        for net, _ in moved:
+            net.to("cpu")
+        yield
+    finally:
+        for net, device in moved:
+            net.to(device)
+
+
+@dataclass(frozen=True)
+class _Maker:
+    """Computes tensors through the cache, with everything they depend on in the key."""
+
+    backbone: Backbone
+    cache: TensorCache
+    seed: int
+    plan: RolloutPlan
+    progress: Progress
+
+    def embeddings(self, prompts: list[str]) -> Tensor:
+        def compute() -> dict[str, Tensor]:
+            batches = [self.backbone.encode_prompts(prompts[i : i + 32]) for i in range(0, len(prompts), 32)]
+            return {"embeddings": torch.cat(batches)}
+
+        ids = tensor_hash(self.backbone.tokenize(prompts))
+        return self.cache.get(self._key("embeddings", "text_encoder", ids=ids), compute)["embeddings"]
+
+    def image_latents(self, folder: Path) -> Tensor:
+        size = self.backbone.latent_shape[-1] * self.backbone.pipe.vae_scale_factor
+        pixels = read_images(folder, size).pixels
+
+        def compute() -> dict[str, Tensor]:
+            batches = []
+            for done in range(0, len(pixels), 4):
+                self.progress("images", done, len(pixels))
+                batches.append(self.backbone.encode_images(pixels[done : done + 4]))
+            return {"latents": torch.cat(batches)}
+
+        return self.cache.get(self._key("images", "vae", pixels=tensor_hash(pixels)), compute)["latents"]
+
+    def bank(
+        self, name: str, embeddings: Tensor, null_embedding: Tensor, index: Tensor, *, steps: int | None = None
+    ) -> LatentBank:
+        guidance = self.backbone.world.guidance if self.plan.guidance is None else self.plan.guidance
+        steps = steps or self.plan.steps
+
+        def compute() -> dict[str, Tensor]:
+            return rollout(
+                self.backbone,
+                embeddings,
+                null_embedding=null_embedding,
+                prompt_index=index,
+                steps=steps,
+                guidance=guidance,
+                generator=generator_for(self.seed, "rollout", name),
+                progress=lambda done, total: self.progress(name, done, total),
+            ).tensors()
+
+        content = {
+            "embeddings": tensor_hash(embeddings),
+            "null": tensor_hash(null_embedding),
+            "index": index.tolist(),
+            "steps": steps,
+            "guidance": guidance,
+            "seed": self.seed,
+            "name": name,
+            "denoiser": self.backbone.fingerprint(),
+            "schedule": tensor_hash(self.backbone.schedule.alphas_cumprod),
+            "prediction": self.backbone.prediction_type,
+        }
+        return LatentBank(**self.cache.get(self._key("rollout", None, **content), compute))
+
+    def _key(self, kind: str, component: str | None, **content: object) -> str:
+        if self.cache.folder is None:
+            return ""
+        if component is not None:
+            content[component] = module_hash(getattr(self.backbone.pipe, component))
+        place = f"{self.backbone.device.type} {self.backbone.dtype}"
+        return content_key(kind=kind, torch=torch.__version__, place=place, content=content)
+
+
+def _cycle(prompts: int, count: int) -> Tensor:
+    """Return the prompt of each of ``count`` trajectories, all prompts in turn."""
+    return torch.arange(count) % prompts
+
+
+def _some(prompts: list[str], limit: int, seed: int) -> list[str]:
+    """Return at most ``limit`` prompts, a random choice in random order when there are more."""
+    if len(prompts) <= limit:
+        return prompts
+    order = torch.randperm(len(prompts), generator=generator_for(seed, "prompts"))[:limit]
+    return [prompts[i] for i in order.tolist()]

@@ -1,0 +1,193 @@
+"""Where the examples of a training step come from."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from aizheimer.backbones.base import Backbone
+from aizheimer.data.latents import LatentBank
+from aizheimer.diffusion.noise import NoiseSchedule
+from aizheimer.errors import DataError
+
+NULL_EVERY = 4
+"""One in so many entries of a teacher's bank is also used under the empty prompt."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draw:
+    """A batch of denoiser inputs.
+
+    Args:
+        x_t: (batch, channels, height, width) noisy latents.
+        t: (batch,) their timesteps.
+        prompt_index: (batch,) which prompt goes with them.
+        target: (batch, channels, height, width) what the prediction should be, or None where nobody says.
+    """
+
+    x_t: Tensor
+    t: Tensor
+    prompt_index: Tensor
+    target: Tensor | None = None
+
+    def __len__(self) -> int:
+        """Return the number of examples."""
+        return len(self.t)
+
+
+class Source(Protocol):
+    """Something that examples are drawn from."""
+
+    def draw(self, count: int, *, step: int, generator: torch.Generator) -> Draw:
+        """Return ``count`` examples, a function of ``step`` and the generator only."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class BankSource:
+    """Draws entries of a fixed bank, without repetition inside a batch while they last.
+
+    Args:
+        x_t: (entries, ...) noisy latents.
+        t: (entries,) timesteps.
+        prompt_index: (entries,) prompts.
+        target: (entries, ...) targets, or None.
+        device: Where drawn batches go.
+    """
+
+    x_t: Tensor
+    t: Tensor
+    prompt_index: Tensor
+    target: Tensor | None
+    device: torch.device
+
+    @classmethod
+    def of(cls, bank: LatentBank, *, target: Tensor | None, device: torch.device) -> BankSource:
+        """Return the source of a bank's entries under their own prompts, with other targets than the bank's."""
+        return cls(x_t=bank.x_t, t=bank.t, prompt_index=bank.prompt_index, target=target, device=device)
+
+    def draw(self, count: int, *, step: int, generator: torch.Generator) -> Draw:
+        """Return ``count`` random entries; ``step`` does not matter."""
+        rounds = -(-count // len(self.t))
+        index = torch.cat([torch.randperm(len(self.t), generator=generator) for _ in range(rounds)])[:count]
+        return Draw(
+            x_t=self.x_t[index].to(self.device),
+            t=self.t[index].to(self.device),
+            prompt_index=self.prompt_index[index],
+            target=None if self.target is None else self.target[index].to(self.device),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoisedSource:
+    """Draws clean latents, uniform timesteps and fresh noise: the forward process.
+
+    The target is what the denoiser is trained to predict: the noise, the velocity or the clean latents.
+
+    Args:
+        latents: (images, channels, height, width) clean latents.
+        prompt_index: (images,) the prompt of each image, or None to draw one of ``prompts`` each time.
+        prompts: Number of prompts to draw from when ``prompt_index`` is None.
+        schedule: The noise schedule.
+        prediction_type: ``"epsilon"``, ``"v_prediction"`` or ``"sample"``.
+        noise: False feeds the clean latents themselves, without a target (the paper's "without noise").
+        device: Where drawn batches go.
+    """
+
+    latents: Tensor
+    prompt_index: Tensor | None
+    prompts: int
+    schedule: NoiseSchedule
+    prediction_type: str
+    noise: bool = True
+    device: torch.device
+
+    @classmethod
+    def of(
+        cls, backbone: Backbone, latents: Tensor, *, prompt_index: Tensor | None, prompts: int, noise: bool = True
+    ) -> NoisedSource:
+        """Return the source of latents noised as the backbone was trained."""
+        return cls(
+            latents=latents,
+            prompt_index=prompt_index,
+            prompts=prompts,
+            schedule=backbone.schedule,
+            prediction_type=backbone.prediction_type,
+            noise=noise,
+            device=backbone.device,
+        )
+
+    def draw(self, count: int, *, step: int, generator: torch.Generator) -> Draw:
+        """Return ``count`` random images, each at a random timestep; ``step`` does not matter."""
+        index = torch.randint(len(self.latents), (count,), generator=generator)
+        t = torch.randint(self.schedule.num_steps, (count,), generator=generator)
+        if self.prompt_index is None:
+            prompt_index = torch.randint(self.prompts, (count,), generator=generator)
+        else:
+            prompt_index = self.prompt_index[index]
+        x_0 = self.latents[index]
+        noise = torch.randn(x_0.shape, generator=generator).to(x_0.dtype)
+        x_t = self.schedule.add_noise(x_0, noise, t) if self.noise else x_0
+        target = self._target(x_0, noise, t).to(self.device) if self.noise else None
+        return Draw(x_t=x_t.to(self.device), t=t.to(self.device), prompt_index=prompt_index, target=target)
+
+    def _target(self, x_0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        if self.prediction_type == "epsilon":
+            return noise
+        if self.prediction_type == "sample":
+            return x_0
+        signal, sigma = self.schedule.coefficients(t, x_0)
+        return signal * noise - sigma * x_0
+
+
+@dataclass(frozen=True)
+class RefreshingSource:
+    """Makes a new source every so many steps.
+
+    Args:
+        make: Returns the source of an epoch (0, 1, ...); must depend on the epoch only, so that a resumed run finds
+            the same examples.
+        every: Steps in an epoch.
+    """
+
+    make: Callable[[int], Source]
+    every: int
+
+    def __post_init__(self) -> None:
+        """Remember the last epoch's source."""
+        object.__setattr__(self, "make", functools.lru_cache(maxsize=1)(self.make))
+
+    def draw(self, count: int, *, step: int, generator: torch.Generator) -> Draw:
+        """Return ``count`` examples of the epoch that ``step`` (counted from 1) falls in."""
+        return self.make((step - 1) // self.every).draw(count, step=step, generator=generator)
+
+
+def teacher_source(bank: LatentBank, *, null_index: int, device: torch.device) -> BankSource:
+    """Return the bank's entries with the teacher's predictions as targets, plus entries of the empty prompt.
+
+    Guidance subtracts the empty prompt's prediction, so a student that drifts there drifts everywhere. Every fourth
+    entry joins a second time, with the empty prompt and the teacher's unconditional prediction.
+
+    Args:
+        bank: Entries under their own prompts.
+        null_index: The row of the embeddings that holds the empty prompt.
+        device: Where drawn batches go.
+
+    Raises:
+        DataError: If the bank is empty.
+    """
+    if len(bank) == 0:
+        raise DataError("the teacher's bank is empty; ask for at least one retain rollout")
+    null = slice(None, None, NULL_EVERY)
+    return BankSource(
+        x_t=torch.cat([bank.x_t, bank.x_t[null]]),
+        t=torch.cat([bank.t, bank.t[null]]),
+        prompt_index=torch.cat([bank.prompt_index, torch.full_like(bank.prompt_index[null], null_index)]),
+        target=torch.cat([bank.prediction, bank.null_prediction[null]]),
+        device=device,
+    )

@@ -1,0 +1,70 @@
+"""Where an edit comes from."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import platform
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from aizheimer._version import __version__
+from aizheimer.concepts.concept import Concept
+
+_PACKAGES = ("torch", "diffusers", "transformers", "safetensors")
+
+
+class ConceptRecord(BaseModel):
+    """The concept an edit forgets."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    target: str
+    anchor: str = ""
+    keep: tuple[str, ...] = ()
+    kind: Literal["object", "style"] = "object"
+
+    @classmethod
+    def of(cls, concept: Concept) -> ConceptRecord:
+        """Return the record of a concept."""
+        return cls(target=concept.target, anchor=concept.anchor, keep=concept.keep, kind=concept.kind)
+
+    def to_concept(self) -> Concept:
+        """Return the concept the record was made of."""
+        return Concept(self.target, anchor=self.anchor, keep=self.keep, kind=self.kind)
+
+
+def current_versions() -> dict[str, str]:
+    """Return the versions of everything that decides the bits of an edit."""
+    versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    return {"aizheimer": __version__, "python": platform.python_version(), **versions}
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+class Provenance(BaseModel):
+    """Who made an edit, of what, how.
+
+    Example:
+        >>> record = Provenance(method="aizheimer", concept=ConceptRecord(target="cat"), base_fingerprint="0" * 16)
+        >>> Provenance.model_validate_json(record.model_dump_json()) == record
+        True
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    method: str
+    concept: ConceptRecord
+    base_fingerprint: str = Field(description="Hash of the denoiser the edit was made for.")
+    base_name: str = Field(default="", description="Folder or hub id that denoiser was loaded from.")
+    recipe: dict[str, Any] = Field(default_factory=dict, description="Every hyper-parameter, resolved.")
+    versions: dict[str, str] = Field(default_factory=current_versions)
+    seed: int = 0
+    created: str = Field(default_factory=_now, description="UTC time.")
+    strength: float = Field(
+        default=1.0, allow_inf_nan=False, description="What the changes are multiplied by when applied."
+    )
+    extra: dict[str, Any] = Field(default_factory=dict, description="Anything else worth keeping, as JSON.")

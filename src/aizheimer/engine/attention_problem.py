@@ -1,0 +1,184 @@
+"""Look away from some tokens of some prompts while other prompts keep their pictures: one batch, one forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from aizheimer.backbones.base import Backbone
+from aizheimer.data.sources import Draw, Source
+from aizheimer.engine.anchor import Anchor
+from aizheimer.engine.problem import Loss
+from aizheimer.modules.attention import attention_probe
+from aizheimer.modules.maps import AttentionMap, mass
+from aizheimer.objectives.reconstruction import noise_mse, teacher_mse
+from aizheimer.objectives.terms import TermValue
+
+MONITOR_BATCH = 32
+
+
+class MapsTerm(Protocol):
+    """An attention term with its options filled in."""
+
+    def __call__(self, maps: Mapping[str, AttentionMap], *, generator: torch.Generator) -> TermValue:
+        """Return the loss of one forward pass's maps."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examples:
+    """Training examples under their prompts.
+
+    Args:
+        source: Where latents come from.
+        embeddings: (prompts, tokens, dim); the source's ``prompt_index`` counts in it.
+        columns: (prompts, tokens), True at target tokens; all False for prompts without the target.
+        batch_size: Examples in a batch.
+    """
+
+    source: Source
+    embeddings: Tensor
+    columns: Tensor
+    batch_size: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOut:
+    """What the monitor looks at, always the same.
+
+    Args:
+        forget: Examples with the target, of which the attention mass is read.
+        retain: Examples whose ``target`` is the teacher's prediction, of which the drift is read.
+        retain_embeddings: (prompts, tokens, dim); ``retain.prompt_index`` counts in it.
+    """
+
+    forget: Draw
+    retain: Draw
+    retain_embeddings: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionProblem:
+    r"""An attention term on forget prompts, a reconstruction term, and an anchor term.
+
+    .. math:: L = \lambda_a L_{attn} + \lambda_r L_{recon} + \lambda_c L_{anchor}
+
+    Forget and retain examples go through the denoiser in one batch, since a probe reads only marked rows. What has
+    weight 0, or no data, is not computed.
+
+    Args:
+        backbone: The network being edited.
+        parameters: Trained parameters by name.
+        layers: Cross-attention layers the probe reads.
+        term: The attention term.
+        attention_weight: :math:`\lambda_a`.
+        forget: Examples with the target.
+        retain: Examples whose target is to be matched; None when there are none.
+        retain_term: The name of that term: ``"teacher"`` (targets are predictions) or ``"retain"`` (targets are noise).
+        forget_noise: Reconstruct the forget examples themselves (their targets) in place of retain examples.
+        reconstruction_weight: :math:`\lambda_r`.
+        anchor: Knows what forget prompts should look like; None for no anchor term.
+        anchor_weight: :math:`\lambda_c`.
+        held_out: For the monitor.
+    """
+
+    backbone: Backbone
+    parameters: Mapping[str, Parameter]
+    layers: Sequence[str]
+    term: MapsTerm
+    attention_weight: float = 1.0
+    forget: Examples
+    retain: Examples | None = None
+    retain_term: str = "teacher"
+    forget_noise: bool = False
+    reconstruction_weight: float = 1.0
+    anchor: Anchor | None = None
+    anchor_weight: float = 0.0
+    held_out: HeldOut
+
+    def losses(self, step: int, generator: torch.Generator) -> dict[str, Loss]:
+        """Return the weighted terms of one batch."""
+        forget = self.forget.source.draw(self.forget.batch_size, step=step, generator=generator)
+        retain = None
+        if self.retain is not None:
+            retain = self.retain.source.draw(self.retain.batch_size, step=step, generator=generator)
+        anchored = self.anchor.predict(forget) if self.anchor is not None else None
+        prediction, maps = self._forward(forget, retain)
+        losses = {"attention": _loss(self.term(maps, generator=generator), self.attention_weight)}
+        count, weight = len(forget), self.reconstruction_weight
+        if self.forget_noise and forget.target is not None:
+            losses["forget"] = _loss(noise_mse(prediction[:count], forget.target), weight)
+        if retain is not None and retain.target is not None:
+            compare = teacher_mse if self.retain_term == "teacher" else noise_mse
+            losses[self.retain_term] = _loss(compare(prediction[count:], retain.target), weight)
+        if anchored is not None:
+            losses["anchor"] = _loss(teacher_mse(prediction[:count], anchored), self.anchor_weight)
+        return losses
+
+    @torch.no_grad()
+    def monitor(self) -> dict[str, float]:
+        r"""Return attention mass, overall and by layer (``layers/<name>``), and retention drift on the held-out set.
+
+        The drift is :math:`\lVert s - t\rVert^2 / \lVert t\rVert^2` of student and teacher predictions.
+        """
+        forget, retain = self.held_out.forget, self.held_out.retain
+        if retain.target is None:
+            raise ValueError("held-out retain examples need the teacher's predictions as targets")
+        sums = dict.fromkeys(self.layers, 0.0)
+        for rows in _batches(len(forget)):
+            _, maps = self._forward(_rows(forget, rows), None)
+            for layer, value in mass(maps).items():
+                sums[layer] += float(value) * len(forget.t[rows])
+        layers = {layer: total / len(forget) for layer, total in sums.items()}
+        error = norm = 0.0
+        for rows in _batches(len(retain)):
+            part = _rows(retain, rows)
+            student = self._predict(part)
+            teacher = retain.target[rows].to(student)
+            error += float((student - teacher).double().square().sum())
+            norm += float(teacher.double().square().sum())
+        return {
+            "attention_mass": sum(layers.values()) / len(layers),
+            "retention_drift": error / norm,
+            **{f"layers/{layer}": value for layer, value in layers.items()},
+        }
+
+    def _forward(self, forget: Draw, retain: Draw | None) -> tuple[Tensor, dict[str, AttentionMap]]:
+        """Predict [forget; retain] and return the raw prediction and the maps of the forget rows."""
+        x_t, t = [forget.x_t], [forget.t]
+        embeddings = [self.forget.embeddings[forget.prompt_index]]
+        columns = [self.forget.columns[forget.prompt_index]]
+        if retain is not None and self.retain is not None:
+            x_t.append(retain.x_t)
+            t.append(retain.t)
+            embeddings.append(self.retain.embeddings[retain.prompt_index])
+            columns.append(self.retain.columns[retain.prompt_index])
+        marked = torch.cat(columns).to(self.backbone.device)
+        with attention_probe(self.backbone.denoiser, self.layers, marked) as probe:
+            inputs = torch.cat(x_t)
+            conditions = torch.cat(embeddings).to(inputs)
+            prediction = self.backbone.predict(inputs, torch.cat(t), conditions)
+            probe.check()
+        return prediction, probe.maps
+
+    def _predict(self, draw: Draw) -> Tensor:
+        embeddings = self.held_out.retain_embeddings[draw.prompt_index]
+        return self.backbone.predict(draw.x_t, draw.t, embeddings.to(draw.x_t))
+
+
+def _loss(term: TermValue, weight: float) -> Loss:
+    return Loss(value=term.total, weight=weight, parts=term.parts)
+
+
+def _batches(count: int) -> list[slice]:
+    return [slice(start, start + MONITOR_BATCH) for start in range(0, count, MONITOR_BATCH)]
+
+
+def _rows(draw: Draw, rows: slice) -> Draw:
+    target = None if draw.target is None else draw.target[rows]
+    return Draw(x_t=draw.x_t[rows], t=draw.t[rows], prompt_index=draw.prompt_index[rows], target=target)

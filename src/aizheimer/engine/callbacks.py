@@ -1,0 +1,39 @@
+"""What a caller may hear while an edit is being made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Row = Mapping[str, Any]
+
+
+def _ignore(*_: Any) -> None:
+    """Hear nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Callbacks:
+    """Functions that the data stage and the training loop call; each one is optional.
+
+    Args:
+        on_step: Called after every optimiser step with its history row (``step``, ``steps``, ``loss``, ``losses``,
+            ``parts``, ``lr``, ``grad_norm``, ``seconds``).
+        on_monitor: Called after every look at the held-out set with its history row (``step``, ``steps``,
+            ``attention_mass``, ``mass_ratio``, ``retention_drift``, ``layers``, ``seconds``).
+        on_data: Called once, before training, with what will be trained on (``forget_prompts``, ``retain_prompts``,
+            ``neighbours`` as ``[label, similarity]`` pairs, ``kept``, ``layers``, ``parameters``).
+        on_progress: Called with ``(stage, done, total)`` during long preparations.
+
+    Example:
+        >>> heard = []
+        >>> Callbacks(on_step=heard.append).on_step({"step": 1})
+        >>> heard
+        [{'step': 1}]
+    """
+
+    on_step: Callable[[Row], None] = _ignore
+    on_monitor: Callable[[Row], None] = _ignore
+    on_data: Callable[[Row], None] = _ignore
+    on_progress: Callable[[str, int, int], None] = _ignore

@@ -1,0 +1,48 @@
+"""What the training loop needs to know about the thing it trains: nothing but this."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+
+@dataclass(frozen=True)
+class Loss:
+    """One weighted term of a step's loss.
+
+    Args:
+        value: The term, a scalar in the autograd graph, before its weight.
+        weight: What it is multiplied by in the sum.
+        parts: What the term is made of, by name, for the history.
+    """
+
+    value: Tensor
+    weight: float = 1.0
+    parts: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+class Problem(Protocol):
+    """Parameters, what a step costs, and how to tell whether it goes well."""
+
+    @property
+    def parameters(self) -> Mapping[str, Parameter]:
+        """The parameters to train, by name; nothing else may ask for gradients."""
+        ...
+
+    def losses(self, step: int, generator: torch.Generator) -> Mapping[str, Loss]:
+        """Return the terms of one batch; a function of the parameters, ``step`` (from 1) and the generator only."""
+        ...
+
+    def monitor(self) -> Mapping[str, float]:
+        """Look at the held-out set.
+
+        Returns:
+            ``attention_mass`` (target's share of the attention, for early stopping) and ``retention_drift`` (relative
+            squared error to the teacher, for the guard), either of which may be missing, and anything else by name.
+        """
+        ...

@@ -1,0 +1,136 @@
+"""A folder that describes one run and survives being killed."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from aizheimer import _files
+from aizheimer.errors import RunFolderError
+
+RUN_FILES = ("recipe.yaml", "edit.safetensors", "edit.json", "history.jsonl", "env.json", "checkpoint.safetensors")
+"""Files that make a folder a run; ``create(overwrite=True)`` removes these, ``*.png`` and ``*.html``, nothing else."""
+
+_REPORTS = ("*.png", "*.html", "evaluation*.json")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Where a run keeps its recipe, checkpoint, history and result.
+
+    Every file is replaced atomically; the history grows by one line per event and its last line may be torn by a
+    crash, which `history` tolerates.
+
+    Args:
+        path: The folder. Nothing is touched before `create`.
+        resuming: Whether training should continue from the checkpoint in it; set by ``create(resume=True)``.
+
+    Example:
+        >>> import tempfile
+        >>> run = RunFolder(Path(tempfile.mkdtemp()) / "santa").create()
+        >>> run.append_history({"event": "step", "step": 1})
+        >>> run.history()
+        [{'event': 'step', 'step': 1}]
+    """
+
+    path: Path
+    resuming: bool = False
+
+    def __post_init__(self) -> None:
+        """Accept a plain string for the path."""
+        object.__setattr__(self, "path", Path(self.path))
+
+    def create(self, *, overwrite: bool = False, resume: bool = False) -> RunFolder:
+        """Make the folder ready to be written and return it.
+
+        Args:
+            overwrite: Remove the run that is there first (only files that a run writes).
+            resume: Continue the run that is there.
+
+        Returns:
+            The folder, with ``resuming`` set when ``resume`` was asked.
+
+        Raises:
+            RunFolderError: If both flags are given, the path is a file or cannot be written, it holds a run and
+                neither flag is given, it holds other files, or there is nothing to resume.
+        """
+        if overwrite and resume:
+            raise RunFolderError(f"{self.path}: got --overwrite and --resume together; choose one")
+        if self.path.exists() and not self.path.is_dir():
+            raise RunFolderError(f"{self.path} is a file; give a folder for the run")
+        if resume and not self.holds_run():
+            raise RunFolderError(f"{self.path} holds no run to resume; start it without --resume")
+        if not resume:
+            self._clear(overwrite)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunFolderError(f"cannot create {self.path}: {error.strerror}; choose another folder") from error
+        if not os.access(self.path, os.W_OK):
+            raise RunFolderError(f"{self.path} cannot be written; choose another folder or change its permissions")
+        for leftover in self.path.glob(f".*{_files.TEMPORARY_SUFFIX}"):
+            leftover.unlink(missing_ok=True)
+        return replace(self, resuming=resume)
+
+    def holds_run(self) -> bool:
+        """Return whether any file of a run is in the folder."""
+        return any((self.path / name).exists() for name in RUN_FILES)
+
+    def file(self, name: str) -> Path:
+        """Return the path of ``name`` inside the folder."""
+        return self.path / name
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write ``value`` to ``name`` as JSON, atomically."""
+        _files.write_json(self.file(name), value)
+
+    def write_yaml(self, name: str, value: Any) -> None:
+        """Write ``value`` to ``name`` as YAML, atomically."""
+        _files.write_yaml(self.file(name), value)
+
+    def write_tensors(
+        self, name: str, tensors: Mapping[str, Any], *, metadata: Mapping[str, str] | None = None
+    ) -> None:
+        """Write tensors to ``name`` as safetensors, atomically."""
+        _files.write_tensors(self.file(name), tensors, metadata=metadata)
+
+    def append_history(self, row: Mapping[str, Any]) -> None:
+        """Append one event to ``history.jsonl``."""
+        _files.append_line(self.file("history.jsonl"), json.dumps(dict(row), ensure_ascii=False))
+
+    def history(self) -> list[dict[str, Any]]:
+        """Return the events so far; a last line torn by a crash is left out."""
+        path = self.file("history.jsonl")
+        rows: list[dict[str, Any]] = []
+        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+        return rows
+
+    def rewind_history(self, step: int) -> list[dict[str, Any]]:
+        """Drop the events after ``step`` (they will happen again) and return those that stay."""
+        rows = [row for row in self.history() if row.get("step", 0) <= step]
+        _files.write_text(
+            self.file("history.jsonl"), "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        )
+        return rows
+
+    def _clear(self, overwrite: bool) -> None:
+        """Remove an old run when that was asked; refuse a folder in use otherwise."""
+        if not self.path.exists() or not any(self.path.iterdir()):
+            return
+        if not self.holds_run():
+            raise RunFolderError(f"{self.path} is not empty and holds no run; choose a new or an empty folder")
+        if not overwrite:
+            raise RunFolderError(
+                f"{self.path} already holds a run; add --resume to continue it or --overwrite to replace it"
+            )
+        for pattern in (*RUN_FILES, *_REPORTS):
+            for path in self.path.glob(pattern):
+                path.unlink()

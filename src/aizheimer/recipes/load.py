@@ -1,0 +1,140 @@
+"""Read a recipe, put the overrides on top and build the method."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from aizheimer._registry import METHODS
+from aizheimer.errors import RecipeError, did_you_mean
+from aizheimer.recipes.schema import RecipeFile, problems
+
+SHIPPED = Path(__file__).parent
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A method with all its hyper-parameters.
+
+    Args:
+        name: The recipe's name, or its file's.
+        description: One line on what it is for.
+        method_name: The method's name.
+        method: The method, ready to unlearn; its hyper-parameters are resolved.
+    """
+
+    name: str
+    description: str
+    method_name: str
+    method: Any
+
+    def resolved(self) -> dict[str, Any]:
+        """Return the recipe with every hyper-parameter, as it is written to ``recipe.yaml``.
+
+        Example:
+            >>> load_recipe("aizheimer").resolved()["method"]
+            'aizheimer'
+        """
+        parameters = self.method.model_dump(mode="json")
+        return {"method": self.method_name, "description": self.description, "parameters": parameters}
+
+
+def list_recipes() -> dict[str, str]:
+    """Return the shipped recipes: name to description."""
+    return {name: _read(SHIPPED / f"{name}.yaml").description for name in _shipped_list()}
+
+
+def load_recipe(name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Return the recipe of a name or a file, with overrides.
+
+    Args:
+        name: A shipped recipe, a YAML file, or the name of a method for its defaults.
+        overrides: ``"key=value"``, keys dotted, values in YAML: ``"training.steps=100"``, ``"layers=skip_ends"``.
+
+    Returns:
+        The recipe; its method's parameters are complete and valid.
+
+    Raises:
+        RecipeError: With every mistake there is, in one line.
+
+    Example:
+        >>> load_recipe("aizheimer-paper", ["training.steps=20"]).method.training.steps
+        20
+    """
+    path, label = _find(name)
+    file = RecipeFile(method=str(name)) if path is None else _read(path)
+    method_class: type[BaseModel] = METHODS.get(file.method)
+    parameters = copy.deepcopy(file.parameters)
+    method: Any = None
+    wrong = [mistake for override in overrides if (mistake := _override(parameters, override))]
+    try:
+        method = method_class.model_validate(parameters)
+    except ValidationError as error:
+        wrong += problems(error, method_class)
+    if wrong:
+        count = f"{len(wrong)} problems: " if len(wrong) > 1 else ""
+        raise RecipeError(f"recipe '{label}': {count}{'; '.join(wrong)}")
+    return Recipe(name=label, description=file.description, method_name=file.method, method=method)
+
+
+def _find(name: str | Path) -> tuple[Path | None, str]:
+    """Return the recipe's file (None for a bare method) and what to call it."""
+    path = Path(name)
+    if path.suffix in {".yaml", ".yml"} or path.is_file():
+        if not path.is_file():
+            raise RecipeError(f"the recipe file {path} does not exist; give a YAML file or one of {_shipped_names()}")
+        return path, path.stem
+    shipped = SHIPPED / f"{name}.yaml"
+    if path.name == str(name) and shipped.is_file():
+        return shipped, str(name)
+    if str(name) in METHODS:
+        return None, str(name)
+    near = did_you_mean(str(name), [*_shipped_list(), *METHODS.names()])
+    raise RecipeError(f"unknown recipe or method '{name}'.{near} There are: {_shipped_names()}")
+
+
+def _read(path: Path) -> RecipeFile:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise RecipeError(f"{path} is not a readable YAML file: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise RecipeError(f"{path} holds no recipe; wanted the keys method, description and parameters")
+    try:
+        return RecipeFile.model_validate(content)
+    except ValidationError as error:
+        raise RecipeError(f"{path}: {'; '.join(problems(error, RecipeFile))}") from error
+
+
+def _override(parameters: dict[str, Any], override: str) -> str:
+    """Put one ``key=value`` into the parameters; returns what is wrong with it, or nothing."""
+    key, equals, text = override.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        return f"override '{override}' is not key=value"
+    try:
+        value = yaml.safe_load(text) if text.strip() else ""
+    except yaml.YAMLError:
+        return f"override '{override}' has a value that is not YAML; quote it"
+    place = parameters
+    for part in parts[:-1]:
+        inner = place.setdefault(part, {})
+        if not isinstance(inner, dict):
+            return f"override '{override}': '{part}' is a value, not a group"
+        place = inner
+    place[parts[-1]] = value
+    return ""
+
+
+def _shipped_list() -> list[str]:
+    return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
+
+
+def _shipped_names() -> str:
+    return ", ".join(_shipped_list())

@@ -1,0 +1,196 @@
+"""AIzheimer's options do what they say."""
+
+import math
+
+import pytest
+import torch
+from PIL import Image
+from pydantic import ValidationError
+
+from aizheimer.concepts import Concept
+from aizheimer.edits import load_edit
+from aizheimer.engine.callbacks import Callbacks
+from aizheimer.engine.loop import train
+from aizheimer.engine.run_folder import RunFolder
+from aizheimer.errors import SelectorError, TrainingError
+from aizheimer.methods.aizheimer import AIzheimer
+
+SMALL = {
+    "retain_neighbours": 2,
+    "retain_others": 1,
+    "retain_general": 1,
+    "retain_batch_size": 2,
+    "monitor_examples": 4,
+    "rollouts": {"forget": 2, "retain": 3, "holdout": 1, "steps": 2},
+    "training": {"steps": 3, "lr": 0.003, "batch_size": 2, "monitor_every": 3, "drift_limit": None},
+}
+SANTA = Concept("santa claus")
+
+
+def small(**options):
+    training = SMALL["training"] | options.pop("training", {})
+    return AIzheimer(**SMALL | options | {"training": training})
+
+
+def unlearn(backbone, concept=SANTA, *, run=None, **options):
+    """Return the edit, and the history rows of its steps."""
+    rows = []
+    edit = small(**options).unlearn(backbone, concept, run=run, callbacks=Callbacks(on_step=rows.append))
+    return edit, rows
+
+
+@pytest.fixture
+def photos(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i in range(2):
+        Image.new("RGB", (40, 32), (200, 60 * i, 30)).save(folder / f"{i}.png")
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("options", "terms"),
+    [
+        ({"reconstruction": "none"}, ["attention"]),
+        ({"reconstruction": "teacher"}, ["attention", "teacher"]),
+        ({"reconstruction": "retain"}, ["attention", "retain"]),
+        ({"reconstruction": "forget", "images": "generate:2"}, ["attention", "forget"]),
+        ({"reconstruction": "teacher", "anchor_weight": 1.0}, ["attention", "teacher", "anchor"]),
+        ({"reconstruction": "none", "noise": False, "anchor_weight": 1.0}, ["attention", "anchor"]),
+    ],
+    ids=str,
+)
+def test_every_part_of_the_loss_is_logged_by_layer(tiny_backbone, options, terms):
+    edit, rows = unlearn(tiny_backbone, **options)
+    assert not edit.is_noop
+    for row in rows:
+        assert list(row["losses"]) == terms
+        assert set(row["parts"]["attention"]) == set(tiny_backbone.attention_modules())
+        total = sum(row["losses"][name] * row["weights"][name] for name in terms)
+        assert row["loss"] == pytest.approx(total)
+
+
+def test_photos_are_trained_on(tiny_backbone, photos):
+    edit, rows = unlearn(tiny_backbone, images=photos, reconstruction="forget", anchor_weight=0.5)
+    assert list(rows[0]["losses"]) == ["attention", "forget", "anchor"]
+    other, _ = unlearn(tiny_backbone, images="generate:2", reconstruction="forget", anchor_weight=0.5)
+    assert edit.provenance.extra["data"] != other.provenance.extra["data"]
+
+
+@pytest.mark.parametrize("parts", [("k",), ("q", "out"), ("q", "k", "v", "out")])
+def test_only_the_chosen_parts_of_the_chosen_layers_change(tiny_backbone, parts):
+    edit, _ = unlearn(tiny_backbone, parts=parts, layers="up_blocks.0")
+    words = {"k": "to_k", "q": "to_q", "v": "to_v", "out": "to_out"}
+    found = {name.split("attn2.")[1].split(".")[0] for name in edit.deltas}
+    assert found == {words[part] for part in parts}
+    assert all(name.startswith("unet.up_blocks.0.") for name in edit.deltas)
+
+
+def test_skipping_the_ends_leaves_them_alone(tiny_backbone):
+    layers = list(tiny_backbone.attention_modules())
+    edit, rows = unlearn(tiny_backbone, layers="skip_ends")
+    assert set(rows[0]["parts"]["attention"]) == set(layers[1:-1])
+    assert not any(layers[0] in name or layers[-1] in name for name in edit.deltas)
+    _, rows = unlearn(tiny_backbone, layers="notebook")
+    skipped = set(layers) - set(rows[0]["parts"]["attention"])
+    assert skipped == {layers[0], next(layer for layer in layers if layer.startswith("mid_block"))}
+
+
+def test_the_teacher_holds_the_model_in_place(tiny_backbone):
+    drift = {}
+    for weight in (0.0, 100.0):
+        options = {
+            "reconstruction_weight": weight,
+            "retain_batch_size": 4,
+            "rollouts": {"forget": 2, "retain": 6, "holdout": 2, "steps": 3},
+            "training": {"steps": 15, "clip": None},
+        }
+        drift[weight] = unlearn(tiny_backbone, **options)[0].provenance.extra["retention_drift"]
+    assert drift[100.0] < drift[0.0] / 2
+
+
+def test_the_anchor_pulls_the_forget_prompts_to_its_own_picture(tiny_backbone):
+    options = {"attention_weight": 0.0, "anchor_weight": 1.0, "reconstruction": "none", "training": {"steps": 15}}
+    _, rows = unlearn(tiny_backbone, Concept("santa claus", anchor="old man"), parts=("q", "k", "v", "out"), **options)
+    first, last = (sum(row["losses"]["anchor"] for row in part) for part in (rows[:4], rows[-4:]))
+    assert last < first
+
+
+def test_a_style_can_be_forgotten(tiny_backbone):
+    edit, rows = unlearn(tiny_backbone, Concept("noto", kind="style"), anchor_weight=1.0)
+    assert not edit.is_noop
+    assert rows[0]["losses"]["anchor"] > 0
+    assert {name for name, _ in edit.provenance.extra["neighbours"]} == {"flat", "twemoji"}
+
+
+def test_refreshed_rollouts_are_the_unedited_models_and_repeat_on_resume(tiny_backbone, tmp_path):
+    options = {"refresh_every": 2, "training": {"steps": 6, "checkpoint_every": 3}}
+    whole, _ = unlearn(tiny_backbone, **options)
+    fixed, _ = unlearn(tiny_backbone, training=options["training"])
+    assert any(not torch.equal(whole.deltas[name], fixed.deltas[name]) for name in whole.deltas)
+
+    class StopError(Exception):
+        pass
+
+    def stop(row):
+        if row["step"] == 5:
+            raise StopError
+
+    run = RunFolder(tmp_path / "run").create()
+    with pytest.raises(StopError):
+        small(**options).unlearn(tiny_backbone, SANTA, run=run, callbacks=Callbacks(on_step=stop))
+    resumed, _ = unlearn(tiny_backbone, run=run.create(resume=True), **options)
+    assert all(torch.equal(whole.deltas[name], resumed.deltas[name]) for name in whole.deltas)
+
+
+def test_divergence_saves_the_best_state_and_restores_the_model(tiny_backbone, tmp_path):
+    run = RunFolder(tmp_path / "run").create()
+    before = tiny_backbone.fingerprint()
+    with pytest.raises(TrainingError, match=r"lower training.lr"):
+        unlearn(tiny_backbone, run=run, training={"lr": 1e30, "monitor_every": 1, "clip": None})
+    assert tiny_backbone.fingerprint() == before
+    edit = load_edit(run.path)
+    assert edit.provenance.extra["stopped"] == "diverged"
+    assert all(delta.isfinite().all() for delta in edit.deltas.values())
+
+
+def test_the_provenance_tells_the_end(tiny_backbone):
+    edit, _ = unlearn(tiny_backbone, training={"stop_mass_ratio": 0.999, "monitor_every": 1, "steps": 20})
+    extra = edit.provenance.extra
+    assert extra["stopped"] == "mass"
+    assert extra["mass_ratio"] <= 0.999
+    assert 1 <= extra["step"] < 20
+    assert math.isfinite(extra["retention_drift"])
+    assert "/" not in edit.provenance.base_name.replace("/", "", 1)  # two parts of a path, never a whole one
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"reconstruction": "forget"}, "needs the concept's images"),
+        ({"reconstruction": "forget", "images": "x", "noise": False}, "set noise to true"),
+        ({"images": "generate:none"}, "generate:N"),
+        ({"parts": []}, "at least 1"),
+        ({"parts": ["z"]}, "'q', 'k', 'v' or 'out'"),
+        ({"attention_weight": -1}, "greater than or equal to 0"),
+        ({"loss": "unknown"}, "'resteering', 'distraction' or 'random_stimulus'"),
+        ({"nonsense": 1}, "Extra inputs"),
+    ],
+    ids=str,
+)
+def test_nonsense_is_refused(options, said):
+    with pytest.raises(ValidationError) as error:
+        AIzheimer(**options)
+    assert said in str(error.value)
+
+
+def test_an_unknown_layer_is_named(tiny_backbone):
+    with pytest.raises(SelectorError, match="nowhere"):
+        unlearn(tiny_backbone, layers=["nowhere"])
+
+
+def test_train_is_what_runs():
+    """The method has no loop of its own."""
+    from aizheimer.methods import aizheimer
+
+    assert aizheimer.train is train
