@@ -63,6 +63,14 @@ def world() -> dict:
     }
 
 
+def forget_paths(folder: Path) -> None:
+    """Drop ``_name_or_path`` from every config: it names a folder of the machine that trained."""
+    for file in folder.rglob("*config.json"):
+        config = json.loads(file.read_text())
+        if config.pop("_name_or_path", None) is not None:
+            file.write_text(json.dumps(config, indent=2) + "\n")
+
+
 def restore(out: Path, name: str, assets: Path) -> None:
     """Copy the shipped parts into the build folder, for training to go on from them."""
     pipe = StableDiffusionPipeline.from_pretrained(assets / "pipeline", dtype=torch.float32, local_files_only=True)
@@ -87,6 +95,7 @@ def main() -> None:
     args.assets.mkdir(parents=True, exist_ok=True)
     pipe, step = averaged_pipeline(args.out, args.name)
     pipe.save_pretrained(args.assets / "pipeline")
+    forget_paths(args.assets / "pipeline")
     if (args.out / "clip").exists():
         CLIPModel.from_pretrained(args.out / "clip").half().save_pretrained(args.assets / "clip")
         for file in ("tokenizer.json", "tokenizer_config.json", "preprocessor_config.json"):

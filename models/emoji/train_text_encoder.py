@@ -21,13 +21,28 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from emoji_data import STYLELESS, STYLES, TEMPLATES, ConceptRow, Dataset, augment, read_concepts, synonyms, tag_counts
+from emoji_data import (
+    STYLELESS,
+    STYLES,
+    TEMPLATES,
+    ConceptRow,
+    Dataset,
+    augment,
+    plain,
+    read_concepts,
+    synonyms,
+    tag_counts,
+)
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from torch import nn
-from training import Log, cosine, load_state, save_atomic
+from training import Log, cosine, load_state, save_atomic, save_sheet
 from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTextModel, CLIPTokenizer
 
 MAX_TOKENS = 32
+SHEET_WORDS = (
+    *("Santa Claus", "cat in noto style", "kitten in flat style", "an emoji of pizza", "twemoji rocket"),
+    *("sailing boat", "fluent style drawing of a flower", "angry", "christmas", "police officer in blob style"),
+)
 VOCABULARY = 2600
 
 
@@ -205,6 +220,17 @@ class Trainer:
         text.eval().save_pretrained(out / "text_encoder")
         self.tokenizer.save_pretrained(out / "tokenizer")
 
+    @torch.no_grad()
+    def sheet(self) -> None:
+        """Write what the model finds for some words: a row each, the best eight of all drawings."""
+        self.clip.eval()
+        pictures = plain(self.images.flatten(0, 1))
+        found = torch.cat([self.clip.get_image_features(pixel_values=p).pooler_output for p in pictures.split(107)])
+        batch = self.tokenizer(list(SHEET_WORDS), padding=True, return_tensors="pt")
+        words = self.clip.get_text_features(**batch).pooler_output
+        best = (F.normalize(words, dim=-1) @ F.normalize(found, dim=-1).T).topk(8).indices
+        save_sheet(pictures[best.flatten()], self.args.out / "text-sheet.png", 8, zoom=1)
+
 
 def main() -> None:
     """Train, or go on from the last checkpoint."""
@@ -252,6 +278,7 @@ def main() -> None:
                 checkpoint,
             )
     trainer.save()
+    trainer.sheet()
 
 
 if __name__ == "__main__":
