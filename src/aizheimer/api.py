@@ -130,18 +130,7 @@ def forget(
         if resume or overwrite:
             raise RunFolderError("Got resume or overwrite without a run folder; name it with out.")
         return recipe.method.unlearn(backbone, target, callbacks=callbacks)
-    folder = Path(out)
-    is_new = not folder.exists()
-    run = RunFolder(folder).create(resume=resume, overwrite=overwrite)
-    try:
-        _describe(run, recipe, backbone)
-        edit = recipe.method.unlearn(backbone, target, run=run, callbacks=callbacks)
-    except InputError:
-        if is_new:
-            shutil.rmtree(folder)
-        raise
-    edit.save(folder)
-    return edit
+    return _forget_into(Path(out), recipe, backbone, target, resume=resume, overwrite=overwrite, callbacks=callbacks)
 
 
 def evaluate(
@@ -230,6 +219,30 @@ def model_of_run(run: str | Path) -> str:
     except (OSError, ValueError, KeyError, TypeError):
         raise RunFolderError(f"{file} does not say which model the run was made on; name it with --model.") from None
     return str(model)
+
+
+def _forget_into(
+    folder: Path,
+    recipe: Recipe,
+    backbone: Backbone,
+    target: Concept,
+    *,
+    resume: bool,
+    overwrite: bool,
+    callbacks: Callbacks | None,
+) -> Edit:
+    """Forget within a run folder; one that was not there before is gone again after bad input."""
+    is_new = not folder.exists()
+    run = RunFolder(folder).create(resume=resume, overwrite=overwrite)
+    try:
+        _describe(run, recipe, backbone)
+        edit = recipe.method.unlearn(backbone, target, run=run, callbacks=callbacks)
+    except InputError:
+        if is_new:
+            shutil.rmtree(folder)
+        raise
+    edit.save(folder)
+    return edit
 
 
 def _as_recipe(method: str | Path | Recipe | Method, overrides: Sequence[str]) -> Recipe:

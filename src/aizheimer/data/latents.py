@@ -184,10 +184,7 @@ def rollout(
         Song et al., Denoising Diffusion Implicit Models, arXiv:2010.02502, eq. 12 with sigma = 0.
     """
     count, schedule = len(prompt_index), backbone.schedule
-    if not 1 <= steps <= schedule.num_steps or count == 0:
-        raise DataError(
-            f"rollout: got {steps} steps for {count} prompts; wanted 1 to {schedule.num_steps} and a prompt"
-        )
+    _check_rollout(count, steps, schedule)
     noise = torch.randn((count, *backbone.latent_shape), generator=generator)
     times = _timesteps(count, steps, schedule, generator=generator if jitter else None)
     parts: list[dict[str, Tensor]] = []
@@ -206,6 +203,13 @@ def rollout(
         prompt_index=prompt_index.repeat_interleave(steps),
         trajectory=torch.arange(count).repeat_interleave(steps),
     )
+
+
+def _check_rollout(count: int, steps: int, schedule: NoiseSchedule) -> None:
+    if not 1 <= steps <= schedule.num_steps or count == 0:
+        raise DataError(
+            f"rollout: got {steps} steps for {count} prompts; wanted 1 to {schedule.num_steps} and a prompt"
+        )
 
 
 def _trajectory(
