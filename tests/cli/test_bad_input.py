@@ -154,7 +154,14 @@ class TestRunFolder:
     def test_resumed_with_other_parameters(self, cli, saved_tiny_pipeline, run_folder):
         before = snapshot(run_folder)
         done = cli(
-            "forget", "santa claus", "--model", saved_tiny_pipeline, "--out", run_folder, "--resume", "loss=random_stimulus"
+            "forget",
+            "santa claus",
+            "--model",
+            saved_tiny_pipeline,
+            "--out",
+            run_folder,
+            "--resume",
+            "loss=random_stimulus",
         )
         assert done.code == 2
         assert "other parameters (loss" in done.error
