@@ -20,11 +20,12 @@ from __future__ import annotations
 import argparse
 import random
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from emoji_data import CANONICAL, STYLES, Dataset, augment, caption, tag_counts
+from emoji_data import CANONICAL, STYLES, Dataset, augment, caption, plain, tag_counts
 from safetensors.torch import load_file, save_file
 from training import EMA, Log, Muon, load_state, save_atomic, save_sheet
 from transformers import CLIPTextModel, CLIPTokenizer
@@ -76,7 +77,7 @@ def build_scheduler() -> DDIMScheduler:
 
 @torch.no_grad()
 def cached_latents(out: Path, copies: int, seed: int) -> torch.Tensor:
-    """Encode ``copies`` augmented versions of every drawing once: (copies, 1605, 4, 16, 16)."""
+    """Encode every drawing as it is and ``copies - 1`` augmented versions once: (copies, 1605, 4, 16, 16)."""
     path = out / "latents.safetensors"
     if path.exists():
         return load_file(path)["latents"].float()
@@ -84,12 +85,9 @@ def cached_latents(out: Path, copies: int, seed: int) -> torch.Tensor:
     images = Dataset.load(out).tensor().flatten(0, 1)
     generator = torch.Generator().manual_seed(seed)
     rounds = []
-    for _ in range(copies):
-        parts = [
-            vae.encode(augment(chunk, generator, shift=0.03, scale=0.06, degrees=4)).latent_dist.mean
-            for chunk in images.split(64)
-        ]
-        rounds.append(torch.cat(parts))
+    for copy in range(copies):
+        change = partial(augment, generator=generator, shift=0.03, scale=0.06, degrees=4) if copy else plain
+        rounds.append(torch.cat([vae.encode(change(chunk)).latent_dist.mean for chunk in images.split(64)]))
     latents = torch.stack(rounds)
     save_file({"latents": latents.half()}, path)
     print(f"latents: mean {latents.mean():.3f} std {latents.std((0, 1, 3, 4)).tolist()}", flush=True)
@@ -263,7 +261,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--start", type=Path, help="folder of UNet weights to begin with, when there is no checkpoint")
     parser.add_argument("--minutes", type=float, default=90, help="how long this sitting lasts")
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--copies", type=int, default=8, help="augmented versions of each drawing to encode")
+    parser.add_argument("--copies", type=int, default=8, help="versions of each drawing to encode, the first as drawn")
     parser.add_argument("--use-copies", type=int, default=8, help="how many of them to train on: fewer learn sooner")
     parser.add_argument("--optimiser", choices=("adamw", "muon"), default="adamw")
     parser.add_argument("--muon-lr", type=float, default=2e-3)
@@ -279,6 +277,7 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     """Train for the given time, checkpoint every 250 steps, sample every 1000."""
     args = parse()
+    torch.set_flush_denormal(True)
     trainer = Trainer(args)
     trainer.resume()
     log = Log(args.out / f"{args.name}.jsonl", trainer.elapsed)
