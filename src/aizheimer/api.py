@@ -121,8 +121,7 @@ def forget(
         ...     pipe("Santa Claus in noto style")
     """
     overrides = [*_dotted(parameters), *_dotted({"images": images} if images is not None else {})]
-    overrides += [f"training.seed={seed}"] if seed is not None else []
-    recipe = _as_recipe(method, overrides)
+    recipe = _as_recipe(method, overrides, seed)
     backbone = load_model(model)
     target = as_concept(concept, world=backbone.world, keep=keep, anchor=anchor)
     _check(recipe.method, backbone, target)
@@ -245,11 +244,12 @@ def _forget_into(
     return edit
 
 
-def _as_recipe(method: str | Path | Recipe | Method, overrides: Sequence[str]) -> Recipe:
+def _as_recipe(method: str | Path | Recipe | Method, overrides: Sequence[str], seed: int | None) -> Recipe:
     if isinstance(method, str | Path):
-        return load_recipe(method, overrides)
-    if overrides:
-        raise InputError(f"Got a loaded method and parameters ({overrides[0]}) beside it; put them into the method.")
+        return load_recipe(method, overrides, seed=seed)
+    if overrides or seed is not None:
+        beside = overrides[0] if overrides else f"seed={seed}"
+        raise InputError(f"Got a loaded method and parameters ({beside}) beside it; put them into the method.")
     if isinstance(method, Recipe):
         return method
     return Recipe(name=method.name, description="", method_name=method.name, method=method)

@@ -8,6 +8,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from aizheimer._registry import METHODS
 from aizheimer.cli.evaluate import Gate
 from aizheimer.cli.generate import file_names
 from aizheimer.evaluation.results import EvaluationResult
@@ -133,17 +134,35 @@ class TestLs:
         lines = done.out.splitlines()
         assert done.code == 0
         assert lines.index("methods") < lines.index("recipes")
+        for name in METHODS.names():
+            (line,) = [line for line in lines if line.split()[0] == name][:1]
+            assert len(line.split()) > 4, f"{name} is not described"
         for name in ("aizheimer", "aizheimer-paper", "aizheimer-notebook"):
             (line,) = [line for line in lines if line.split()[0] == name][-1:]
             assert len(line.split()) > 4, f"{name} is not described"
 
     def test_json(self, cli):
         found = json.loads(cli("ls", "--json").out)
-        assert "aizheimer" in found["methods"]
+        assert found["methods"]["aizheimer"]["kind"] == "fine-tune"
+        assert found["methods"]["aizheimer"]["status"] == "stable"
         assert {"aizheimer", "aizheimer-paper", "aizheimer-notebook"} <= found["recipes"].keys()
+
+    def test_one_of_the_lists(self, cli):
+        assert json.loads(cli("ls", "methods", "--json").out).keys() == {"methods"}
+        assert "methods" not in cli("ls", "recipes").out.splitlines()
+        assert "recipe" in cli("ls", "recipies").error
 
 
 class TestShow:
+    @pytest.mark.parametrize("name", METHODS.names())
+    def test_a_methods_parameters_with_defaults_and_reasons(self, cli, name):
+        done = cli("show", name)
+        assert done.code == 0, done.err
+        found = json.loads(cli("show", name, "--json").out)
+        assert found["method"] == name
+        assert all(field["description"] for field in found["parameters"])
+        assert all(f"  {field['name']}=" in done.out for field in found["parameters"])
+
     def test_says_what_an_edit_is(self, cli, session_run):
         done = cli("show", session_run)
         assert done.code == 0

@@ -20,9 +20,9 @@ from aizheimer.edits import Edit, load_edit
 from aizheimer.engine.callbacks import Callbacks
 from aizheimer.engine.run_folder import RunFolder
 from aizheimer.errors import ConceptError, RecipeError, SelectorError
-from aizheimer.methods.base import Method
+from aizheimer.methods.base import Method, MethodInfo
 from aizheimer.recipes import load_recipe
-from tests.contracts.quick import QUICK, RECIPES, quick_recipe
+from tests.contracts.quick import RECIPES, TRAINED, has, is_trained, quick_recipe, seed_key
 from tests.tiny import tiny_pipeline, tiny_world
 
 CONCEPT = Concept("santa claus", keep=("cat",))
@@ -32,6 +32,8 @@ BACKBONES = {
 }
 
 every_recipe = pytest.mark.parametrize("recipe", RECIPES)
+every_trained_recipe = pytest.mark.parametrize("recipe", TRAINED)
+NEEDS = {"anchor", "retain prompts", "images", "judge"}
 
 
 def make_backbone(family: str = "stable-diffusion-1") -> Backbone:
@@ -87,8 +89,8 @@ def unlearned(request):
 
 
 def test_every_method_is_in_this_battery():
-    assert set(METHODS.names()) == set(QUICK)
-    assert {load_recipe(name).method_name for name in RECIPES} == set(QUICK)
+    assert {load_recipe(name).method_name for name in RECIPES} == set(METHODS.names())
+    assert "aizheimer" in TRAINED
 
 
 @pytest.mark.parametrize("name", METHODS.names())
@@ -100,6 +102,11 @@ def test_it_is_a_method(name):
     assert method.model_config["frozen"]
     assert method.model_config["extra"] == "forbid"
     assert all(field.description or field.annotation.__doc__ for field in method.model_fields.values())
+    assert isinstance(method.info, MethodInfo)
+    assert method.info.paper
+    assert method.info.edits
+    assert set(method.info.needs) <= NEEDS
+    assert (method.info.kind == "fine-tune") == ("training" in method.model_fields)
 
 
 def test_it_returns_an_edit_that_says_where_it_comes_from(unlearned):
@@ -146,19 +153,24 @@ def test_scale_zero_is_the_identity(unlearned):
 @every_recipe
 def test_the_same_seed_gives_the_same_bits_and_another_does_not(recipe, tmp_path, monkeypatch):
     monkeypatch.setenv("AIZHEIMER_CACHE", str(tmp_path))
+    short = ["training.steps=2"] if is_trained(recipe) else []
     first, second, other = (
-        quick_recipe(recipe, "training.steps=2", f"training.seed={seed}").method.unlearn(make_backbone(), CONCEPT)
+        quick_recipe(recipe, *short, f"{seed_key(recipe)}={seed}").method.unlearn(make_backbone(), CONCEPT)
         for seed in (0, 0, 1)
     )
     assert same_edit(first, second)
-    assert not same_edit(first, other)
+    if is_trained(recipe):  # what is solved may not depend on chance at all
+        assert not same_edit(first, other)
 
 
-@every_recipe
+@every_trained_recipe
 def test_the_loss_falls(recipe):
-    """The loss itself, not the attention mass: at four pixels the notebook's target, 1/4, is more than a word gets."""
+    """The loss itself, not the attention mass: at four pixels the notebook's target, 1/4, is more than a word gets.
+
+    The first loss that a method names is the one that forgets.
+    """
     losses = []
-    callbacks = Callbacks(on_step=lambda row: losses.append(row["losses"]["attention"]))
+    callbacks = Callbacks(on_step=lambda row: losses.append(next(iter(row["losses"].values()))))
     method = quick_recipe(recipe, "training.steps=14", "training.batch_size=4").method
     method.unlearn(make_backbone(), CONCEPT, callbacks=callbacks)
     assert sum(losses[-4:]) < 0.9 * sum(losses[:4])
@@ -169,8 +181,9 @@ def test_unknown_things_are_refused_before_any_work(recipe):
     backbone = make_backbone()
     seen = []
     callbacks = Callbacks(on_progress=lambda *event: seen.append(event), on_step=seen.append)
-    with pytest.raises(SelectorError, match="nowhere"):
-        quick_recipe(recipe, "layers=nowhere").method.unlearn(backbone, CONCEPT, callbacks=callbacks)
+    if has(quick_recipe(recipe).method, "layers"):
+        with pytest.raises(SelectorError, match="nowhere"):
+            quick_recipe(recipe, "layers=nowhere").method.unlearn(backbone, CONCEPT, callbacks=callbacks)
     with pytest.raises(ConceptError, match="cut off"):
         quick_recipe(recipe).method.unlearn(backbone, Concept("cat " * 40), callbacks=callbacks)
     with pytest.raises(RecipeError, match="unknown key 'nonsense'"):
@@ -187,7 +200,7 @@ def wait_for_step(run: RunFolder, step: int, process: subprocess.Popen) -> None:
 
 
 @pytest.mark.timeout(600)  # a process that imports everything, on a machine that may be busy
-@every_recipe
+@every_trained_recipe
 def test_killed_and_resumed_gives_the_same_bits(recipe, tmp_path):
     """A real process, killed by SIGKILL at whatever it is doing after its seventh step."""
     overrides = ["training.steps=24", "training.checkpoint_every=3", "training.monitor_every=5"]

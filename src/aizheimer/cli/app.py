@@ -28,8 +28,24 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for command in (forget, evaluate, report, generate, show, ls, validate, env):
-    app.command()(command)
+EXAMPLES = {
+    forget: (
+        'aizheimer forget "Santa Claus" --keep "Mrs. Claus"',
+        "aizheimer forget cat --method aizheimer-paper --out runs/cat",
+        "aizheimer forget twemoji training.steps=60",
+    ),
+    evaluate: ("aizheimer evaluate runs/santa-claus", "aizheimer evaluate runs/santa-claus --require ua=0.9"),
+    report: ("aizheimer report runs/santa-claus",),
+    generate: ('aizheimer generate "Santa Claus in noto style" --edit runs/santa-claus -n 4',),
+    show: ("aizheimer show runs/santa-claus", "aizheimer show aizheimer"),
+    ls: ("aizheimer ls", "aizheimer ls methods"),
+    validate: ("aizheimer validate my-recipe.yaml", "aizheimer validate aizheimer training.steps=60"),
+    env: ("aizheimer env --json",),
+}
+"""Every command, in the order of the help page, with what one might type."""
+
+for command, examples in EXAMPLES.items():
+    app.command(epilog="\n\n".join(f"Try: {example}" for example in examples))(command)
 
 
 def _print_version(wanted: bool) -> None:

@@ -55,12 +55,11 @@ def forget(
     folder = out if out is not None else RUNS / folder_name(concept)
     words = list(overrides or ())
     words += [f"images={json.dumps(images)}"] if images is not None else []
-    words += [f"training.seed={seed}"] if seed is not None else []
     words += ["training.allow_overfit=true"] if allow_overfit else []
     from aizheimer import api
     from aizheimer.cli.live import progress_bar, training_view
 
-    recipe = api.load_recipe(method, words)
+    recipe = api.load_recipe(method, words, seed=seed)
     backbone = api.load_model(model)
     target = api.as_concept(concept, world=backbone.world, keep=keep or (), anchor=anchor)
     title = f"forgetting {target.kind} '{target.target}' of {model} with {recipe.name}, into {folder}"

@@ -2,26 +2,76 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
 from aizheimer.cli import streams
 from aizheimer.cli.options import Debug, Json
 
+if TYPE_CHECKING:
+    from aizheimer.methods.base import Method
 
-def ls(*, as_json: Json = False, debug: Debug = False) -> None:
-    """List the methods and the recipes, each with a line on what it is for."""
+
+class Kind(StrEnum):
+    """What can be listed."""
+
+    ALL = "all"
+    METHODS = "methods"
+    RECIPES = "recipes"
+
+
+def ls(
+    what: Annotated[Kind, typer.Argument(metavar="[methods|recipes]", help="Only one of the lists.")] = Kind.ALL,
+    *,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """List the methods and the recipes: what each does, needs and edits, and how far it has been tested."""
     del debug
     from aizheimer._registry import METHODS
     from aizheimer.recipes.load import list_recipes
 
-    methods = {name: _first_line(METHODS.get(name)) for name in METHODS}
-    recipes = list_recipes()
+    found: dict[str, dict[str, Any]] = {}
+    if what is not Kind.RECIPES:
+        found["methods"] = {name: describe(METHODS.get(name)) for name in METHODS}
+    if what is not Kind.METHODS:
+        found["recipes"] = list_recipes()
     if as_json:
-        streams.print_json({"methods": methods, "recipes": recipes})
+        streams.print_json(found)
         return
-    for title, entries in (("methods", methods), ("recipes", recipes)):
+    for title, entries in found.items():
         streams.print_result(title)
-        streams.print_result(streams.pairs(entries))
+        if title == "methods":
+            _print_methods(entries)
+        else:
+            streams.print_result(streams.pairs(entries))
 
 
-def _first_line(method: type) -> str:
+def describe(method: type[Method]) -> dict[str, Any]:
+    """Return what a method says of itself: its line, paper, kind, needs, edits and status."""
+    info = method.info
+    return {
+        "summary": first_line(method),
+        "kind": info.kind,
+        "needs": list(info.needs),
+        "edits": info.edits,
+        "status": info.status,
+        "paper": info.paper,
+    }
+
+
+def first_line(method: type) -> str:
+    """Return the first line of what a method's class says of itself."""
     lines = (method.__doc__ or "").strip().splitlines()
     return lines[0] if lines else ""
+
+
+def _print_methods(entries: dict[str, dict[str, Any]]) -> None:
+    """Print a line for each method, and below it what it is and where it comes from."""
+    for name, entry in entries.items():
+        needs = f", needs {' and '.join(entry['needs'])}" if entry["needs"] else ""
+        streams.print_result(f"  {name}  {entry['summary']}")
+        streams.print_result(f"      {entry['kind']}, edits {entry['edits']}{needs}; {entry['status']}")
+        streams.print_result(f"      {entry['paper']}")

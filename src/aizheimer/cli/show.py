@@ -1,19 +1,37 @@
-"""``aizheimer show``: what an edit is and where it came from."""
+"""``aizheimer show``: what an edit is and where it came from, or what a method's parameters are."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from aizheimer.cli import streams
-from aizheimer.cli.options import Debug, Json, Run
+from aizheimer.cli.options import Debug, Json
 
 if TYPE_CHECKING:
     from aizheimer.edits.edit import Edit
 
 
-def show(run: Run, *, as_json: Json = False, debug: Debug = False) -> None:
-    """Print what an edit changes, for which base it was made, and how."""
+def show(
+    what: Annotated[str, typer.Argument(metavar="RUN|METHOD", help="A run folder, or the name of a method.")],
+    *,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Print what an edit changes, for which base it was made and how; or a method's parameters."""
     del debug
+    from aizheimer._registry import METHODS
+    from aizheimer.cli.method_page import show_method
+
+    if what in METHODS and not Path(what).is_dir():
+        show_method(METHODS.get(what), as_json=as_json)
+    else:
+        _show_edit(Path(what), as_json=as_json)
+
+
+def _show_edit(run: Path, *, as_json: bool) -> None:
     from aizheimer.edits.io import load_edit
 
     edit = load_edit(run)

@@ -30,8 +30,11 @@ from aizheimer.engine.loop import TrainResult, train
 from aizheimer.engine.run_folder import RunFolder
 from aizheimer.engine.settings import TrainSettings
 from aizheimer.errors import DataError, TrainingError
+from aizheimer.methods.base import MethodInfo
 from aizheimer.modules.parameters import select_layers, select_parameters, swapped, trainable
 from aizheimer.objectives import ATTENTION_TERMS
+
+PAPER = "Birben, Dervişoğlu, Külçe: AIzheimer: How was I Drawing?"
 
 
 class AIzheimer(BaseModel):
@@ -51,6 +54,7 @@ class AIzheimer(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     name: ClassVar[str] = "aizheimer"
+    info: ClassVar[MethodInfo] = MethodInfo(paper=PAPER, kind="fine-tune", edits="cross-attention", status="stable")
 
     loss: Literal["resteering", "distraction", "random_stimulus"] = Field(
         default="distraction", description="The attention loss, equations 4, 5 and 6."

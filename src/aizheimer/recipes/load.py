@@ -50,12 +50,13 @@ def list_recipes() -> dict[str, str]:
     return {name: _read(SHIPPED / f"{name}.yaml").description for name in _shipped_list()}
 
 
-def load_recipe(name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+def load_recipe(name: str | Path, overrides: Sequence[str] = (), *, seed: int | None = None) -> Recipe:
     """Return the recipe of a name or a file, with overrides.
 
     Args:
         name: A shipped recipe, a YAML file, or the name of a method for its defaults.
         overrides: ``"key=value"``, keys dotted, values in YAML: ``"training.steps=100"``, ``"layers=skip_ends"``.
+        seed: Of everything random, wherever the method keeps it: ``training.seed`` or ``seed``.
 
     Returns:
         The recipe; its method's parameters are complete and valid.
@@ -72,6 +73,9 @@ def load_recipe(name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     method_class: type[BaseModel] = METHODS.get(file.method)
     parameters = copy.deepcopy(file.parameters)
     method: Any = None
+    if seed is not None:
+        key = "seed" if "seed" in method_class.model_fields else "training.seed"
+        overrides = [*overrides, f"{key}={seed}"]
     wrong = [mistake for override in overrides if (mistake := _override(parameters, override))]
     try:
         method = method_class.model_validate(parameters)
