@@ -8,7 +8,8 @@ latents) with a uniform target, so that confidence means something; a temperatur
 on held-out augmentations and a reject threshold chosen there.
 
 Example:
-    python models/emoji/train_judges.py --steps 2500
+    python models/emoji/train_judges.py
+    python models/emoji/train_judges.py --object-judge src/aizheimer/assets/emoji/judges/object
 """
 
 from __future__ import annotations
@@ -251,16 +252,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "build")
     parser.add_argument("--steps", type=int, default=2500)
-    parser.add_argument("--style-steps", type=int, default=800)
+    parser.add_argument("--style-steps", type=int, default=1500)
+    parser.add_argument("--object-judge", type=Path, help="folder of a finished object judge: train the style's only")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
+    torch.set_flush_denormal(True)
     # A style is known by its drawings: the style judge starts from features that tell them apart.
     labels = {"object": [c.label for c in Dataset.load(args.out).concepts], "style": list(STYLES)}
     figures, model = [], None
     for kind, names in labels.items():
-        model = train(kind, names, args, trunk=model)
+        if kind == "object" and args.object_judge:
+            model = ResNetForImageClassification.from_pretrained(args.object_judge).float().eval()
+        else:
+            model = train(kind, names, args, trunk=model)
         result = assess(model, kind, args.out, names)
         save_judge(model, args.out / "judges" / kind, result)
         figures.append(result)
