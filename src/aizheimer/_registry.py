@@ -87,6 +87,11 @@ METHODS = Registry(
     {
         "aizheimer": "aizheimer.methods.aizheimer:AIzheimer",
         "uce": "aizheimer.methods.uce:UCE",
+        "speed": "aizheimer.methods.speed:SPEED",
+        "dp": "aizheimer.methods.dp:DP",
+        "oce": "aizheimer.methods.oce:OCE",
+        "rece": "aizheimer.methods.rece:RECE",
+        "mace": "aizheimer.methods.mace:MACE",
     },
     group="aizheimer.methods",
 )

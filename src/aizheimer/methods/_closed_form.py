@@ -16,7 +16,7 @@ from aizheimer._seeding import generator_for
 from aizheimer.backbones.base import Backbone
 from aizheimer.concepts.concept import Concept
 from aizheimer.data.retain import RetainSet, retain_set
-from aizheimer.data.rows import Prompts, RowPairs, encode_rows, forget_prompts, row_scale
+from aizheimer.data.rows import Prompts, RowPairs, encode_rows, forget_prompts, places, row_scale
 from aizheimer.edits.edit import Edit
 from aizheimer.edits.provenance import ConceptRecord, Provenance
 from aizheimer.engine.callbacks import Callbacks
@@ -139,8 +139,8 @@ def begin(
     )
 
 
-def prior_sums(task: Task, *, prompts: int) -> RidgeSums:
-    """Return the mean moment of everyday prompts, all rows of each, to hold the rest of the model in place.
+def prior_sums(task: Task, *, prompts: int, padding: bool = True) -> RidgeSums:
+    """Return the mean moment of everyday prompts, to hold the rest of the model in place.
 
     Papers take captions of COCO. Here the world's own vocabulary in its own templates stands in: it needs no download,
     and covers what the model draws. Prompts with the target's words are left out.
@@ -148,6 +148,7 @@ def prior_sums(task: Task, *, prompts: int) -> RidgeSums:
     Args:
         task: Names world and target.
         prompts: How many of them, a seeded choice.
+        padding: Count the rows after the first end-of-text too.
 
     Raises:
         ConceptError: If none is left.
@@ -161,7 +162,9 @@ def prior_sums(task: Task, *, prompts: int) -> RidgeSums:
     total: RidgeSums | None = None
     for start in range(0, len(order), _BATCH):
         batch = [texts[i] for i in order[start : start + _BATCH]]
-        part = RidgeSums.keep(encode_rows(task.backbone, batch, scale=task.scale).flatten(0, 1))
+        rows = encode_rows(task.backbone, batch, scale=task.scale)
+        ends = [rows.shape[1] if padding else place.eot + 1 for place in places(task.backbone, batch, "")]
+        part = RidgeSums.keep(torch.cat([one[:end] for one, end in zip(rows, ends, strict=True)]))
         total = part if total is None else total + part
     return total.mean()  # type: ignore[union-attr]
 
