@@ -41,7 +41,7 @@ def test_stage_one_is_the_optimum(tiny_backbone, fidelity):
     texts = [text for item in world.vocabulary[1:] for text in world.prompts_for(item.label)]
     everyday = encode_rows(tiny_backbone, [*texts, *world.general_prompts]).flatten(0, 1)
     kept = encode_rows(tiny_backbone, ["", *heard["retain_prompts"]]).flatten(0, 1)
-    pairs = anchor_pairs(tiny_backbone, heard["forget_prompts"], SANTA, policy="others")
+    pairs = anchor_pairs(tiny_backbone, heard["forget_prompts"], concept=SANTA, policy="others")
     parameters = dict(tiny_backbone.denoiser.named_parameters())
     for name in heard["parameters"]:
         weight = parameters[name].detach().double()
@@ -58,8 +58,8 @@ def test_stage_three_is_the_optimum():
     weight, update, rows, kept = random(4, 6), random(4, 6, seed=1), random(9, 6, seed=2), random(5, 6, seed=3)
     held = RidgeSums.keep(kept).mean().times(0.7)
     wanted = least_squares(weight, [(rows, rows @ (weight + update).T, 1.0), (kept, kept @ weight.T, 0.7)], 0.2)
-    torch.testing.assert_close(fuse(weight, update, rows, held=held, ridge=0.2), wanted, rtol=1e-6, atol=1e-9)
-    torch.testing.assert_close(fuse(weight, 0 * update, rows, held=held, ridge=0.2), weight)
+    torch.testing.assert_close(fuse(weight, update, rows=rows, held=held, ridge=0.2), wanted, rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(fuse(weight, 0 * update, rows=rows, held=held, ridge=0.2), weight)
 
 
 def test_the_concepts_own_rows_are_not_asked_for(tiny_backbone):

@@ -50,8 +50,8 @@ def test_one_round_step_by_step(tiny_backbone, resolve):
     heard = {}
     method = RECE(epochs=1, resolve=resolve, **SMALL)
     edit = method.unlearn(tiny_backbone, SANTA, callbacks=Callbacks(on_data=heard.update))
-    first = anchor_pairs(tiny_backbone, ["santa claus"], SANTA, policy="last..end")
-    rows = anchor_pairs(tiny_backbone, ["santa claus"], SANTA, policy="all")
+    first = anchor_pairs(tiny_backbone, ["santa claus"], concept=SANTA, policy="last..end")
+    rows = anchor_pairs(tiny_backbone, ["santa claus"], concept=SANTA, policy="all")
     kept = encode_rows(tiny_backbone, ["", *heard["retain_prompts"]]).flatten(0, 1)
     parameters = dict(tiny_backbone.denoiser.named_parameters())
     original = {name: parameters[name].detach().double() for name in heard["parameters"]}

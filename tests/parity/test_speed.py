@@ -49,10 +49,12 @@ def test_the_filter_keeps_what_moves_more_than_average():
     shift = weight @ (a - t) @ torch.linalg.inv(torch.eye(6, dtype=torch.float64) + t)
     moved = (shift @ retained.T).norm(dim=0)
     wanted = retained[moved >= moved.mean()]
-    found = SPEED(copies=0).retained_rows(weight, pairs, retained, generator=torch.Generator())
+    found = SPEED(copies=0).retained_rows(weight, pairs, retained=retained, generator=torch.Generator())
     assert 0 < len(found) < 10
     torch.testing.assert_close(found, wanted)
-    assert torch.equal(SPEED(copies=0, filter=False).retained_rows(weight, pairs, retained, generator=None), retained)
+    assert torch.equal(
+        SPEED(copies=0, filter=False).retained_rows(weight, pairs, retained=retained, generator=None), retained
+    )
 
 
 @pytest.mark.parametrize(("direction", "seen"), [("paper", False), ("repository", True)])
@@ -60,7 +62,7 @@ def test_copies_move_along_the_direction_that_the_weights_see_least(direction, s
     weight, retained = random(4, 6), random(3, 6, seed=1)
     pairs = RowPairs(keys=random(1, 6, seed=2), sources=random(1, 6, seed=3))
     method = SPEED(copies=5, filter=False, direction=direction)
-    rows = method.retained_rows(weight, pairs, retained, generator=generator_for(0))
+    rows = method.retained_rows(weight, pairs, retained=retained, generator=generator_for(0))
     noise = rows[3:] - retained.repeat(5, 1)
     values = torch.linalg.svdvals(noise)
     assert len(rows) == 18
@@ -82,7 +84,7 @@ def test_an_empty_anchor_is_end_of_text(tiny_backbone):
     """The target's value becomes that of the empty prompt's end, not of its beginning."""
     edit = SPEED(filter=False, ridge=1e-4, **SMALL).unlearn(tiny_backbone, Concept("santa claus"))
     null = encode_rows(tiny_backbone, [""])[0]
-    pairs = anchor_pairs(tiny_backbone, ["santa claus"], Concept("santa claus"), policy="last", empty="null")
+    pairs = anchor_pairs(tiny_backbone, ["santa claus"], concept=Concept("santa claus"), policy="last", empty="null")
     parameters = dict(tiny_backbone.denoiser.named_parameters())
     for name, delta in deltas(edit).items():
         weight = parameters[name].detach().double()

@@ -32,13 +32,13 @@ def test_it_is_the_optimum_of_the_papers_objective(tiny_backbone, rows):
     method = UCE(rows=rows, erase_scale=2.0, preserve_scale=0.3, ridge=0.5, **SMALL)
     edit = method.unlearn(tiny_backbone, SANTA, callbacks=Callbacks(on_data=heard.update))
     if rows == "2025":
-        pairs = anchor_pairs(tiny_backbone, ["santa claus"], SANTA, policy="last")
+        pairs = anchor_pairs(tiny_backbone, ["santa claus"], concept=SANTA, policy="last")
         labels = ["cat", *(name for name, _ in heard["neighbours"])]
         others = [p.split(" in ")[0] for p in heard["retain_prompts"]]
         texts = dict.fromkeys([*labels, *(p for p in others if not p.startswith("a "))])
         kept = prompt_rows(tiny_backbone, [*texts, "a picture"], policy="last")
     else:
-        pairs = anchor_pairs(tiny_backbone, ["santa claus"], SANTA, policy="last..end")
+        pairs = anchor_pairs(tiny_backbone, ["santa claus"], concept=SANTA, policy="last..end")
         kept = encode_rows(tiny_backbone, ["", *heard["retain_prompts"]]).flatten(0, 1)
     groups = [(pairs.keys, pairs.sources, 2.0), (kept, kept, 0.3)]
     parameters = dict(tiny_backbone.denoiser.named_parameters())

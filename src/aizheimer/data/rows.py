@@ -100,7 +100,7 @@ def encode_rows(
     return backbone.encode_prompts(prompts).cpu().double() / (row_scale(backbone) if scale is None else scale)
 
 
-def places(backbone: Backbone, prompts: Sequence[str], words: str) -> list[Place]:
+def places(backbone: Backbone, prompts: Sequence[str], *, words: str) -> list[Place]:
     """Find a concept's words and the end of text in prompts.
 
     Args:
@@ -158,12 +158,12 @@ def aligned(target: Place, anchor: Place, *, policy: RowPolicy) -> list[tuple[in
         own = anchor.own or (anchor.eot,)
         return [(p, own[max(len(own) - len(chosen) + i, 0)]) for i, p in enumerate(chosen)]
     if policy == "others":
-        return [(p, q) for p in chosen for q in _shared(target, anchor, p)]
+        return [(p, q) for p in chosen for q in _shared(target, anchor, position=p)]
     ends = {"last": anchor.last, "eot": anchor.eot}
     return [(p, ends.get(policy, p)) for p in chosen]
 
 
-def _shared(target: Place, anchor: Place, position: int) -> list[int]:
+def _shared(target: Place, anchor: Place, *, position: int) -> list[int]:
     """Return where the token at a position outside the concept is in the anchor's prompt, or nothing."""
     window, shift = len(target.ids), anchor.eot - target.eot
     if position >= target.eot:
@@ -193,8 +193,8 @@ def forget_prompts(backbone: Backbone, concept: Concept, *, which: Prompts) -> l
 def anchor_pairs(
     backbone: Backbone,
     prompts: Sequence[str],
-    concept: Concept,
     *,
+    concept: Concept,
     policy: RowPolicy,
     empty: EmptyAnchor = "auto",
     scale: float | None = None,
@@ -215,7 +215,9 @@ def anchor_pairs(
     """
     scale = row_scale(backbone) if scale is None else scale
     others = anchor_prompts(prompts, concept, empty=empty)
-    targets, anchors = places(backbone, prompts, concept.target), places(backbone, others, concept.anchor)
+    targets, anchors = (
+        places(backbone, texts, words=words) for texts, words in ((prompts, concept.target), (others, concept.anchor))
+    )
     here, there = (encode_rows(backbone, texts, scale=scale) for texts in (prompts, others))
     keys, sources = [], []
     for i, (target, anchor) in enumerate(zip(targets, anchors, strict=True)):
@@ -238,7 +240,9 @@ def prompt_rows(
     end-of-text row.
     """
     chosen = []
-    for place, rows in zip(places(backbone, prompts, ""), encode_rows(backbone, prompts, scale=scale), strict=True):
+    for place, rows in zip(
+        places(backbone, prompts, words=""), encode_rows(backbone, prompts, scale=scale), strict=True
+    ):
         whole = Place(ids=place.ids, own=tuple(range(1, place.eot)), eot=place.eot)
         chosen.append(rows[positions(whole, policy)])
     return torch.cat(chosen)

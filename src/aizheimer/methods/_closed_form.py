@@ -163,7 +163,7 @@ def prior_sums(task: Task, *, prompts: int, padding: bool = True) -> RidgeSums:
     for start in range(0, len(order), _BATCH):
         batch = [texts[i] for i in order[start : start + _BATCH]]
         rows = encode_rows(task.backbone, batch, scale=task.scale)
-        ends = [rows.shape[1] if padding else place.eot + 1 for place in places(task.backbone, batch, "")]
+        ends = [rows.shape[1] if padding else place.eot + 1 for place in places(task.backbone, batch, words="")]
         part = RidgeSums.keep(torch.cat([one[:end] for one, end in zip(rows, ends, strict=True)]))
         total = part if total is None else total + part
     return total.mean()  # type: ignore[union-attr]

@@ -86,7 +86,7 @@ class DP(BaseModel):
             RecipeError: If retained rows leave no direction free.
         """
         task = begin(backbone, concept, method=self, prompts=self.prompts, callbacks=callbacks)
-        pairs = anchor_pairs(backbone, task.prompts, concept, policy=self.rows, empty="null", scale=task.scale)
+        pairs = anchor_pairs(backbone, task.prompts, concept=concept, policy=self.rows, empty="null", scale=task.scale)
         retained = prompt_rows(backbone, task.retain_texts, policy=self.rows, scale=task.scale)
         safe = self._safe(task)
         free = null_space(retained, tolerance=self.tolerance, max_rank=self.retain_rank)

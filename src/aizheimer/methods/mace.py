@@ -120,7 +120,7 @@ class MACE(BaseModel):
         """
         task = begin(backbone, concept, method=self, prompts=self.prompts, callbacks=callbacks)
         pairs = anchor_pairs(
-            backbone, task.prompts, concept, policy="others", empty=self.empty_anchor, scale=task.scale
+            backbone, task.prompts, concept=concept, policy="others", empty=self.empty_anchor, scale=task.scale
         )
         retained = prompt_rows(backbone, ["", *task.retained.prompts], policy="all", scale=task.scale)
         prior, kept = prior_sums(task, prompts=self.prior_prompts), RidgeSums.keep(retained).mean()
@@ -150,11 +150,12 @@ class MACE(BaseModel):
         )
         rows = prompt_rows(task.backbone, task.prompts, policy="all", scale=task.scale)
         return {
-            name: fuse(weight, updates[name], rows, held=held, ridge=self.ridge) for name, weight in refined.items()
+            name: fuse(weight, updates[name], rows=rows, held=held, ridge=self.ridge)
+            for name, weight in refined.items()
         }
 
 
-def fuse(weight: Tensor, update: Tensor, rows: Tensor, *, held: RidgeSums, ridge: float) -> Tensor:
+def fuse(weight: Tensor, update: Tensor, *, rows: Tensor, held: RidgeSums, ridge: float) -> Tensor:
     """Return weights that answer to rows as ``weight + update`` does, and to held rows as ``weight``.
 
     Args:

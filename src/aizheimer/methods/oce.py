@@ -101,7 +101,7 @@ class OCE(BaseModel):
         """
         task = begin(backbone, concept, method=self, prompts=self.prompts, callbacks=callbacks)
         pairs = anchor_pairs(
-            backbone, task.prompts, concept, policy=self.rows, empty=self.empty_anchor, scale=task.scale
+            backbone, task.prompts, concept=concept, policy=self.rows, empty=self.empty_anchor, scale=task.scale
         )
         retained = prompt_rows(backbone, task.retain_texts, policy=self.rows, scale=task.scale)
         prior = prior_sums(task, prompts=self.prior_prompts, padding=False).gram

@@ -104,7 +104,9 @@ class RECE(BaseModel):
         """
         task = begin(backbone, concept, method=self, prompts=self.prompts, callbacks=callbacks)
         first, attacked = (
-            anchor_pairs(backbone, task.prompts, concept, policy=rows, empty=self.empty_anchor, scale=task.scale)
+            anchor_pairs(
+                backbone, task.prompts, concept=concept, policy=rows, empty=self.empty_anchor, scale=task.scale
+            )
             for rows in (self.first_rows, self.attack_rows)
         )
         retained = prompt_rows(backbone, ["", *task.retained.prompts], policy="all", scale=task.scale)

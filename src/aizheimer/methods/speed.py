@@ -104,13 +104,15 @@ class SPEED(BaseModel):
         """
         task = begin(backbone, concept, method=self, prompts=self.prompts, callbacks=callbacks)
         pairs = anchor_pairs(
-            backbone, task.prompts, concept, policy=self.rows, empty=self.empty_anchor, scale=task.scale
+            backbone, task.prompts, concept=concept, policy=self.rows, empty=self.empty_anchor, scale=task.scale
         )
         retained = prompt_rows(backbone, task.retain_texts, policy=self.rows, scale=task.scale)
         invariant = self._invariant(encode_rows(backbone, [""], scale=task.scale)[0])
         changes, free = {}, []
         for name, weight in task.weights.items():
-            rows = self.retained_rows(weight, pairs, retained, generator=generator_for(self.seed, "copies", name))
+            rows = self.retained_rows(
+                weight, pairs, retained=retained, generator=generator_for(self.seed, "copies", name)
+            )
             free.append(null_space(rows, tolerance=self.tolerance))
             changes[name] = weight @ constrained_ridge(
                 pairs.keys,
@@ -123,7 +125,7 @@ class SPEED(BaseModel):
         extra = outcome(task.weights, changes, pairs=pairs, retained=retained)
         return task.edit(self, changes, **extra, **_record(free))
 
-    def retained_rows(self, weight: Tensor, pairs: RowPairs, retained: Tensor, *, generator: torch.Generator) -> Tensor:
+    def retained_rows(self, weight: Tensor, pairs: RowPairs, *, retained: Tensor, generator: torch.Generator) -> Tensor:
         """Return the rows that one layer must not move: those it would move most, and noisy copies.
 
         Args:

@@ -105,7 +105,7 @@ class UCE(BaseModel):
             anchor_pairs(
                 task.backbone,
                 task.prompts,
-                replace(task.concept, anchor=anchor),
+                concept=replace(task.concept, anchor=anchor),
                 policy="last" if self.rows == "2025" else "last..end",
                 empty=self.empty_anchor,
                 scale=task.scale,

@@ -84,10 +84,10 @@ def test_places_in_real_prompts(pad_token):
     from tests.tiny import tiny_pipeline, tiny_world
 
     backbone = backbone_for(tiny_pipeline(pad_token=pad_token), world=tiny_world())
-    one, two = places(backbone, ["a santa claus in noto style", "Santa Claus"], "santa claus")
+    one, two = places(backbone, ["a santa claus in noto style", "Santa Claus"], words="santa claus")
     assert (one.own, one.eot, one.last) == ((2, 3, 4), 8, 4)  # BOS a santa cla us in noto style EOT
     assert (two.own, two.eot) == ((1, 2, 3), 4)
-    (empty,) = places(backbone, [""], "")
+    (empty,) = places(backbone, [""], words="")
     assert (empty.own, empty.eot, empty.last) == ((), 1, 1)
 
 
@@ -95,17 +95,17 @@ def test_places_in_real_prompts(pad_token):
 @pytest.mark.parametrize("empty", ["null", "template"])
 def test_an_empty_anchor_is_never_begin_of_text(tiny_backbone, policy, empty):
     concept = Concept("santa claus")
-    pairs = anchor_pairs(tiny_backbone, ["a santa claus in noto style"], concept, policy=policy, empty=empty)
+    pairs = anchor_pairs(tiny_backbone, ["a santa claus in noto style"], concept=concept, policy=policy, empty=empty)
     begin = encode_rows(tiny_backbone, [""])[0, 0]
     assert (pairs.sources - begin).norm(dim=1).min() > 1e-3
     prompt = "" if empty == "null" else "a in noto style"
-    end = places(tiny_backbone, [prompt], "")[0].eot
+    end = places(tiny_backbone, [prompt], words="")[0].eot
     assert torch.equal(pairs.sources[0], encode_rows(tiny_backbone, [prompt])[0, end])
 
 
 def test_pairs_are_the_rows_of_both_prompts(tiny_backbone):
     prompts, concept = ["santa claus in noto style"], Concept("santa claus", anchor="old man")
-    pairs = anchor_pairs(tiny_backbone, prompts, concept, policy="last..end")
+    pairs = anchor_pairs(tiny_backbone, prompts, concept=concept, policy="last..end")
     target, other = encode_rows(tiny_backbone, [*prompts, "old man in noto style"])
     assert torch.equal(pairs.keys, target[3:])
     assert torch.equal(pairs.sources[:20], other[2:22])
@@ -139,4 +139,4 @@ def test_forget_prompts(tiny_backbone):
     with pytest.raises(ConceptError, match="cut off"):
         forget_prompts(tiny_backbone, Concept("cat " * 40), which="templates")
     with pytest.raises(ConceptError, match="cut off"):
-        anchor_pairs(tiny_backbone, ["cat"], Concept("cat", anchor="dog " * 40), policy="last")
+        anchor_pairs(tiny_backbone, ["cat"], concept=Concept("cat", anchor="dog " * 40), policy="last")
