@@ -82,5 +82,17 @@ class Registry:
         return len(self.names())
 
 
-METHODS = Registry("method", {"aizheimer": "aizheimer.methods.aizheimer:AIzheimer"}, group="aizheimer.methods")
+METHODS = Registry(
+    "method",
+    {
+        "aizheimer": "aizheimer.methods.aizheimer:AIzheimer",
+        "uce": "aizheimer.methods.uce:UCE",
+        "speed": "aizheimer.methods.speed:SPEED",
+        "dp": "aizheimer.methods.dp:DP",
+        "oce": "aizheimer.methods.oce:OCE",
+        "rece": "aizheimer.methods.rece:RECE",
+        "mace": "aizheimer.methods.mace:MACE",
+    },
+    group="aizheimer.methods",
+)
 """Every unlearning method by the name that recipes and the command line use."""

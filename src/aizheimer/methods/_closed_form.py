@@ -1,0 +1,209 @@
+"""What every closed-form method does before and after it solves: check, read rows, tell, and write the edit down."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel
+from torch import Tensor
+
+from aizheimer._seeding import generator_for
+from aizheimer.backbones.base import Backbone
+from aizheimer.concepts.concept import Concept
+from aizheimer.data.retain import RetainSet, retain_set
+from aizheimer.data.rows import Prompts, RowPairs, encode_rows, forget_prompts, places, row_scale
+from aizheimer.edits.edit import Edit
+from aizheimer.edits.provenance import ConceptRecord, Provenance
+from aizheimer.engine.callbacks import Callbacks
+from aizheimer.errors import ConceptError
+from aizheimer.modules.parameters import select_layers
+from aizheimer.modules.ridge import RidgeSums, projection_weights
+
+KeyOrValue = Literal["k", "v"]
+
+_BATCH = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A concept, a model, and what of the model a closed form may change.
+
+    Args:
+        backbone: The model.
+        concept: What to forget.
+        layers: Names of the attention modules.
+        weights: Original weights in float64 by parameter name in the denoiser.
+        prompts: Prompts that the concept's rows are read in.
+        retained: What must stay.
+        scale: What text rows are divided by.
+        seed: Of everything random.
+    """
+
+    backbone: Backbone
+    concept: Concept
+    layers: list[str]
+    weights: dict[str, Tensor]
+    prompts: list[str]
+    retained: RetainSet
+    scale: float
+    seed: int
+
+    @property
+    def labels(self) -> list[str]:
+        """Bare words to retain: the user's, the neighbours, the others."""
+        names = [*self.retained.kept, *(name for name, _ in self.retained.neighbours), *self.retained.others]
+        return [name for name in dict.fromkeys(names) if not mentions(name, self.concept)]
+
+    @property
+    def retain_texts(self) -> list[str]:
+        """The labels, and general prompts: what to retain as short texts, whose last token has read all of it."""
+        general = set(self.backbone.world.general_prompts)
+        return self.labels + [prompt for prompt in self.retained.prompts if prompt in general]
+
+    def edit(self, method: BaseModel, changes: Mapping[str, Tensor], **extra: Any) -> Edit:
+        """Return the edit that adds changes to the original weights.
+
+        Args:
+            method: The method, whose fields become the recipe.
+            changes: Float64 change by parameter name.
+            **extra: Anything else worth keeping, as JSON.
+        """
+        provenance = Provenance(
+            method=type(method).name,  # type: ignore[attr-defined]
+            concept=ConceptRecord.of(self.concept),
+            base_fingerprint=self.backbone.fingerprint(),
+            # The last two parts name a hub id whole, and do not tell where somebody's home folder is.
+            base_name="/".join(Path(self.backbone.pipe.name_or_path or "").parts[-2:]),
+            recipe=method.model_dump(mode="json"),
+            seed=self.seed,
+            extra={"neighbours": [list(pair) for pair in self.retained.neighbours], **extra},
+        )
+        # The change itself is rounded to float32, not the difference of two rounded weights.
+        nothing = {name: torch.zeros_like(change) for name, change in changes.items()}
+        return Edit.between(nothing, changes, provenance=provenance)
+
+
+def begin(
+    backbone: Backbone, concept: Concept, *, method: BaseModel, prompts: Prompts, callbacks: Callbacks | None
+) -> Task:
+    """Check everything that was typed, choose what to retain, and tell.
+
+    Args:
+        backbone: The model.
+        concept: What to forget.
+        method: Has the fields ``layers``, ``parts``, ``seed`` and ``retain_neighbours``, ``_others`` and ``_general``.
+        prompts: Which prompts the concept's rows are read in.
+        callbacks: Told what will be done.
+
+    Raises:
+        SelectorError: If layers or parts select nothing.
+        ConceptError: If the concept is cut off, or nothing is left to retain.
+    """
+    options: Any = method
+    modules = backbone.attention_modules()
+    layers = select_layers(list(modules), options.layers)
+    weights = projection_weights(modules, layers, parts=options.parts)
+    texts = forget_prompts(backbone, concept, which=prompts)
+    retained = retain_set(
+        backbone,
+        concept,
+        neighbours=options.retain_neighbours,
+        others=options.retain_others,
+        general=options.retain_general,
+        generator=generator_for(options.seed, "retain"),
+    )
+    (callbacks or Callbacks()).on_data(
+        {
+            "forget_prompts": texts,
+            "retain_prompts": list(retained.prompts),
+            "neighbours": [list(pair) for pair in retained.neighbours],
+            "kept": list(retained.kept),
+            "layers": layers,
+            "parameters": list(weights),
+        }
+    )
+    return Task(
+        backbone=backbone,
+        concept=concept,
+        layers=layers,
+        weights=weights,
+        prompts=texts,
+        retained=retained,
+        scale=row_scale(backbone),
+        seed=options.seed,
+    )
+
+
+def prior_sums(task: Task, *, prompts: int, padding: bool = True) -> RidgeSums:
+    """Return the mean moment of everyday prompts, to hold the rest of the model in place.
+
+    Papers take captions of COCO. Here the world's own vocabulary in its own templates stands in: it needs no download,
+    and covers what the model draws. Prompts with the target's words are left out.
+
+    Args:
+        task: Names world and target.
+        prompts: How many of them, a seeded choice.
+        padding: Count the rows after the first end-of-text too.
+
+    Raises:
+        ConceptError: If none is left.
+    """
+    world, concept = task.backbone.world, task.concept
+    texts = [text for item in world.vocabulary for text in world.prompts_for(item.label)]
+    texts = [text for text in (*texts, *world.general_prompts) if not mentions(text, concept)]
+    if not texts or prompts < 1:
+        raise ConceptError(f"no prompt of the world '{world.name}' is left beside '{concept.target}' as a prior.")
+    order = torch.randperm(len(texts), generator=generator_for(task.seed, "prior")).tolist()[:prompts]
+    total: RidgeSums | None = None
+    for start in range(0, len(order), _BATCH):
+        batch = [texts[i] for i in order[start : start + _BATCH]]
+        rows = encode_rows(task.backbone, batch, scale=task.scale)
+        ends = [rows.shape[1] if padding else place.eot + 1 for place in places(task.backbone, batch, words="")]
+        part = RidgeSums.keep(torch.cat([one[:end] for one, end in zip(rows, ends, strict=True)]))
+        total = part if total is None else total + part
+    return total.mean()  # type: ignore[union-attr]
+
+
+def mentions(text: str, concept: Concept) -> bool:
+    """Whether a text has the concept's words in it, as words."""
+    words = r"\s+".join(re.escape(word) for word in concept.target.split())
+    return re.search(rf"(?<!\w){words}(?!\w)", text, re.IGNORECASE) is not None
+
+
+def outcome(
+    weights: Mapping[str, Tensor], changes: Mapping[str, Tensor], *, pairs: RowPairs, retained: Tensor
+) -> dict[str, float]:
+    r"""Measure an edit on the text alone, without a picture.
+
+    Args:
+        weights: Original weights :math:`W`.
+        changes: :math:`\Delta` by the same names.
+        pairs: The target's rows :math:`k` and the rows :math:`s` that should answer in their place.
+        retained: Rows :math:`r` that should answer as before.
+
+    Returns:
+        ``residual``, the mean over layers of :math:`\lVert (W + \Delta) k - W s \rVert / \lVert W k - W s \rVert`: 1
+        when nothing was replaced, 0 when all was; and ``drift``, that of :math:`\lVert \Delta r \rVert / \lVert W r
+        \rVert`.
+    """
+    residuals, drifts = [], []
+    for name, weight in weights.items():
+        gap = weight @ (pairs.keys - pairs.sources).T
+        residuals.append(_ratio(gap + changes[name] @ pairs.keys.T, gap))
+        drifts.append(_ratio(changes[name] @ retained.T, weight @ retained.T))
+    return {"residual": sum(residuals) / len(residuals), "drift": sum(drifts) / len(drifts)}
+
+
+def _ratio(part: Tensor, whole: Tensor) -> float:
+    size = float(whole.norm())
+    return float(part.norm()) / size if size > 0 else 0.0
+
+
+def through_all(weights: Mapping[str, Tensor], text_change: Tensor) -> dict[str, Tensor]:
+    """Return every layer's change ``W D`` for one map of the text."""
+    return {name: weight @ text_change for name, weight in weights.items()}

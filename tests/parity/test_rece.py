@@ -1,0 +1,80 @@
+"""RECE: the attack and the solves, each against least squares."""
+
+import pytest
+import torch
+
+from aizheimer.concepts import Concept
+from aizheimer.data.rows import anchor_pairs, encode_rows
+from aizheimer.engine.callbacks import Callbacks
+from aizheimer.methods.rece import RECE, revived, undoing
+
+SMALL = {"retain_neighbours": 2, "retain_others": 1, "retain_general": 1}
+SANTA = Concept("santa claus", anchor="old man", keep=("cat",))
+
+
+def random(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def test_the_attack_minimises_its_objective():
+    """Sum over layers of |W c' - W0 c|^2 + mu |c'|^2, as one stacked least-squares problem."""
+    original = {"k": random(4, 6), "v": random(7, 6, seed=1)}
+    edited = {"k": random(4, 6, seed=2), "v": random(7, 6, seed=3)}
+    c = random(6, seed=4)
+    mean = sum(w.square().sum() for w in edited.values()) / 6
+    left = torch.cat([edited["k"], edited["v"], (0.05 * mean).sqrt() * torch.eye(6, dtype=torch.float64)])
+    right = torch.cat([original["k"] @ c, original["v"] @ c, torch.zeros(6, dtype=torch.float64)])
+    wanted = torch.linalg.lstsq(left, right[:, None]).solution[:, 0]
+    torch.testing.assert_close(undoing(edited, original, damping=0.05) @ c, wanted, rtol=1e-6, atol=1e-9)
+
+
+def test_an_unedited_model_needs_no_other_words():
+    original = {"k": random(9, 6)}
+    torch.testing.assert_close(undoing(original, original, damping=1e-12), torch.eye(6, dtype=torch.float64))
+    rows = random(3, 6, seed=1)
+    assert revived(original, original, found=rows, rows=rows) == 1
+    assert revived(original, original, found=0 * rows, rows=rows) == 0
+
+
+def least_squares(weight, groups, ridge):
+    left = [ridge**0.5 * torch.eye(weight.shape[1], dtype=torch.float64)]
+    right = [ridge**0.5 * weight.T]
+    for keys, sources, factor in groups:
+        left.append(factor**0.5 * keys)
+        right.append(factor**0.5 * sources @ weight.T)
+    return torch.linalg.lstsq(torch.cat(left), torch.cat(right)).solution.T
+
+
+@pytest.mark.parametrize("resolve", ["current", "original"])
+def test_one_round_step_by_step(tiny_backbone, resolve):
+    heard = {}
+    method = RECE(epochs=1, resolve=resolve, **SMALL)
+    edit = method.unlearn(tiny_backbone, SANTA, callbacks=Callbacks(on_data=heard.update))
+    first = anchor_pairs(tiny_backbone, ["santa claus"], concept=SANTA, policy="last..end")
+    rows = anchor_pairs(tiny_backbone, ["santa claus"], concept=SANTA, policy="all")
+    kept = encode_rows(tiny_backbone, ["", *heard["retain_prompts"]]).flatten(0, 1)
+    parameters = dict(tiny_backbone.denoiser.named_parameters())
+    original = {name: parameters[name].detach().double() for name in heard["parameters"]}
+    groups = [(first.keys, first.sources, 1.0), (kept, kept, 0.1)]
+    edited = {name: least_squares(weight, groups, 0.5) for name, weight in original.items()}
+    found = rows.keys @ undoing(edited, original, damping=0.01).T
+    for name, weight in original.items():
+        if resolve == "current":
+            again = [(found, rows.sources, 1.0), (kept, kept, 0.1)]
+            wanted = least_squares(edited[name], again, 0.1)
+        else:
+            wanted = least_squares(weight, [*groups, (found, rows.sources, 1.0)], 0.1)
+        torch.testing.assert_close(edit.deltas[f"unet.{name}"].double(), wanted - weight, rtol=1e-4, atol=1e-5)
+
+
+def test_rounds_leave_less_to_bring_back(tiny_backbone):
+    attacks = RECE(epochs=3, **SMALL).unlearn(tiny_backbone, SANTA).provenance.extra["revived"]
+    assert len(attacks) == 3
+    assert attacks[2] < attacks[0]
+
+
+def test_no_round_is_the_first_solve_alone(tiny_backbone):
+    edit = RECE(epochs=0, **SMALL).unlearn(tiny_backbone, SANTA)
+    assert edit.provenance.extra["revived"] == []
+    assert not edit.is_noop
+    assert RECE(epochs=0, erase_scale=0, **SMALL).unlearn(tiny_backbone, SANTA).is_noop
