@@ -86,6 +86,7 @@ METHODS = Registry(
     "method",
     {
         "aizheimer": "aizheimer.methods.aizheimer:AIzheimer",
+        "closed-distraction": "aizheimer.methods.closed_distraction:ClosedDistraction",
         "uce": "aizheimer.methods.uce:UCE",
         "speed": "aizheimer.methods.speed:SPEED",
         "dp": "aizheimer.methods.dp:DP",

@@ -1,0 +1,145 @@
+"""Closed-form distraction: AIzheimer's goal without its training loop."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from aizheimer._seeding import generator_for
+from aizheimer.backbones.base import Backbone
+from aizheimer.concepts.concept import Concept
+from aizheimer.data.anchors import EmptyAnchor
+from aizheimer.data.latents import rollout
+from aizheimer.data.rows import Prompts, RowPairs, RowPolicy, anchor_pairs, prompt_rows
+from aizheimer.edits.edit import Edit
+from aizheimer.engine.callbacks import Callbacks
+from aizheimer.engine.run_folder import RunFolder
+from aizheimer.methods._closed_form import KeyOrValue, Task, begin, outcome, prior_sums
+from aizheimer.methods.base import MethodInfo
+from aizheimer.modules.query_metric import TextPencil, query_moments, solve_keys
+from aizheimer.modules.ridge import RidgeSums
+
+
+class ClosedDistraction(BaseModel):
+    r"""Give the concept's tokens the attention that nothing gets, as far as the image's queries can see, in one solve.
+
+    A query :math:`q` sees of a token :math:`e` only :math:`q \cdot W e`. With target rows :math:`e_t`, anchor rows
+    :math:`e_a` and the queries' second moment :math:`C` from a few passes of the model itself, the new keys minimise
+
+    .. math:: \mathbb{E}_q \operatorname{mean}_t \big(q \cdot (W' e_t - W e_a)\big)^2
+        + \beta\, \bar c \operatorname{mean}_r \lVert (W' - W) e_r \rVert^2
+        + \lambda\, \bar c\, \lVert W' - W \rVert_F^2 ;
+
+    see `aizheimer.modules.query_metric`. Values, which no query looks at, are replaced by the same problem with
+    :math:`C = I`: there it is ridge regression.
+
+    Example:
+        >>> edit = ClosedDistraction().unlearn(backbone, Concept("Santa Claus"))  # doctest: +SKIP
+
+    References:
+        The goal is AIzheimer's distraction loss, equation 5 (Birben, Dervişoğlu, Külçe); the closed form is ours.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    name: ClassVar[str] = "closed-distraction"
+    info: ClassVar[MethodInfo] = MethodInfo(
+        paper="aizheimer: the distraction loss of AIzheimer, equation 5, solved in closed form",
+        kind="closed form",
+        needs=("retain prompts",),
+        edits="cross-attention keys and values",
+    )
+
+    rows: tuple[RowPolicy, ...] = Field(
+        default=("concept", "others"),
+        min_length=1,
+        description="Rows to replace: the concept's own sub-tokens, and all others of its prompts, which have read it.",
+    )
+    prompts: Prompts = Field(
+        default="both", description="Prompts that the concept is read in: bare words, templates, or both."
+    )
+    empty_anchor: EmptyAnchor = Field(
+        default="template",
+        description="What stands for an anchor without words: template, the prompt without the concept's words, or "
+        "null, the empty prompt.",
+    )
+    preserve: float = Field(default=100.0, ge=0, description="Beta, the weight of the retained rows' mean.")
+    prior: float = Field(default=100.0, ge=0, description="Weight of the mean over everyday prompts of the world.")
+    prior_prompts: int = Field(default=512, ge=1, description="Everyday prompts that are read.")
+    ridge: float = Field(default=0.01, gt=0, description="Lambda, rows having a mean square of 1.")
+    metric: Literal["queries", "identity"] = Field(
+        default="queries", description="What keys are measured by: the image's queries, or all directions alike."
+    )
+    rollouts: int = Field(default=8, ge=1, description="Pictures that are begun to see queries.")
+    rollout_steps: int = Field(default=4, ge=1, description="Denoising steps of each.")
+    layers: str | list[str] = Field(
+        default="all", description="all, skip_ends, notebook, a list of attention modules, or a regular expression."
+    )
+    parts: tuple[KeyOrValue, ...] = Field(default=("k", "v"), min_length=1, description="Edited projections.")
+    retain_neighbours: int = Field(default=10, ge=0, description="Nearest concepts by text embedding to retain.")
+    retain_others: int = Field(default=24, ge=0, description="Random other concepts to retain.")
+    retain_general: int = Field(default=8, ge=0, description="Prompts about nothing in particular to retain.")
+    seed: int = Field(default=0, ge=0, description="Of the pictures that are begun, and of what is retained.")
+
+    def unlearn(
+        self, backbone: Backbone, concept: Concept, *, run: RunFolder | None = None, callbacks: Callbacks | None = None
+    ) -> Edit:
+        """Make the model forget the concept; see `aizheimer.methods.base.Method.unlearn`.
+
+        Raises:
+            ConceptError: If concept or anchor are cut off, or there is nothing to retain.
+            SelectorError: If layers or parts select nothing.
+        """
+        task = begin(backbone, concept, method=self, prompts=self.prompts, callbacks=callbacks)
+        pairs = self._pairs(task)
+        retained = prompt_rows(backbone, ["", *task.retained.prompts], policy="all", scale=task.scale)
+        held = RidgeSums.keep(retained).mean().times(self.preserve)
+        held += prior_sums(task, prompts=self.prior_prompts).times(self.prior)
+        erase = RidgeSums.of(pairs.keys, pairs.sources).mean()
+        pencil = TextPencil.of(erase.gram, erase.numerator, held.gram, ridge=self.ridge)
+        metrics = self._metrics(task, callbacks)
+        changes = {}
+        for name, weight in task.weights.items():
+            layer = name.rsplit(".", 2)[0]
+            same = torch.eye(len(weight), dtype=torch.float64)[None]
+            changes[name] = solve_keys(
+                weight, metrics.get(layer, same) if name.endswith("to_k.weight") else same, pencil
+            )
+        return task.edit(self, changes, **outcome(task.weights, changes, pairs=pairs, retained=retained))
+
+    def _pairs(self, task: Task) -> RowPairs:
+        """Return the rows of every policy, each with its anchor's."""
+        found = [
+            anchor_pairs(
+                task.backbone,
+                task.prompts,
+                concept=task.concept,
+                policy=policy,
+                empty=self.empty_anchor,
+                scale=task.scale,
+            )
+            for policy in self.rows
+        ]
+        return RowPairs(keys=torch.cat([one.keys for one in found]), sources=torch.cat([one.sources for one in found]))
+
+    def _metrics(self, task: Task, callbacks: Callbacks | None) -> dict[str, Tensor]:
+        """Return the queries' second moments by layer, from pictures of the concept that the model begins to draw."""
+        if self.metric == "identity" or "k" not in self.parts:
+            return {}
+        backbone = task.backbone
+        modules = {name: module for name, module in backbone.attention_modules().items() if name in task.layers}
+        progress = (callbacks or Callbacks()).on_progress
+        with query_moments(modules) as moments:
+            rollout(
+                backbone,
+                backbone.encode_prompts(task.prompts),
+                null_embedding=backbone.encode_prompts([""]),
+                prompt_index=torch.arange(self.rollouts) % len(task.prompts),
+                steps=self.rollout_steps,
+                guidance=backbone.world.guidance,
+                generator=generator_for(self.seed, "queries"),
+                progress=lambda done, total: progress("queries", done, total),
+            )
+        return {name: moments.metric(name).cpu() for name in modules}
