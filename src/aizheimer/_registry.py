@@ -82,5 +82,12 @@ class Registry:
         return len(self.names())
 
 
-METHODS = Registry("method", {"aizheimer": "aizheimer.methods.aizheimer:AIzheimer"}, group="aizheimer.methods")
+METHODS = Registry(
+    "method",
+    {
+        "aizheimer": "aizheimer.methods.aizheimer:AIzheimer",
+        "esd": "aizheimer.methods.esd:ESD",
+    },
+    group="aizheimer.methods",
+)
 """Every unlearning method by the name that recipes and the command line use."""

@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Protocol, Self, runtime_checkable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
 
 from aizheimer.backbones.base import Backbone
 from aizheimer.concepts.concept import Concept
 from aizheimer.edits.edit import Edit
 from aizheimer.engine.callbacks import Callbacks
 from aizheimer.engine.run_folder import RunFolder
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodInfo:
+    """What there is to know about a method before it is run.
+
+    Args:
+        paper: Authors (short), title, arXiv id.
+        kind: How it works.
+        needs: What it needs besides the model: any of "prompts", "anchor", "retain prompts", "images", "judge".
+        edits: What it changes.
+        status: ``"stable"`` with a parity test and a measured row.
+    """
+
+    paper: str
+    kind: Literal["fine-tune", "closed form", "runtime"]
+    needs: tuple[str, ...]
+    edits: str
+    status: Literal["stable", "experimental"] = "experimental"
 
 
 @runtime_checkable
