@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import torch
@@ -84,10 +85,8 @@ def check_resume(method: Any, concept: Concept, folder: Any, *, at: int) -> None
             raise Stopped
 
     whole = method.unlearn(tiny_backbone(), concept)
-    try:
+    with contextlib.suppress(Stopped):
         method.unlearn(tiny_backbone(), concept, run=RunFolder(folder).create(), callbacks=Callbacks(on_step=stop))
-    except Stopped:
-        pass
     redone: list[int] = []
     callbacks = Callbacks(on_step=lambda row: redone.append(row["step"]))
     run = RunFolder(folder).create(resume=True)

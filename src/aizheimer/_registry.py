@@ -87,6 +87,11 @@ METHODS = Registry(
     {
         "aizheimer": "aizheimer.methods.aizheimer:AIzheimer",
         "esd": "aizheimer.methods.esd:ESD",
+        "concept_ablation": "aizheimer.methods.concept_ablation:ConceptAblation",
+        "forget_me_not": "aizheimer.methods.forget_me_not:ForgetMeNot",
+        "salun": "aizheimer.methods.salun:SalUn",
+        "sepme": "aizheimer.methods.sepme:SepME",
+        "doco": "aizheimer.methods.doco:DoCo",
     },
     group="aizheimer.methods",
 )

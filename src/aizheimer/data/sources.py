@@ -98,6 +98,7 @@ class NoisedSource:
         schedule: The noise schedule.
         prediction_type: ``"epsilon"``, ``"v_prediction"`` or ``"sample"``.
         noise: False feeds the clean latents themselves, without a target (the paper's "without noise").
+        below: Timesteps are below this; None for all of them.
         device: Where drawn batches go.
     """
 
@@ -107,11 +108,19 @@ class NoisedSource:
     schedule: NoiseSchedule
     prediction_type: str
     noise: bool = True
+    below: int | None = None
     device: torch.device
 
     @classmethod
     def of(
-        cls, backbone: Backbone, latents: Tensor, *, prompt_index: Tensor | None, prompts: int, noise: bool = True
+        cls,
+        backbone: Backbone,
+        latents: Tensor,
+        *,
+        prompt_index: Tensor | None,
+        prompts: int,
+        noise: bool = True,
+        below: int | None = None,
     ) -> NoisedSource:
         """Return the source of latents noised as the backbone was trained."""
         return cls(
@@ -121,13 +130,14 @@ class NoisedSource:
             schedule=backbone.schedule,
             prediction_type=backbone.prediction_type,
             noise=noise,
+            below=below,
             device=backbone.device,
         )
 
     def draw(self, count: int, *, step: int, generator: torch.Generator) -> Draw:
         """Return ``count`` random images, each at a random timestep; ``step`` does not matter."""
         index = torch.randint(len(self.latents), (count,), generator=generator)
-        t = torch.randint(self.schedule.num_steps, (count,), generator=generator)
+        t = torch.randint(self.below or self.schedule.num_steps, (count,), generator=generator)
         if self.prompt_index is None:
             prompt_index = torch.randint(self.prompts, (count,), generator=generator)
         else:

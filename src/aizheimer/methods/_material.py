@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -15,13 +15,41 @@ from torch.nn import Parameter
 from aizheimer._seeding import generator_for
 from aizheimer.backbones.base import Backbone
 from aizheimer.concepts.concept import Concept
+from aizheimer.data.anchors import anchor_prompts
 from aizheimer.data.latents import LatentBank, RolloutPlan, rollout
 from aizheimer.data.prepare import ConceptData, picture_latents
 from aizheimer.data.retain import RetainSet
-from aizheimer.data.sources import BankSource, Draw, teacher_source
+from aizheimer.data.sources import BankSource, Draw, NoisedSource, Source, teacher_source
+from aizheimer.engine.anchor import anchor_predictions
 from aizheimer.engine.callbacks import Callbacks
 from aizheimer.engine.noise_problem import NoiseMonitor, RetainTerm, baseline_error
 from aizheimer.engine.settings import TrainSettings
+from aizheimer.errors import ConceptError
+
+AnchorChoice = Literal["refuse", "auto", "null", "template"]
+"""What a method that needs an anchor does when the concept names none; all but ``refuse`` are `EmptyAnchor`'s."""
+
+
+def anchored(prompts: Sequence[str], concept: Concept, *, empty: AnchorChoice, method: str) -> list[str]:
+    """Return each prompt with the anchor in the concept's place.
+
+    Args:
+        prompts: Forget prompts.
+        concept: Names target and anchor.
+        empty: What to do when it names no anchor.
+        method: The method's name, for the message.
+
+    Raises:
+        ConceptError: If there is no anchor and ``empty`` is ``"refuse"``.
+    """
+    if empty == "refuse":
+        if not concept.anchor:
+            raise ConceptError(
+                f"{method} needs an anchor, what is drawn in the place of '{concept.target}', and got none; name one "
+                "with --anchor, or set empty_anchor to null (the empty prompt), template or auto"
+            )
+        empty = "auto"
+    return anchor_prompts(prompts, concept, empty=empty)
 
 
 class RetainPlan(BaseModel):
@@ -128,6 +156,46 @@ class Material:
             progress=callbacks.on_progress,
         )
 
+    def noised(
+        self, latents: Tensor, index: Tensor | None, *, prompts: int, below: int | None = None
+    ) -> tuple[NoisedSource, NoisedSource]:
+        """Return clean latents as training inputs: those to train on, and some held out while there are enough.
+
+        Args:
+            latents: (images, channels, height, width).
+            index: (images,) their prompts; None to draw one of ``prompts`` each time.
+            prompts: Number of prompts.
+            below: Timesteps are below this; None for all.
+        """
+        held = min(self.method.rollouts.holdout, len(latents) // 4)
+        edge = len(latents) - held
+        train, rest = slice(0, edge), slice(edge if held else 0, len(latents))
+        first, second = (
+            NoisedSource.of(
+                self.backbone,
+                latents[rows],
+                prompt_index=None if index is None else index[rows],
+                prompts=prompts,
+                below=below,
+            )
+            for rows in (train, rest)
+        )
+        return first, second
+
+    def held_out(self, source: Source, *, target: Tensor | None = None) -> Draw:
+        """Return the held-out forget examples; with the frozen model's predictions under other words as targets.
+
+        Args:
+            source: Where they come from.
+            target: (prompts, tokens, dim) the other words; None keeps the source's targets.
+        """
+        generator = generator_for(self.method.training.seed, "held-out forget")
+        draw = source.draw(self.method.retain.monitor, step=0, generator=generator)
+        if target is None:
+            return draw
+        predictions = anchor_predictions(self.backbone, draw, embeddings=target)
+        return replace(draw, target=predictions.to(draw.x_t.device))
+
     def rolled_out(self, prompts: Sequence[str], count: int) -> tuple[Tensor, LatentBank, LatentBank]:
         """Roll the frozen model out on other prompts.
 
@@ -179,10 +247,6 @@ class Material:
             retain=self.held_out_retain(),
             retain_embeddings=self.retain_embeddings,
         )
-
-    def held_out_generator(self) -> torch.Generator:
-        """Return the generator that draws the held-out forget examples."""
-        return generator_for(self.method.training.seed, "held-out forget")
 
     def _teacher(self, bank: LatentBank) -> BankSource:
         return teacher_source(bank, null_index=len(self.data.retain_embeddings), device=self.backbone.device)

@@ -15,7 +15,7 @@ from aizheimer.backbones.base import Backbone
 from aizheimer.concepts.concept import Concept
 from aizheimer.data.cache import cache_folder
 from aizheimer.data.latents import RolloutPlan
-from aizheimer.data.prepare import ConceptData, parked, prepare
+from aizheimer.data.prepare import ConceptData, generate_count, parked, prepare
 from aizheimer.data.retain import RetainSet, retain_set
 from aizheimer.edits.edit import Edit
 from aizheimer.edits.provenance import ConceptRecord, Provenance
@@ -26,7 +26,7 @@ from aizheimer.engine.problem import Companion, Problem
 from aizheimer.engine.run_folder import RunFolder
 from aizheimer.engine.session import borrowed
 from aizheimer.engine.settings import TrainSettings
-from aizheimer.errors import TrainingError
+from aizheimer.errors import DataError, TrainingError
 from aizheimer.methods._material import Material, TrainedMethod
 from aizheimer.modules.parameters import ParameterSelection
 
@@ -64,6 +64,18 @@ def no_attention_stop(training: TrainSettings) -> None:
     """
     if training.stop_mass_ratio is not None:
         raise ValueError("training.stop_mass_ratio watches attention, which this method does not; set it to null")
+
+
+def check_images(images: str) -> None:
+    """Refuse what is neither a folder nor ``generate:N``.
+
+    Raises:
+        ValueError: If ``generate:`` is not followed by a number of images.
+    """
+    try:
+        generate_count(images)
+    except DataError as error:
+        raise ValueError(str(error)) from error
 
 
 def plan_for(rollouts: RolloutPlan, *, retain: bool, forget: bool) -> RolloutPlan:

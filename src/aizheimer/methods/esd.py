@@ -131,12 +131,10 @@ class ESD(BaseModel):
             target=target,
             batch_size=self.training.batch_size,
         )
-        count = min(self.retain.monitor, len(held_bank))
-        forget = held.draw(count, step=0, generator=material.held_out_generator())
         problem = NoiseProblem(
             parameters=material.parameters,
             terms=[term, *material.teacher_term(self.retain_weight)],
-            held_out=material.monitor(forget, trained),
+            held_out=material.monitor(material.held_out(held), trained),
         )
         return Task(problem=problem)
 

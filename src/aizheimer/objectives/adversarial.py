@@ -50,7 +50,7 @@ class PatchDiscriminator(nn.Module):
             for i in range(depth):
                 out = WIDTH * min(2**i, 8)
                 layers.append(nn.Conv2d(width, out, 4, stride=2, padding=1, bias=i == 0))
-                layers += [nn.BatchNorm2d(out)] if i > 0 else []
+                layers += [nn.BatchNorm2d(out, track_running_stats=False)] if i > 0 else []
                 layers.append(nn.LeakyReLU(0.2))
                 width = out
             layers.append(nn.Conv2d(width, 1, 4 if size >> depth > 2 else 2, stride=1, padding=1))
@@ -71,7 +71,6 @@ class PatchDiscriminator(nn.Module):
             elif isinstance(module, nn.BatchNorm2d):
                 module.weight.normal_(1.0, 0.02, generator=generator)
                 nn.init.zeros_(module.bias)
-                module.reset_running_stats()
 
 
 def discriminator_loss(anchor_logits: Tensor, target_logits: Tensor) -> Tensor:
