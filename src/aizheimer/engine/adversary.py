@@ -78,8 +78,8 @@ class Adversary:
 class AdversarialTerm:
     r"""Make the target's clean latents pass for the anchor's.
 
-    :math:`r = \hat x_0(\epsilon_0(x_t, c^*))` and :math:`f = \hat x_0(\epsilon_\theta(x_t, c))` on the same latents. The
-    loss is :math:`\operatorname{BCE}(D(f), 0)`. During the first steps only the discriminator learns.
+    :math:`r = \hat x_0(\epsilon_0(x_t, c^*))` and :math:`f = \hat x_0(\epsilon_\theta(x_t, c))` on the same latents.
+    The loss is :math:`\operatorname{BCE}(D(f), 0)`. During the first steps only the discriminator learns.
 
     Args:
         backbone: The network being edited.

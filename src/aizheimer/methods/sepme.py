@@ -165,7 +165,7 @@ class SepME(BaseModel):
             stop=stop,
             during=coefficients.active(),
             edited=edited,
-            extra={"null_space": self._record(space)},
+            extra={"null_space": self._record(space) | {"reach": self._reach(space, data.forget_embeddings)}},
         )
 
     def _l1(self, changes: Any) -> list[Term]:
@@ -183,7 +183,17 @@ class SepME(BaseModel):
                 f"sepme: {len(chosen)} protected prompts leave no null space in {rows.shape[-1]} dimensions at "
                 f"tolerance {self.tolerance:g}; {fit} fit: set protect={fit}, or raise tolerance"
             )
+        if self._reach(space, data.forget_embeddings) <= max(space.leakage, 1e-6):
+            raise ConceptError(
+                f"sepme: what '{material.concept.target}' is made of is in the {len(chosen)} protected prompts too, so "
+                "no change can reach it alone; lower protect or tolerance"
+            )
         return space
+
+    def _reach(self, space: NullSpace, embeddings: Tensor) -> float:
+        """Return the largest part of a token of the concept's prompts that lies in the null space."""
+        rows = embeddings.flatten(0, 1).double()
+        return float((torch.linalg.vector_norm(rows @ space.basis.T, dim=1) / rows.norm(dim=1)).max())
 
     def _record(self, space: NullSpace) -> dict[str, Any]:
         return {
