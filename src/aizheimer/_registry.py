@@ -93,6 +93,12 @@ METHODS = Registry(
         "oce": "aizheimer.methods.oce:OCE",
         "rece": "aizheimer.methods.rece:RECE",
         "mace": "aizheimer.methods.mace:MACE",
+        "esd": "aizheimer.methods.esd:ESD",
+        "concept_ablation": "aizheimer.methods.concept_ablation:ConceptAblation",
+        "forget_me_not": "aizheimer.methods.forget_me_not:ForgetMeNot",
+        "salun": "aizheimer.methods.salun:SalUn",
+        "sepme": "aizheimer.methods.sepme:SepME",
+        "doco": "aizheimer.methods.doco:DoCo",
     },
     group="aizheimer.methods",
 )

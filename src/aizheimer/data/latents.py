@@ -184,9 +184,9 @@ def rollout(
         Song et al., Denoising Diffusion Implicit Models, arXiv:2010.02502, eq. 12 with sigma = 0.
     """
     count, schedule = len(prompt_index), backbone.schedule
-    _check_rollout(count, steps, schedule)
+    check_rollout(count, steps, schedule)
     noise = torch.randn((count, *backbone.latent_shape), generator=generator)
-    times = _timesteps(count, steps, schedule, generator=generator if jitter else None)
+    times = rollout_timesteps(count, steps, schedule, generator=generator if jitter else None)
     parts: list[dict[str, Tensor]] = []
     for start in range(0, count, batch_size):
         rows = slice(start, start + batch_size)
@@ -205,7 +205,8 @@ def rollout(
     )
 
 
-def _check_rollout(count: int, steps: int, schedule: NoiseSchedule) -> None:
+def check_rollout(count: int, steps: int, schedule: NoiseSchedule) -> None:
+    """Raise DataError unless there is a trajectory and its number of steps is one the schedule has."""
     if not 1 <= steps <= schedule.num_steps or count == 0:
         raise DataError(
             f"rollout: got {steps} steps for {count} prompts; wanted 1 to {schedule.num_steps} and a prompt"
@@ -232,8 +233,15 @@ def _trajectory(
     return {name: torch.stack(steps, dim=1).flatten(0, 1) for name, steps in kept.items()} | {"x_0": x_0.cpu()}
 
 
-def _timesteps(count: int, steps: int, schedule: NoiseSchedule, *, generator: torch.Generator | None) -> Tensor:
-    """Return (count, steps) falling timesteps; with a generator all but the first are drawn inside their strata."""
+def rollout_timesteps(count: int, steps: int, schedule: NoiseSchedule, *, generator: torch.Generator | None) -> Tensor:
+    """Return (count, steps) falling timesteps; with a generator all but the first are drawn inside their strata.
+
+    Args:
+        count: Trajectories.
+        steps: Denoising steps of each.
+        schedule: Tells how many timesteps there are.
+        generator: Draws them; None gives the "trailing" grid of diffusers.
+    """
     total = schedule.num_steps
     edges = torch.tensor([round(total - i * total / steps) for i in range(steps + 1)])
     times = (edges[:-1] - 1).expand(count, steps).clone()

@@ -71,6 +71,7 @@ def prepare(
     cache_dir: Path | None = None,
     plan: RolloutPlan | None = None,
     progress: Progress | None = None,
+    forget_latents: bool = True,
 ) -> ConceptData:
     """Encode the prompts, then read, draw or roll out the latents.
 
@@ -84,6 +85,7 @@ def prepare(
         cache_dir: Where results are cached by content; None for no cache.
         plan: How many rollouts.
         progress: Called with (stage, done, total).
+        forget_latents: False makes no latents of the concept, for a method that starts from others.
 
     Returns:
         Prompts, embeddings and latents for forget and retain.
@@ -103,7 +105,9 @@ def prepare(
     latents_prompt: Tensor | None = None
     forget_bank: LatentBank | None = None
     count = generate_count(images)
-    if count is not None:
+    if not forget_latents:
+        pass
+    elif count is not None:
         latents_prompt = _cycle(len(forget_prompts), count)
         latents = maker.bank("generate", forget_embeddings, null_embedding, latents_prompt, steps=GENERATE_STEPS).x_0
     elif images is not None:
@@ -127,6 +131,42 @@ def prepare(
         retain_bank=retain_bank,
         hashes=hashes,
     )
+
+
+def picture_latents(
+    backbone: Backbone,
+    prompts: Sequence[str],
+    *,
+    images: str | Path,
+    seed: int = 0,
+    cache_dir: Path | None = None,
+    plan: RolloutPlan | None = None,
+    progress: Progress | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """Return clean latents of pictures of some prompts: an anchor's, or a concept's that is only named in them.
+
+    Args:
+        backbone: The frozen model.
+        prompts: What is on the pictures; ``"generate:N"`` draws them in turn.
+        images: A folder of pictures, or ``"generate:N"`` to let the model draw N of them.
+        seed: Fixes the noise.
+        cache_dir: Where results are cached by content; None for no cache.
+        plan: Names the guidance.
+        progress: Called with (stage, done, total).
+
+    Returns:
+        (images, channels, height, width) on the CPU, and (images,) the prompt of each, None for a folder's.
+
+    Raises:
+        DataError: If ``images`` is neither, or the folder holds no image.
+    """
+    maker = _Maker(backbone, TensorCache(cache_dir), seed, plan or RolloutPlan(), progress or (lambda *_: None))
+    count = generate_count(images)
+    if count is None:
+        return maker.image_latents(Path(images)), None
+    index = _cycle(len(prompts), count)
+    bank = maker.bank("pictures", maker.embeddings(list(prompts)), maker.embeddings([""]), index, steps=GENERATE_STEPS)
+    return bank.x_0, index
 
 
 def generate_count(images: str | Path | None) -> int | None:

@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from aizheimer.backbones.base import Backbone
-from aizheimer.data.latents import LatentBank
+from aizheimer.data.latents import LatentBank, check_rollout, rollout_timesteps
+from aizheimer.diffusion.guidance import guide
 from aizheimer.diffusion.noise import NoiseSchedule
+from aizheimer.diffusion.prediction import to_epsilon, to_x0
 from aizheimer.errors import DataError
 
 NULL_EVERY = 4
@@ -96,6 +98,7 @@ class NoisedSource:
         schedule: The noise schedule.
         prediction_type: ``"epsilon"``, ``"v_prediction"`` or ``"sample"``.
         noise: False feeds the clean latents themselves, without a target (the paper's "without noise").
+        below: Timesteps are below this; None for all of them.
         device: Where drawn batches go.
     """
 
@@ -105,11 +108,19 @@ class NoisedSource:
     schedule: NoiseSchedule
     prediction_type: str
     noise: bool = True
+    below: int | None = None
     device: torch.device
 
     @classmethod
     def of(
-        cls, backbone: Backbone, latents: Tensor, *, prompt_index: Tensor | None, prompts: int, noise: bool = True
+        cls,
+        backbone: Backbone,
+        latents: Tensor,
+        *,
+        prompt_index: Tensor | None,
+        prompts: int,
+        noise: bool = True,
+        below: int | None = None,
     ) -> NoisedSource:
         """Return the source of latents noised as the backbone was trained."""
         return cls(
@@ -119,13 +130,14 @@ class NoisedSource:
             schedule=backbone.schedule,
             prediction_type=backbone.prediction_type,
             noise=noise,
+            below=below,
             device=backbone.device,
         )
 
     def draw(self, count: int, *, step: int, generator: torch.Generator) -> Draw:
         """Return ``count`` random images, each at a random timestep; ``step`` does not matter."""
         index = torch.randint(len(self.latents), (count,), generator=generator)
-        t = torch.randint(self.schedule.num_steps, (count,), generator=generator)
+        t = torch.randint(self.below or self.schedule.num_steps, (count,), generator=generator)
         if self.prompt_index is None:
             prompt_index = torch.randint(self.prompts, (count,), generator=generator)
         else:
@@ -143,6 +155,80 @@ class NoisedSource:
             return x_0
         signal, sigma = self.schedule.coefficients(t, x_0)
         return signal * noise - sigma * x_0
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudentRolloutSource:
+    r"""Lets the model draw as it is now, and stops each picture at a random step.
+
+    From pure noise, DDIM under guidance w, as `aizheimer.data.latents.rollout`; a row that has reached its step waits
+    for nobody and costs nothing more. The latents follow the model that is being edited, so the edit is trained where
+    the edited model goes; it costs about ``steps`` forward passes of two rows for each example.
+
+    Args:
+        backbone: The model; whatever its weights are at the time.
+        embeddings: (prompts, tokens, dim), one drawn for each row.
+        null_embedding: (1, tokens, dim), the empty prompt.
+        steps: Denoising steps of a whole picture.
+        guidance: w.
+
+    Raises:
+        DataError: If ``steps`` is out of range or there is no prompt.
+
+    References:
+        Gandikota et al., arXiv:2303.07345 (ESD), section 4.1. Lyu et al., arXiv:2312.16145 (SPM).
+    """
+
+    backbone: Backbone
+    embeddings: Tensor
+    null_embedding: Tensor
+    steps: int = 50
+    guidance: float = 3.0
+
+    def __post_init__(self) -> None:
+        """Refuse a rollout that cannot be."""
+        check_rollout(len(self.embeddings), self.steps, self.backbone.schedule)
+
+    @torch.no_grad()
+    def draw(self, count: int, *, step: int, generator: torch.Generator) -> Draw:
+        """Return ``count`` latents of the model's own; ``step`` does not matter."""
+        backbone, schedule = self.backbone, self.backbone.schedule
+        prompt_index = torch.randint(len(self.embeddings), (count,), generator=generator)
+        stops = torch.randint(self.steps, (count,), generator=generator)
+        times = rollout_timesteps(count, self.steps, schedule, generator=generator)
+        noise = torch.randn((count, *backbone.latent_shape), generator=generator)
+        x_t = noise.to(backbone.device, backbone.dtype)
+        for i in range(int(stops.max())):
+            rows = (stops > i).nonzero().flatten()
+            x_t[rows.to(x_t.device)] = self._advanced(
+                x_t[rows.to(x_t.device)], times[rows, i : i + 2], prompt_index[rows]
+            )
+        t = times.gather(1, stops[:, None]).flatten()
+        return Draw(x_t=x_t, t=t.to(x_t.device), prompt_index=prompt_index)
+
+    def _advanced(self, x_t: Tensor, times: Tensor, prompt_index: Tensor) -> Tensor:
+        """Take rows from the first of two timesteps to the second."""
+        backbone, schedule, kind = self.backbone, self.backbone.schedule, self.backbone.prediction_type
+        conditional = self.embeddings[prompt_index].to(x_t)
+        both = torch.cat([self.null_embedding.to(x_t).expand_as(conditional), conditional])
+        t, later = times[:, 0], times[:, 1]
+        null, prompted = backbone.predict(torch.cat([x_t, x_t]), torch.cat([t, t]).to(x_t.device), both).chunk(2)
+        guided = guide(null, prompted, self.guidance)
+        x_0 = to_x0(guided, x_t, t, schedule, kind)
+        return schedule.add_noise(x_0, to_epsilon(guided, x_t, t, schedule, kind), later)
+
+
+def noise_only(backbone: Backbone, *, prompts: int) -> NoisedSource:
+    r"""Return the source of noised nothing: :math:`x_t = \sqrt{1 - arlpha_t}\,\epsilon`, as if the image were zero.
+
+    It needs no image, and is off-distribution at every timestep but the last.
+
+    Args:
+        backbone: Names the shape, the schedule and what is predicted.
+        prompts: Number of prompts; each row draws one.
+    """
+    latents = torch.zeros(1, *backbone.latent_shape)
+    return NoisedSource.of(backbone, latents, prompt_index=None, prompts=prompts)
 
 
 @dataclass(frozen=True)

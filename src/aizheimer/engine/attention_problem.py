@@ -13,13 +13,12 @@ from torch.nn import Parameter
 from aizheimer.backbones.base import Backbone
 from aizheimer.data.sources import Draw, Source
 from aizheimer.engine.anchor import Anchor
-from aizheimer.engine.problem import Loss
+from aizheimer.engine.held_out import batches, relative_error, rows_of
+from aizheimer.engine.problem import Loss, Role
 from aizheimer.modules.attention import attention_probe
 from aizheimer.modules.maps import AttentionMap, mass
 from aizheimer.objectives.reconstruction import noise_mse, teacher_mse
 from aizheimer.objectives.terms import TermValue
-
-MONITOR_BATCH = 32
 
 
 class MapsTerm(Protocol):
@@ -112,10 +111,10 @@ class AttentionProblem:
         losses = {"attention": _loss(self.term(maps, generator=generator), self.attention_weight)}
         count, weight = len(forget), self.reconstruction_weight
         if self.forget_noise and forget.target is not None:
-            losses["forget"] = _loss(noise_mse(prediction[:count], forget.target), weight)
+            losses["forget"] = _loss(noise_mse(prediction[:count], forget.target), weight, "retain")
         if retain is not None and retain.target is not None:
             compare = teacher_mse if self.retain_term == "teacher" else noise_mse
-            losses[self.retain_term] = _loss(compare(prediction[count:], retain.target), weight)
+            losses[self.retain_term] = _loss(compare(prediction[count:], retain.target), weight, "retain")
         if anchored is not None:
             losses["anchor"] = _loss(teacher_mse(prediction[:count], anchored), self.anchor_weight)
         return losses
@@ -127,24 +126,15 @@ class AttentionProblem:
         The drift is :math:`\lVert s - t\rVert^2 / \lVert t\rVert^2` of student and teacher predictions.
         """
         forget, retain = self.held_out.forget, self.held_out.retain
-        if retain.target is None:
-            raise ValueError("held-out retain examples need the teacher's predictions as targets")
         sums = dict.fromkeys(self.layers, 0.0)
-        for rows in _batches(len(forget)):
-            _, maps = self._forward(_rows(forget, rows), None)
+        for rows in batches(len(forget)):
+            _, maps = self._forward(rows_of(forget, rows), None)
             for layer, value in mass(maps).items():
                 sums[layer] += float(value) * len(forget.t[rows])
         layers = {layer: total / len(forget) for layer, total in sums.items()}
-        error = norm = 0.0
-        for rows in _batches(len(retain)):
-            part = _rows(retain, rows)
-            student = self._predict(part)
-            teacher = retain.target[rows].to(student)
-            error += float((student - teacher).double().square().sum())
-            norm += float(teacher.double().square().sum())
         return {
             "attention_mass": sum(layers.values()) / len(layers),
-            "retention_drift": error / norm,
+            "retention_drift": relative_error(self.backbone, retain, self.held_out.retain_embeddings),
             **{f"layers/{layer}": value for layer, value in layers.items()},
         }
 
@@ -166,19 +156,6 @@ class AttentionProblem:
             probe.check()
         return prediction, probe.maps
 
-    def _predict(self, draw: Draw) -> Tensor:
-        embeddings = self.held_out.retain_embeddings[draw.prompt_index]
-        return self.backbone.predict(draw.x_t, draw.t, embeddings.to(draw.x_t))
 
-
-def _loss(term: TermValue, weight: float) -> Loss:
-    return Loss(value=term.total, weight=weight, parts=term.parts)
-
-
-def _batches(count: int) -> list[slice]:
-    return [slice(start, start + MONITOR_BATCH) for start in range(0, count, MONITOR_BATCH)]
-
-
-def _rows(draw: Draw, rows: slice) -> Draw:
-    target = None if draw.target is None else draw.target[rows]
-    return Draw(x_t=draw.x_t[rows], t=draw.t[rows], prompt_index=draw.prompt_index[rows], target=target)
+def _loss(term: TermValue, weight: float, role: Role = "erase") -> Loss:
+    return Loss(value=term.total, weight=weight, parts=term.parts, role=role)

@@ -14,17 +14,19 @@ import torch
 from torch import Tensor
 
 from aizheimer._seeding import generator_for
+from aizheimer.engine.backward import StepGradients
 from aizheimer.engine.callbacks import Callbacks
 from aizheimer.engine.checkpoint import Checkpoint, load_checkpoint
+from aizheimer.engine.gradient_rules import EmaStop, GradientRule
 from aizheimer.engine.guard import Guard
 from aizheimer.engine.optim import build_optimizer, load_optimizer, optimizer_tensors
-from aizheimer.engine.problem import Loss, Problem
+from aizheimer.engine.problem import Companion, Loss, Problem
 from aizheimer.engine.run_folder import RunFolder
 from aizheimer.engine.schedule import Plateau, scheduled_rate
 from aizheimer.engine.settings import TrainSettings
 from aizheimer.errors import ModelError, TrainingError
 
-Stopped = Literal["steps", "mass", "drift"]
+Stopped = Literal["steps", "mass", "drift", "loss"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +36,8 @@ class TrainResult:
     Args:
         tensors: Values of the trained parameters, by name.
         history: The run's events, as in ``history.jsonl``.
-        stopped: Why it ended: ``"steps"`` (all done), ``"mass"`` (forgotten enough) or ``"drift"`` (the guard went back
-            to the best state).
+        stopped: Why it ended: ``"steps"`` (all done), ``"mass"`` (forgotten enough), ``"loss"`` (the running mean of a
+            loss fell below its threshold) or ``"drift"`` (the guard went back to the best state).
         step: The step whose state ``tensors`` is.
     """
 
@@ -52,6 +54,9 @@ def train(
     run: RunFolder | None = None,
     callbacks: Callbacks | None = None,
     identity: Mapping[str, Any] | None = None,
+    rule: GradientRule | None = None,
+    stop: EmaStop | None = None,
+    companion: Companion | None = None,
 ) -> TrainResult:
     """Minimise the weighted sum of the problem's losses, watching the held-out set.
 
@@ -64,6 +69,9 @@ def train(
         run: Where checkpoints and history go, and where to resume from if its ``resuming`` is set; None keeps nothing.
         callbacks: Told about every step and every look at the held-out set.
         identity: JSON values beside the settings that a resumed run must share with the one it continues.
+        rule: Combines the gradients of losses of different roles; None adds them up.
+        stop: Ends the run early on a loss's running mean.
+        companion: Learns after every step of the parameters; its state goes into the checkpoint.
 
     Returns:
         The parameters' values and the history.
@@ -73,7 +81,16 @@ def train(
             in the checkpoint.
         RunFolderError: If the checkpoint to resume is damaged or of another run.
     """
-    loop = _Loop(problem, settings, run=run, callbacks=callbacks or Callbacks(), identity=dict(identity or {}))
+    loop = _Loop(
+        problem,
+        settings,
+        run=run,
+        callbacks=callbacks or Callbacks(),
+        identity=dict(identity or {}),
+        rule=rule,
+        stop=stop,
+        companion=companion,
+    )
     loop.start()
     while not loop.stopped and loop.step < settings.steps:
         loop.advance()
@@ -92,10 +109,14 @@ class _Loop:
     run: RunFolder | None
     callbacks: Callbacks
     identity: dict[str, Any]
+    rule: GradientRule | None = None
+    stop: EmaStop | None = None
+    companion: Companion | None = None
     step: int = 0
     stopped: str = ""
     plateau: Plateau = field(default_factory=Plateau)
     history: list[dict[str, Any]] = field(default_factory=list)
+    kept_companion: dict[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.names = list(self.problem.parameters)
@@ -123,7 +144,7 @@ class _Loop:
         rate = scheduled_rate(step, self.settings) * self.plateau.scale
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        losses, norm = self._update(step)
+        losses, norm, cosine = self._update(step)
         self.step = step
         total = sum(losses[name]["value"] * losses[name]["weight"] for name in losses)
         self.plateau = self.plateau.after(total, self.settings)
@@ -139,10 +160,17 @@ class _Loop:
             "grad_norm": norm,
             "seconds": time.perf_counter() - started,
         }
+        if cosine is not None:
+            row["cosine"] = cosine
         self._record(row)
         self.callbacks.on_step(row)
-        if step % self.settings.monitor_every == 0 or step == self.settings.steps:
+        if self.stop is not None:
+            self.stop = self.stop.seen(losses)
+        ended = self.stop is not None and self.stop.reached
+        if step % self.settings.monitor_every == 0 or step == self.settings.steps or ended:
             self._look()
+        if ended and not self.stopped:
+            self.stopped = "loss"
         if self.run is not None and step % self.settings.checkpoint_every == 0 and not self.stopped:
             self._save(self.run)
 
@@ -156,9 +184,16 @@ class _Loop:
         if self.run is not None:
             self._save(self.run)
 
-    def _update(self, step: int) -> tuple[dict[str, dict[str, Any]], float]:
-        """Average the gradients of the step's batches and apply them; returns the mean losses and the gradient norm."""
+    def _update(self, step: int) -> tuple[dict[str, dict[str, Any]], float, float | None]:
+        """Average the gradients of the step's batches and apply them.
+
+        Returns the mean losses, the gradient norm, and now and then the cosine between erasing and retaining.
+        """
         self.optimizer.zero_grad(set_to_none=True)
+        measure = step % self.settings.monitor_every == 0
+        gradients = StepGradients(
+            self.problem.parameters, batches=self.settings.accumulation, rule=self.rule, measure=measure
+        )
         batches = []
         for part in range(self.settings.accumulation):
             with self._precision():
@@ -167,15 +202,17 @@ class _Loop:
             if not torch.isfinite(total):
                 bad = [name for name, loss in losses.items() if not torch.isfinite(loss.value)]
                 self._diverged(f"the loss ({', '.join(bad) or 'their sum'}) is not a number", step)
-            if total.requires_grad:
-                (total / self.settings.accumulation).backward()
+            gradients.add(losses, total)
             batches.append({name: _numbers(loss) for name, loss in losses.items()})
+        cosine = gradients.finish()
         parameters = list(self.problem.parameters.values())
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.settings.clip or math.inf))
         if not math.isfinite(norm):
             self._diverged("the gradient is not finite", step)
         self.optimizer.step()
-        return _mean(batches), norm
+        if self.companion is not None:
+            self.companion.advance(step)
+        return _mean(batches), norm, cosine
 
     def _look(self) -> None:
         started = time.perf_counter()
@@ -184,6 +221,8 @@ class _Loop:
         verdict = self.guard.look(values)
         if verdict.keep:
             self.guard.keep(self.step, verdict.mass_ratio, self.problem.parameters)
+            if self.companion is not None:
+                self.kept_companion = {name: tensor.clone() for name, tensor in self.companion.tensors().items()}
         row: dict[str, Any] = {"event": "monitor", "step": self.step, "steps": self.settings.steps}
         layers = {name.removeprefix("layers/"): v for name, v in values.items() if name.startswith("layers/")}
         row |= {name: value for name, value in values.items() if not name.startswith("layers/")}
@@ -201,6 +240,8 @@ class _Loop:
         """Go back to the best state, save it and raise."""
         if self.guard.best:
             self._set_parameters(self.guard.best)
+        if self.companion is not None and self.kept_companion:
+            self.companion.load(self.kept_companion)
         self._record({"event": "stop", "step": step, "stopped": "diverged", "kept_step": self.guard.best_step})
         if self.run is not None:
             self.step = self.guard.best_step
@@ -225,8 +266,11 @@ class _Loop:
         tensors = {f"parameters/{name}": parameter for name, parameter in self.problem.parameters.items()}
         tensors |= {f"best/{name}": tensor for name, tensor in self.guard.best.items()}
         tensors |= {f"optimizer/{k}": t for k, t in optimizer_tensors(self.optimizer, self.names).items()}
+        if self.companion is not None:
+            tensors |= {f"companion/{name}": tensor for name, tensor in self.companion.tensors().items()}
         state = {
             "stopped": self.stopped,
+            "stop": None if self.stop is None else {"mean": self.stop.mean, "steps": self.stop.steps},
             "plateau": dataclasses.asdict(self.plateau),
             "baseline": self.guard.baseline,
             "best_step": self.guard.best_step,
@@ -238,6 +282,10 @@ class _Loop:
         self._set_parameters(found.group("parameters"))
         load_optimizer(self.optimizer, self.names, found.group("optimizer"))
         self.step, self.stopped = found.step, found.state["stopped"]
+        if self.companion is not None:
+            self.companion.load(found.group("companion"))
+        if self.stop is not None:
+            self.stop = dataclasses.replace(self.stop, **found.state["stop"])
         plateau = found.state["plateau"]
         self.plateau = Plateau(**plateau | {"losses": tuple(plateau["losses"])})
         device = next(iter(self.problem.parameters.values())).device

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import Parameter
+
+Role = Literal["erase", "retain", "adversarial"]
+"""What a loss is for: to forget, to keep, or to deceive an adversary that learns along."""
 
 
 @dataclass(frozen=True)
@@ -19,11 +22,13 @@ class Loss:
         value: The term, a scalar in the autograd graph, before its weight.
         weight: What it is multiplied by in the sum.
         parts: What the term is made of, by name, for the history.
+        role: What it is for; gradient rules and the log tell losses apart by it.
     """
 
     value: Tensor
     weight: float = 1.0
     parts: Mapping[str, Tensor] = field(default_factory=dict)
+    role: Role = "erase"
 
 
 class Problem(Protocol):
@@ -45,4 +50,20 @@ class Problem(Protocol):
             ``attention_mass`` (target's share of the attention, for early stopping) and ``retention_drift`` (relative
             squared error to the teacher, for the guard), either of which may be missing, and anything else by name.
         """
+        ...
+
+
+class Companion(Protocol):
+    """Something that learns beside the parameters, an adversary for instance, and is part of the run's state."""
+
+    def advance(self, step: int) -> None:
+        """Learn from the step's batches; called after the parameters' update."""
+        ...
+
+    def tensors(self) -> Mapping[str, Tensor]:
+        """Return everything a resumed run needs, by name."""
+        ...
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Put back what `tensors` returned, bit for bit."""
         ...

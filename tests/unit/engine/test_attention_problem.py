@@ -138,7 +138,7 @@ def test_the_monitor_reads_mass_and_drift(problem, monkeypatch):
         student = predict(problem, problem.retain, held.retain)
     drift = (student - held.retain.target).square().sum() / held.retain.target.square().sum()
     assert values["retention_drift"] == pytest.approx(float(drift))
-    monkeypatch.setattr("aizheimer.engine.attention_problem.MONITOR_BATCH", 2)
+    monkeypatch.setattr("aizheimer.engine.held_out.MONITOR_BATCH", 2)
     assert problem.monitor() == pytest.approx(values, rel=1e-4)
 
 

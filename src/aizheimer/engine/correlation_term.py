@@ -1,0 +1,70 @@
+"""SepME's terms: correlation with the frozen model's concept, and the size of the change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from aizheimer.backbones.base import Backbone
+from aizheimer.data.sources import Source
+from aizheimer.engine.problem import Loss
+from aizheimer.objectives.correlation import change_l1, concept_correlation
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorrelationTerm:
+    r"""What the concept adds to the prediction, correlated with what it used to add; see `concept_correlation`.
+
+    Args:
+        backbone: The network being edited.
+        source: Where latents come from: noised pictures of the concept.
+        embeddings: (prompts, tokens, dim), the concept's prompts.
+        null_embedding: (1, tokens, dim), the empty prompt.
+        batch_size: Examples in a batch.
+        teacher: A context in which the network is the frozen model.
+        null_is_kept: Whether the edit cannot change the empty prompt's prediction, so that the frozen model's will do.
+    """
+
+    backbone: Backbone
+    source: Source
+    embeddings: Tensor
+    null_embedding: Tensor
+    batch_size: int
+    teacher: Callable[[], AbstractContextManager[Any]]
+    null_is_kept: bool
+
+    def losses(self, step: int, generator: torch.Generator) -> dict[str, Loss]:
+        """Return the one loss, "correlation"."""
+        draw = self.source.draw(self.batch_size, step=step, generator=generator)
+        words = self.embeddings[draw.prompt_index].to(draw.x_t)
+        null = self.null_embedding.to(draw.x_t).expand_as(words)
+        with torch.no_grad(), self.teacher():
+            both = self.backbone.predict(torch.cat([draw.x_t] * 2), torch.cat([draw.t] * 2), torch.cat([words, null]))
+        teacher, teacher_null = both.chunk(2)
+        student = self.backbone.predict(draw.x_t, draw.t, words)
+        student_null = teacher_null if self.null_is_kept else self.backbone.predict(draw.x_t, draw.t, null)
+        term = concept_correlation(student, student_null, teacher, teacher_null)
+        return {"correlation": Loss(term.total, 1.0, term.parts)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChangeTerm:
+    """The L1 norm of the weights' changes.
+
+    Args:
+        changes: Returns the change of each layer's weight, in the autograd graph.
+        weight: Its weight in the sum.
+    """
+
+    changes: Callable[[], Mapping[str, Tensor]]
+    weight: float
+
+    def losses(self, step: int, generator: torch.Generator) -> dict[str, Loss]:
+        """Return the one loss, "l1"; neither argument matters."""
+        term = change_l1(self.changes())
+        return {"l1": Loss(term.total, self.weight, term.parts, "retain")}

@@ -1,0 +1,56 @@
+"""Measure predictions on examples that are never trained on."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from aizheimer.backbones.base import Backbone
+from aizheimer.data.sources import Draw
+
+MONITOR_BATCH = 32
+"""Held-out examples that go through the denoiser at a time."""
+
+
+@torch.no_grad()
+def squared_errors(backbone: Backbone, draw: Draw, embeddings: Tensor) -> tuple[float, float]:
+    r"""Return :math:`\sum \lVert s - y\rVert^2` and :math:`\sum \lVert y\rVert^2` over a draw.
+
+    Args:
+        backbone: Predicts :math:`s`.
+        draw: The examples; their targets are :math:`y`.
+        embeddings: (prompts, tokens, dim); ``draw.prompt_index`` counts in it.
+
+    Raises:
+        ValueError: If the draw has no targets.
+    """
+    if draw.target is None:
+        raise ValueError("held-out examples need targets, the teacher's predictions for instance")
+    error = norm = 0.0
+    for rows in batches(len(draw)):
+        part = rows_of(draw, rows)
+        student = backbone.predict(part.x_t, part.t, embeddings[part.prompt_index].to(part.x_t))
+        target = draw.target[rows].to(student)
+        error += float((student - target).double().square().sum())
+        norm += float(target.double().square().sum())
+    return error, norm
+
+
+def relative_error(backbone: Backbone, draw: Draw, embeddings: Tensor) -> float:
+    r"""Return :math:`\lVert s - y\rVert^2 / \lVert y\rVert^2`; with a teacher's predictions as y, the retention drift.
+
+    The arguments are those of `squared_errors`.
+    """
+    error, norm = squared_errors(backbone, draw, embeddings)
+    return error / norm
+
+
+def batches(count: int) -> list[slice]:
+    """Return slices that cover ``count`` examples, `MONITOR_BATCH` at a time."""
+    return [slice(start, start + MONITOR_BATCH) for start in range(0, count, MONITOR_BATCH)]
+
+
+def rows_of(draw: Draw, rows: slice) -> Draw:
+    """Return some examples of a draw."""
+    target = None if draw.target is None else draw.target[rows]
+    return Draw(x_t=draw.x_t[rows], t=draw.t[rows], prompt_index=draw.prompt_index[rows], target=target)

@@ -1,0 +1,92 @@
+"""Ask a network for the target of a noise-target term, at every step or once for a whole bank."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from aizheimer.backbones.base import Backbone
+from aizheimer.data.latents import LatentBank
+from aizheimer.data.sources import Draw
+from aizheimer.engine.anchor import anchor_predictions
+from aizheimer.modules.parameters import swapped
+from aizheimer.objectives.noise_target import negative_guidance
+
+
+@dataclass(frozen=True, kw_only=True)
+class LiveGuidance:
+    r"""Negative guidance of the frozen model, asked for at every step.
+
+    Args:
+        backbone: The network, trained in place.
+        originals: Original values of everything that is trained, by name.
+        concept: (prompts, tokens, dim), :math:`c`; the draw's ``prompt_index`` counts in it.
+        neutral: (1, tokens, dim), the empty prompt.
+        eta: See `aizheimer.objectives.noise_target.negative_guidance`.
+        start: (prompts, tokens, dim), what the target starts from; None for ``neutral``.
+    """
+
+    backbone: Backbone
+    originals: Mapping[str, Tensor]
+    concept: Tensor
+    neutral: Tensor
+    eta: float
+    start: Tensor | None = None
+
+    @torch.no_grad()
+    def predict(self, draw: Draw) -> Tensor:
+        """Return the targets of a draw: one forward pass of two rows (three with ``start``) for each example."""
+        prompts = [self.concept[draw.prompt_index], self.neutral.expand(len(draw), -1, -1)]
+        if self.start is not None:
+            prompts.append(self.start[draw.prompt_index])
+        copies = len(prompts)
+        with swapped(self.backbone.denoiser, self.originals):
+            predictions = self.backbone.predict(
+                torch.cat([draw.x_t] * copies), torch.cat([draw.t] * copies), torch.cat(prompts).to(draw.x_t)
+            ).chunk(copies)
+        start = predictions[2] if copies == 3 else None
+        return negative_guidance(predictions[0], predictions[1], eta=self.eta, start=start)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurrentPrediction:
+    r"""What the network predicts as it is now under other words, :math:`\operatorname{sg} \epsilon_\theta(c^*)`.
+
+    Args:
+        backbone: The network, trained in place.
+        embeddings: (prompts, tokens, dim), the other words; the draw's ``prompt_index`` counts in it.
+    """
+
+    backbone: Backbone
+    embeddings: Tensor
+
+    @torch.no_grad()
+    def predict(self, draw: Draw) -> Tensor:
+        """Return the predictions of a draw, without gradients."""
+        return self.backbone.predict(draw.x_t, draw.t, self.embeddings[draw.prompt_index].to(draw.x_t))
+
+
+def guided_away(
+    backbone: Backbone, bank: LatentBank, *, eta: float, concept: Tensor | None, from_prompt: bool
+) -> Tensor:
+    r"""Return the targets of negative guidance for every entry of a teacher's bank; most of it is there already.
+
+    Args:
+        backbone: The teacher, before any training.
+        bank: Its rollouts.
+        eta: See `aizheimer.objectives.noise_target.negative_guidance`.
+        concept: (prompts, tokens, dim), :math:`c`, if it is not what the bank was drawn for.
+        from_prompt: Start from the bank's prompt, as in ESD's code of 2024, instead of the empty one.
+
+    Returns:
+        (entries, channels, height, width), on the CPU.
+    """
+    prediction = bank.prediction
+    if concept is not None:
+        draw = Draw(x_t=bank.x_t, t=bank.t, prompt_index=bank.prompt_index)
+        prediction = anchor_predictions(backbone, draw, embeddings=concept)
+    start = bank.prediction if from_prompt else None
+    return negative_guidance(prediction, bank.null_prediction, eta=eta, start=start)

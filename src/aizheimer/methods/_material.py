@@ -1,0 +1,252 @@
+"""What a method of the noise-target family builds its training problem from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+from torch.nn import Parameter
+
+from aizheimer._seeding import generator_for
+from aizheimer.backbones.base import Backbone
+from aizheimer.concepts.concept import Concept
+from aizheimer.data.anchors import anchor_prompts
+from aizheimer.data.latents import LatentBank, RolloutPlan, rollout
+from aizheimer.data.prepare import ConceptData, picture_latents
+from aizheimer.data.retain import RetainSet
+from aizheimer.data.sources import BankSource, Draw, NoisedSource, Source, teacher_source
+from aizheimer.engine.anchor import anchor_predictions
+from aizheimer.engine.callbacks import Callbacks
+from aizheimer.engine.noise_problem import NoiseMonitor, RetainTerm, baseline_error
+from aizheimer.engine.settings import TrainSettings
+from aizheimer.errors import ConceptError
+
+AnchorChoice = Literal["refuse", "auto", "null", "template"]
+"""What a method that needs an anchor does when the concept names none; all but ``refuse`` are `EmptyAnchor`'s."""
+
+
+def anchored(prompts: Sequence[str], concept: Concept, *, empty: AnchorChoice, method: str) -> list[str]:
+    """Return each prompt with the anchor in the concept's place.
+
+    Args:
+        prompts: Forget prompts.
+        concept: Names target and anchor.
+        empty: What to do when it names no anchor.
+        method: The method's name, for the message.
+
+    Raises:
+        ConceptError: If there is no anchor and ``empty`` is ``"refuse"``.
+    """
+    if empty == "refuse":
+        if not concept.anchor:
+            raise ConceptError(
+                f"{method} needs an anchor, what is drawn in the place of '{concept.target}', and got none; name one "
+                "with --anchor, or set empty_anchor to null (the empty prompt), template or auto"
+            )
+        empty = "auto"
+    return anchor_prompts(prompts, concept, empty=empty)
+
+
+class RetainPlan(BaseModel):
+    """Which other concepts are held or watched.
+
+    Example:
+        >>> RetainPlan(neighbours=2).batch_size
+        8
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    neighbours: int = Field(default=10, ge=0, description="Nearest concepts by text embedding.")
+    others: int = Field(default=24, ge=0, description="Random other concepts.")
+    general: int = Field(default=8, ge=0, description="Prompts about nothing in particular.")
+    batch_size: int = Field(default=8, ge=1, description="Retain examples in a step.")
+    monitor: int = Field(default=32, ge=1, description="Held-out examples of each kind in a look.")
+
+
+class TrainedMethod(Protocol):
+    """What `learn` reads of a method."""
+
+    @property
+    def name(self) -> str:
+        """Its registered name."""
+        ...
+
+    @property
+    def retain(self) -> RetainPlan:
+        """What is held or watched."""
+        ...
+
+    @property
+    def rollouts(self) -> RolloutPlan:
+        """The frozen model's rollouts."""
+        ...
+
+    @property
+    def training(self) -> TrainSettings:
+        """The loop's hyper-parameters."""
+        ...
+
+    def model_dump(self, *, mode: str = "python", exclude: set[str] | None = None) -> dict[str, Any]:
+        """Return the hyper-parameters."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Material:
+    """What a method builds its task from, while the network still holds its original weights.
+
+    Args:
+        method: The method.
+        backbone: The model.
+        concept: What to forget.
+        data: Prompts, embeddings and latents.
+        retained: What is held or watched.
+        cache: Where tensors are cached.
+        callbacks: Told about preparations.
+        parameters: The selected parameters.
+        originals: Copies of their values.
+    """
+
+    method: TrainedMethod
+    backbone: Backbone
+    concept: Concept
+    data: ConceptData
+    retained: RetainSet
+    cache: Path | None
+    callbacks: Callbacks
+    parameters: dict[str, Parameter]
+    originals: dict[str, Tensor]
+
+    @property
+    def retain_embeddings(self) -> Tensor:
+        """(retain prompts + 1, tokens, dim); the empty prompt is the last row: guidance needs it to stay as well."""
+        return torch.cat([self.data.retain_embeddings, self.data.null_embedding])
+
+    @property
+    def retain_banks(self) -> tuple[LatentBank, LatentBank]:
+        """The teacher's retain rollouts: to train on, and held out."""
+        return self.data.retain_bank.split(self.method.rollouts.holdout)
+
+    def forget_banks(self) -> tuple[LatentBank, LatentBank]:
+        """Return the teacher's forget rollouts: to train on, and held out."""
+        if self.data.forget_bank is None:
+            raise ValueError("this method starts from images: it has no bank of forget rollouts")
+        return self.data.forget_bank.split(self.method.rollouts.holdout)
+
+    def embeddings(self, prompts: Sequence[str]) -> Tensor:
+        """Return encoded prompts, on the CPU."""
+        return self.backbone.encode_prompts(list(prompts)).cpu()
+
+    def pictures(self, prompts: Sequence[str], images: str) -> tuple[Tensor, Tensor | None]:
+        """Return clean latents of pictures, and the prompt of each; see `aizheimer.data.prepare.picture_latents`."""
+        callbacks = self.callbacks
+        return picture_latents(
+            self.backbone,
+            prompts,
+            images=images,
+            seed=self.method.training.seed,
+            cache_dir=self.cache,
+            plan=self.method.rollouts,
+            progress=callbacks.on_progress,
+        )
+
+    def noised(
+        self, latents: Tensor, index: Tensor | None, *, prompts: int, below: int | None = None
+    ) -> tuple[NoisedSource, NoisedSource]:
+        """Return clean latents as training inputs: those to train on, and some held out while there are enough.
+
+        Args:
+            latents: (images, channels, height, width).
+            index: (images,) their prompts; None to draw one of ``prompts`` each time.
+            prompts: Number of prompts.
+            below: Timesteps are below this; None for all.
+        """
+        held = min(self.method.rollouts.holdout, len(latents) // 4)
+        edge = len(latents) - held
+        train, rest = slice(0, edge), slice(edge if held else 0, len(latents))
+        first, second = (
+            NoisedSource.of(
+                self.backbone,
+                latents[rows],
+                prompt_index=None if index is None else index[rows],
+                prompts=prompts,
+                below=below,
+            )
+            for rows in (train, rest)
+        )
+        return first, second
+
+    def held_out(self, source: Source, *, target: Tensor | None = None) -> Draw:
+        """Return the held-out forget examples; with the frozen model's predictions under other words as targets.
+
+        Args:
+            source: Where they come from.
+            target: (prompts, tokens, dim) the other words; None keeps the source's targets.
+        """
+        generator = generator_for(self.method.training.seed, "held-out forget")
+        draw = source.draw(self.method.retain.monitor, step=0, generator=generator)
+        if target is None:
+            return draw
+        predictions = anchor_predictions(self.backbone, draw, embeddings=target)
+        return replace(draw, target=predictions.to(draw.x_t.device))
+
+    def rolled_out(self, prompts: Sequence[str], count: int) -> tuple[Tensor, LatentBank, LatentBank]:
+        """Roll the frozen model out on other prompts.
+
+        Args:
+            prompts: The prompts, in turn.
+            count: Trajectories, held-out ones included.
+
+        Returns:
+            The prompts' embeddings, the rollouts to train on, and those held out.
+        """
+        embeddings, plan, world = self.embeddings(prompts), self.method.rollouts, self.backbone.world
+        bank = rollout(
+            self.backbone,
+            embeddings,
+            null_embedding=self.data.null_embedding,
+            prompt_index=torch.arange(count) % len(prompts),
+            steps=plan.steps,
+            guidance=world.guidance if plan.guidance is None else plan.guidance,
+            generator=generator_for(self.method.training.seed, "rollout", "other prompts"),
+        )
+        return (embeddings, *bank.split(plan.holdout))
+
+    def teacher_term(self, weight: float) -> list[RetainTerm]:
+        """Return the term that holds retain prompts to the frozen model; none at weight 0."""
+        if weight == 0:
+            return []
+        term = RetainTerm(
+            backbone=self.backbone,
+            source=self._teacher(self.retain_banks[0]),
+            embeddings=self.retain_embeddings,
+            batch_size=self.method.retain.batch_size,
+            weight=weight,
+        )
+        return [term]
+
+    def held_out_retain(self) -> Draw:
+        """Return the retain examples that are only watched."""
+        source = self._teacher(self.retain_banks[1])
+        count = min(self.method.retain.monitor, len(self.retain_banks[1]))
+        return source.draw(count, step=0, generator=generator_for(self.method.training.seed, "held-out retain"))
+
+    def monitor(self, forget: Draw, embeddings: Tensor) -> NoiseMonitor:
+        """Return the held-out set with these forget examples; their targets are what the prediction should become."""
+        return NoiseMonitor(
+            backbone=self.backbone,
+            forget=forget,
+            forget_embeddings=embeddings,
+            baseline=baseline_error(self.backbone, forget, embeddings),
+            retain=self.held_out_retain(),
+            retain_embeddings=self.retain_embeddings,
+        )
+
+    def _teacher(self, bank: LatentBank) -> BankSource:
+        return teacher_source(bank, null_index=len(self.data.retain_embeddings), device=self.backbone.device)
