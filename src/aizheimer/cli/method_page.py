@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
-from pydantic_core import PydanticUndefined
 
 from aizheimer.cli import streams
 from aizheimer.cli.ls import describe
@@ -49,5 +48,5 @@ def parameters(model: type[BaseModel], prefix: str = "") -> Iterator[dict[str, A
         if isinstance(default, BaseModel):
             yield from parameters(type(default), f"{prefix}{name}.")
             continue
-        shown = None if default is PydanticUndefined else default
+        shown = None if info.is_required() else default
         yield {"name": prefix + name, "default": shown, "description": info.description or ""}
