@@ -7,11 +7,14 @@ import torch
 
 from aizheimer.concepts import Concept
 from aizheimer.data.rows import anchor_pairs, encode_rows
+from aizheimer.edits.edit import Edit
+from aizheimer.edits.provenance import ConceptRecord, Provenance
 from aizheimer.engine.callbacks import Callbacks
 from aizheimer.methods._suppression import attended, importance, suppress, suppression_loss
 from aizheimer.methods.mace import MACE, fuse
-from aizheimer.modules.maps import AttentionMap
-from aizheimer.modules.ridge import RidgeSums
+from aizheimer.modules.attention import attention_probe
+from aizheimer.modules.maps import AttentionMap, mass
+from aizheimer.modules.ridge import RidgeSums, projection_weights
 
 SMALL = {"retain_neighbours": 2, "retain_others": 1, "retain_general": 1, "prior_prompts": 8}
 SANTA = Concept("santa claus", anchor="old man", keep=("cat",))
@@ -98,12 +101,6 @@ def test_masks_and_loss_by_hand():
 
 def test_suppression_lowers_attention_to_the_concept(tiny_backbone):
     """The trained updates, put into the layer, take attention off the concept's columns; the pipeline is untouched."""
-    from aizheimer.edits.edit import Edit
-    from aizheimer.edits.provenance import ConceptRecord, Provenance
-    from aizheimer.modules.attention import attention_probe
-    from aizheimer.modules.maps import mass
-    from aizheimer.modules.ridge import projection_weights
-
     modules = tiny_backbone.attention_modules()
     layers = list(modules)
     weights = projection_weights(modules, layers, parts=("k", "v"))

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from aizheimer.concepts import Concept
-from aizheimer.data.rows import anchor_pairs, encode_rows
+from aizheimer.data.rows import RowPairs, anchor_pairs, encode_rows
 from aizheimer.engine.callbacks import Callbacks
 from aizheimer.methods.rece import RECE, revived, undoing
 
@@ -31,9 +31,11 @@ def test_the_attack_minimises_its_objective():
 def test_an_unedited_model_needs_no_other_words():
     original = {"k": random(9, 6)}
     torch.testing.assert_close(undoing(original, original, damping=1e-12), torch.eye(6, dtype=torch.float64))
-    rows = random(3, 6, seed=1)
-    assert revived(original, original, found=rows, rows=rows) == 1
-    assert revived(original, original, found=0 * rows, rows=rows) == 0
+    pairs = RowPairs(keys=random(3, 6, seed=1), sources=random(3, 6, seed=2))
+    assert revived(original, original, found=pairs.keys, pairs=pairs) == 1
+    assert revived(original, original, found=pairs.sources, pairs=pairs) == pytest.approx(0)
+    half = (pairs.keys + pairs.sources) / 2
+    assert revived(original, original, found=half, pairs=pairs) == pytest.approx(0.5)
 
 
 def least_squares(weight, groups, ridge):

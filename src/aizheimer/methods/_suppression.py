@@ -113,4 +113,4 @@ def suppress(
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
-    return {name: (up[name] @ down[name]).detach().cpu().double() for name in base}
+    return {name: up[name].detach().cpu().double() @ down[name].detach().cpu().double() for name in base}

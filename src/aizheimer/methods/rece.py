@@ -11,7 +11,7 @@ from torch import Tensor
 from aizheimer.backbones.base import Backbone
 from aizheimer.concepts.concept import Concept
 from aizheimer.data.anchors import EmptyAnchor
-from aizheimer.data.rows import Prompts, RowPolicy, anchor_pairs, prompt_rows
+from aizheimer.data.rows import Prompts, RowPairs, RowPolicy, anchor_pairs, prompt_rows
 from aizheimer.edits.edit import Edit
 from aizheimer.engine.callbacks import Callbacks
 from aizheimer.engine.run_folder import RunFolder
@@ -116,7 +116,7 @@ class RECE(BaseModel):
         attacks = []
         for _ in range(self.epochs):
             found = attacked.keys @ undoing(weights, task.weights, damping=self.damping).T
-            attacks.append(revived(weights, task.weights, found=found, rows=attacked.keys))
+            attacks.append(revived(weights, task.weights, found=found, pairs=attacked))
             sums = RidgeSums.of(found, attacked.sources, weight=self.erase_scale)
             if self.resolve == "current":
                 weights = self._solve(weights, sums + kept, ridge=self.ridge)
@@ -150,10 +150,21 @@ def undoing(weights: dict[str, Tensor], original: dict[str, Tensor], *, damping:
     return torch.linalg.solve(gram + damping * gram.trace() / len(gram) * eye, cross)
 
 
-def revived(weights: dict[str, Tensor], original: dict[str, Tensor], *, found: Tensor, rows: Tensor) -> float:
-    """Return how much of the concept found rows bring back: 1 is all of what the original weights say, 0 nothing."""
-    missing = sum(
-        float((found @ weights[name].T - rows @ weight.T).square().sum()) for name, weight in original.items()
-    )
-    whole = sum(float((rows @ weight.T).square().sum()) for weight in original.values())
-    return 1 - (missing / whole) ** 0.5
+def revived(weights: dict[str, Tensor], original: dict[str, Tensor], *, found: Tensor, pairs: RowPairs) -> float:
+    """Return how much of the concept found rows bring back.
+
+    Args:
+        weights: Edited weights.
+        original: Original weights.
+        found: (n, dim) the rows that were found for the target's.
+        pairs: The target's rows, and the anchor's.
+
+    Returns:
+        1 when edited weights answer to found rows all that the original ones answer to the concept's; 0 when they come
+        no nearer to it than the anchor is; negative when they stay farther away.
+    """
+    missing = whole = 0.0
+    for name, weight in original.items():
+        missing += float((found @ weights[name].T - pairs.keys @ weight.T).square().sum())
+        whole += float(((pairs.sources - pairs.keys) @ weight.T).square().sum())
+    return 1 - (missing / whole) ** 0.5 if whole > 0 else 1.0

@@ -28,7 +28,7 @@ class UCE(BaseModel):
     .. math:: W = \Big(\sum_i \alpha W_0 e_i^* e_i^\top + \sum_j \beta W_0 p_j p_j^\top + \lambda W_0\Big)
         \Big(\sum_i \alpha e_i e_i^\top + \sum_j \beta p_j p_j^\top + \lambda I\Big)^{-1}.
 
-    Rows are divided by the encoder's root mean square, about 1 in CLIP, so that the weights mean the same everywhere.
+    Rows are divided by the encoder's root mean square, near 1 after a layer norm, so that lambda means the same.
 
     Example:
         >>> edit = UCE().unlearn(backbone, Concept("Santa Claus", anchor="old man"))  # doctest: +SKIP
