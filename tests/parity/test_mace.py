@@ -115,7 +115,8 @@ def test_suppression_lowers_attention_to_the_concept(tiny_backbone):
     assert tiny_backbone.fingerprint() == before
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(updates[name], again[name]) for name in updates)
-    assert all(torch.linalg.matrix_rank(update) == 1 for name, update in updates.items() if "to_k" in name)
+    ranks = [int(torch.linalg.matrix_rank(update, rtol=1e-4)) for update in updates.values()]
+    assert max(ranks) == 1  # none for a layer that nothing asked to move
     columns = tiny_backbone.token_columns(prompts, "santa claus", policy="concept")
     x_t = torch.randn(2, *tiny_backbone.latent_shape, generator=torch.Generator().manual_seed(1))
     record = Provenance(method="mace", concept=ConceptRecord(target="santa claus"), base_fingerprint=before)
