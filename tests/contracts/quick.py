@@ -11,6 +11,7 @@ SMALL = {
     "retain_general": "1",
     "retain_batch_size": "2",
     "monitor_examples": "4",
+    "retain": "{neighbours: 2, others: 1, general: 1, batch_size: 2, monitor: 4}",
     "rollouts": "{forget: 2, retain: 3, holdout: 1, steps: 2}",
     "training.steps": "4",
     "training.batch_size": "2",
@@ -21,7 +22,10 @@ SMALL = {
 }
 """Parameters that mean the same in every method that has them, cut down to a second of work."""
 
-OWN = {}
+OWN = {
+    "doco": ("warmup=1",),
+    "sepme": ("protect=1", "tolerance=0.01", "beta=0.1", "stop_below=-100"),
+}
 """What a method or recipe needs beside that, by its name."""
 
 RECIPES = tuple(dict.fromkeys([*list_recipes(), *METHODS.names()]))

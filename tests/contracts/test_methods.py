@@ -33,7 +33,7 @@ BACKBONES = {
 
 every_recipe = pytest.mark.parametrize("recipe", RECIPES)
 every_trained_recipe = pytest.mark.parametrize("recipe", TRAINED)
-NEEDS = {"anchor", "retain prompts", "images", "judge"}
+NEEDS = {"prompts", "anchor", "retain prompts", "images", "judge"}
 
 
 def make_backbone(family: str = "stable-diffusion-1") -> Backbone:

@@ -72,8 +72,8 @@ class ClosedDistraction(BaseModel):
     metric: Literal["queries", "identity"] = Field(
         default="queries", description="What keys are measured by: the image's queries, or all directions alike."
     )
-    rollouts: int = Field(default=8, ge=1, description="Pictures that are begun to see queries.")
-    rollout_steps: int = Field(default=4, ge=1, description="Denoising steps of each.")
+    pictures: int = Field(default=8, ge=1, description="Pictures that are begun to see queries.")
+    picture_steps: int = Field(default=4, ge=1, description="Denoising steps of each.")
     layers: str | list[str] = Field(
         default="all", description="all, skip_ends, notebook, a list of attention modules, or a regular expression."
     )
@@ -136,8 +136,8 @@ class ClosedDistraction(BaseModel):
                 backbone,
                 backbone.encode_prompts(task.prompts),
                 null_embedding=backbone.encode_prompts([""]),
-                prompt_index=torch.arange(self.rollouts) % len(task.prompts),
-                steps=self.rollout_steps,
+                prompt_index=torch.arange(self.pictures) % len(task.prompts),
+                steps=self.picture_steps,
                 guidance=backbone.world.guidance,
                 generator=generator_for(self.seed, "queries"),
                 progress=lambda done, total: progress("queries", done, total),
