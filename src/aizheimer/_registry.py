@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from aizheimer.errors import InputError, RecipeError, did_you_mean
+from aizheimer.errors import EditError, InputError, RecipeError, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -82,5 +82,22 @@ class Registry:
         return len(self.names())
 
 
-METHODS = Registry("method", {"aizheimer": "aizheimer.methods.aizheimer:AIzheimer"}, group="aizheimer.methods")
+METHODS = Registry(
+    "method",
+    {
+        "aizheimer": "aizheimer.methods.aizheimer:AIzheimer",
+        "negative_prompt": "aizheimer.methods.negative_prompt:NegativePrompt",
+    },
+    group="aizheimer.methods",
+)
 """Every unlearning method by the name that recipes and the command line use."""
+
+HOOKS = Registry(
+    "hook",
+    {
+        "negative_prompt": "aizheimer.edits.hooks.negative_prompt:NegativePromptHook",
+    },
+    group="aizheimer.hooks",
+    error=EditError,
+)
+"""Every runtime behaviour by the name that saved edits use."""

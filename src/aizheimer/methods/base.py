@@ -2,13 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Protocol, Self, runtime_checkable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
 
 from aizheimer.backbones.base import Backbone
 from aizheimer.concepts.concept import Concept
 from aizheimer.edits.edit import Edit
 from aizheimer.engine.callbacks import Callbacks
 from aizheimer.engine.run_folder import RunFolder
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodInfo:
+    """What a user chooses a method by; ``aizheimer ls methods`` prints it.
+
+    Args:
+        paper: Authors, title and arXiv id of where it comes from.
+        kind: ``"fine-tune"`` trains, ``"closed form"`` solves, ``"runtime"`` acts while pictures are drawn.
+        needs: What it must be given, or makes for itself, beside the concept: of ``"anchor"``, ``"retain prompts"``,
+            ``"images"``, ``"judge"``.
+        edits: What it changes, in words.
+        status: ``"stable"`` with a parity test and a measured row in the benchmark, else ``"experimental"``.
+    """
+
+    paper: str
+    kind: Literal["fine-tune", "closed form", "runtime"]
+    needs: tuple[str, ...] = ()
+    edits: str
+    status: Literal["stable", "experimental"] = "experimental"
 
 
 @runtime_checkable
@@ -19,6 +40,7 @@ class Method(Protocol):
     """
 
     name: ClassVar[str]
+    info: ClassVar[MethodInfo]
 
     @classmethod
     def model_validate(cls, obj: Any) -> Self:
