@@ -87,6 +87,7 @@ METHODS = Registry(
     {
         "aizheimer": "aizheimer.methods.aizheimer:AIzheimer",
         "negative_prompt": "aizheimer.methods.negative_prompt:NegativePrompt",
+        "sld": "aizheimer.methods.sld:SLD",
     },
     group="aizheimer.methods",
 )
@@ -96,6 +97,7 @@ HOOKS = Registry(
     "hook",
     {
         "negative_prompt": "aizheimer.edits.hooks.negative_prompt:NegativePromptHook",
+        "sld": "aizheimer.edits.hooks.sld:SLDHook",
     },
     group="aizheimer.hooks",
     error=EditError,
