@@ -88,6 +88,7 @@ METHODS = Registry(
         "aizheimer": "aizheimer.methods.aizheimer:AIzheimer",
         "negative_prompt": "aizheimer.methods.negative_prompt:NegativePrompt",
         "sld": "aizheimer.methods.sld:SLD",
+        "adavd": "aizheimer.methods.adavd:AdaVD",
     },
     group="aizheimer.methods",
 )
@@ -98,6 +99,7 @@ HOOKS = Registry(
     {
         "negative_prompt": "aizheimer.edits.hooks.negative_prompt:NegativePromptHook",
         "sld": "aizheimer.edits.hooks.sld:SLDHook",
+        "adavd": "aizheimer.edits.hooks.adavd:AdaVDHook",
     },
     group="aizheimer.hooks",
     error=EditError,
