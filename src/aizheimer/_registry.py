@@ -89,6 +89,7 @@ METHODS = Registry(
         "negative_prompt": "aizheimer.methods.negative_prompt:NegativePrompt",
         "sld": "aizheimer.methods.sld:SLD",
         "adavd": "aizheimer.methods.adavd:AdaVD",
+        "judge_filter": "aizheimer.methods.judge_filter:JudgeFilter",
     },
     group="aizheimer.methods",
 )
@@ -100,6 +101,7 @@ HOOKS = Registry(
         "negative_prompt": "aizheimer.edits.hooks.negative_prompt:NegativePromptHook",
         "sld": "aizheimer.edits.hooks.sld:SLDHook",
         "adavd": "aizheimer.edits.hooks.adavd:AdaVDHook",
+        "judge_filter": "aizheimer.edits.hooks.judge_filter:JudgeFilterHook",
     },
     group="aizheimer.hooks",
     error=EditError,
