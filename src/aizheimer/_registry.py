@@ -88,6 +88,7 @@ METHODS = Registry(
         "aizheimer": "aizheimer.methods.aizheimer:AIzheimer",
         "negative_prompt": "aizheimer.methods.negative_prompt:NegativePrompt",
         "sld": "aizheimer.methods.sld:SLD",
+        "safree": "aizheimer.methods.safree:SAFREE",
         "adavd": "aizheimer.methods.adavd:AdaVD",
         "judge_filter": "aizheimer.methods.judge_filter:JudgeFilter",
     },
@@ -100,6 +101,7 @@ HOOKS = Registry(
     {
         "negative_prompt": "aizheimer.edits.hooks.negative_prompt:NegativePromptHook",
         "sld": "aizheimer.edits.hooks.sld:SLDHook",
+        "safree": "aizheimer.edits.hooks.safree:SAFREEHook",
         "adavd": "aizheimer.edits.hooks.adavd:AdaVDHook",
         "judge_filter": "aizheimer.edits.hooks.judge_filter:JudgeFilterHook",
     },
