@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from aizheimer.errors import InputError, RecipeError, did_you_mean
+from aizheimer.errors import EditError, InputError, RecipeError, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -103,3 +103,17 @@ METHODS = Registry(
     group="aizheimer.methods",
 )
 """Every unlearning method by the name that recipes and the command line use."""
+
+HOOKS = Registry(
+    "hook",
+    {
+        "negative_prompt": "aizheimer.edits.hooks.negative_prompt:NegativePromptHook",
+        "sld": "aizheimer.edits.hooks.sld:SLDHook",
+        "safree": "aizheimer.edits.hooks.safree:SAFREEHook",
+        "adavd": "aizheimer.edits.hooks.adavd:AdaVDHook",
+        "judge_filter": "aizheimer.edits.hooks.judge_filter:JudgeFilterHook",
+    },
+    group="aizheimer.hooks",
+    error=EditError,
+)
+"""Every runtime behaviour by the name that saved edits use."""

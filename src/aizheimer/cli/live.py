@@ -77,11 +77,14 @@ def describe_data(row: Row) -> list[str]:
 
 def describe_monitor(row: Row) -> str:
     """Say in one line what a look at the held-out set found."""
-    return (
-        f"step {row['step']}/{row['steps']}  "
-        f"attention mass {row['attention_mass']:.4f} ({row['mass_ratio']:.0%} of its start)  "
-        f"retention drift {row['retention_drift']:.4f}"
-    )
+    found = [f"step {row['step']}/{row['steps']}"]
+    if "attention_mass" in row:
+        found.append(f"attention mass {row['attention_mass']:.4f} ({row['mass_ratio']:.0%} of its start)")
+    if "erase_error" in row:
+        found.append(f"distance to the target {row['erase_error']:.4f}")
+    if "retention_drift" in row:
+        found.append(f"retention drift {row['retention_drift']:.4f}")
+    return "  ".join(found)
 
 
 def _count(value: Any, noun: str) -> str:
@@ -134,9 +137,11 @@ class CurvesView:
 
     def on_monitor(self, row: Row) -> None:
         """Add a point to both curves."""
-        self.mass.append(row["attention_mass"])
-        self.drift.append(row["retention_drift"])
-        self.mass_ratio = row["mass_ratio"]
+        if "attention_mass" in row:
+            self.mass.append(row["attention_mass"])
+            self.mass_ratio = row["mass_ratio"]
+        if "retention_drift" in row:
+            self.drift.append(row["retention_drift"])
 
     def on_progress(self, stage: str, done: int, total: int) -> None:
         """Move the bar of a stage of the preparation."""

@@ -1,21 +1,25 @@
-"""Put changes on a pipeline's weights and take them off again, bit for bit."""
+"""Put an edit on a pipeline and take it off again, bit for bit."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from aizheimer.backbones.base import backbone_for
+from aizheimer.backbones.base import Backbone, backbone_for
+from aizheimer.edits.fingerprints import module_fingerprint
+from aizheimer.edits.hook import Hook, Patches, describe
 from aizheimer.edits.provenance import Provenance
 from aizheimer.errors import EditError, did_you_mean
 
 if TYPE_CHECKING:
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
+PARTS = ("unet", "text_encoder")
+"""The networks of a pipeline whose weights an edit may change; its tensors are named ``<part>.<parameter>``."""
 _ATTRIBUTE = "_aizheimer_applied"
 """Where a denoiser keeps the edits that are on it, oldest first; they come off in reverse order."""
 
@@ -25,14 +29,20 @@ class Applied:
     """An edit that is on a pipeline.
 
     Args:
-        denoiser: The network whose weights were changed.
-        originals: Exact old values of the changed parameters.
-        base_fingerprint: The denoiser's fingerprint without any edit.
+        modules: The pipeline's networks by part.
+        originals: Exact old values of the changed parameters, by ``<part>.<parameter>``.
+        bases: Fingerprints of the parts without any edit, of those that were asked for.
+        hook: The runtime behaviour, if the edit has one.
+        patches: What the hook put on the pipeline.
+        strength: What the edit was applied with.
     """
 
-    denoiser: nn.Module = field(repr=False)
+    modules: Mapping[str, nn.Module] = field(repr=False)
     originals: dict[str, Tensor] = field(repr=False)
-    base_fingerprint: str
+    bases: dict[str, str]
+    hook: Hook | None = field(default=None, repr=False)
+    patches: Patches = field(default_factory=Patches, repr=False)
+    strength: float = 1.0
 
     def remove(self) -> None:
         """Put the exact old bits back; once removed, a second call does nothing.
@@ -40,23 +50,31 @@ class Applied:
         Raises:
             EditError: If another edit was put on later and is still there.
         """
-        active = _active(self.denoiser)
+        denoiser = self.modules["unet"]
+        active = _active(denoiser)
         if self not in active:
             return
         if active[-1] is not self:
             raise EditError("a later edit is still applied to this pipeline; remove that one first")
-        _write(self.denoiser, self.originals)
-        _set_active(self.denoiser, active[:-1])
+        self.patches.remove()
+        _write(self.modules, self.originals)
+        _set_active(denoiser, active[:-1])
 
 
-def apply_deltas(
-    pipe: DiffusionPipeline, changes: Mapping[str, Tensor], *, provenance: Provenance, check_base: bool
+def apply_edit(
+    pipe: DiffusionPipeline,
+    deltas: Mapping[str, Tensor],
+    *,
+    hook: Hook | None,
+    provenance: Provenance,
+    check_base: bool,
 ) -> Applied:
-    """Add ``strength`` times the changes to the denoiser's parameters, in float32, and cast back to their dtype.
+    """Add ``strength`` times the changes to the parameters, in float32, cast back to their dtype; install the hook.
 
     Args:
         pipe: The pipeline.
-        changes: Change by parameter name in the denoiser.
+        deltas: Change by ``<part>.<parameter>``.
+        hook: Runtime behaviour to install; none at strength 0.
         provenance: Names the base they are for, and the strength.
         check_base: Refuse another base.
 
@@ -67,29 +85,63 @@ def apply_deltas(
         EditError: If the base is another one, or has no such tensors; nothing has been changed then.
     """
     backbone = backbone_for(pipe)
-    denoiser = backbone.denoiser
-    active = _active(denoiser)
-    base = active[0].base_fingerprint if active else backbone.fingerprint()
-    if check_base and base != provenance.base_fingerprint:
-        made_for = f"{provenance.base_name or 'an unnamed base'} ({provenance.base_fingerprint})"
-        raise EditError(
-            f"this edit was made for {made_for}, this pipeline is {pipe.name_or_path or 'an unnamed base'} ({base}); "
-            "load that base, or pass check_base=False"
-        )
-    parameters = dict(denoiser.named_parameters())
-    _check_names(parameters, changes)
-    chosen = changes if provenance.strength != 0 else {}
-    originals = {name: parameters[name].detach().clone() for name in chosen}
-    edited = {
-        name: (originals[name].float() + provenance.strength * change.to(originals[name].device)).to(
-            originals[name].dtype
-        )
-        for name, change in chosen.items()
-    }
-    _write(denoiser, edited)
-    handle = Applied(denoiser, originals, base)
-    _set_active(denoiser, (*active, handle))
+    modules = {"unet": backbone.denoiser, "text_encoder": backbone.pipe.text_encoder}
+    active = _active(backbone.denoiser)
+    bases = {part: _base(part, backbone, active) for part in _parts(deltas, hook, provenance)}
+    if check_base:
+        _check_base(pipe, bases, provenance)
+    _check_names(modules, deltas)
+    strength = provenance.strength
+    chosen = deltas if strength != 0 else {}
+    originals = {name: _parameter(modules, name).detach().clone() for name in chosen}
+    edited = {name: _changed(originals[name], delta, strength) for name, delta in chosen.items()}
+    _write(modules, edited)
+    handle = Applied(modules, originals, bases, hook=hook if strength != 0 else None, strength=strength)
+    if handle.hook is not None:
+        try:
+            handle.patches = handle.hook.install(backbone.pipe, strength=strength)
+        except BaseException:
+            _write(modules, originals)
+            raise
+    _set_active(backbone.denoiser, (*active, handle))
     return handle
+
+
+def hooks_on(pipe: DiffusionPipeline) -> list[dict[str, Any]]:
+    """Return JSON values that name every hook that is on a pipeline, oldest first: what its pictures depend on."""
+    applied = _active(backbone_for(pipe).denoiser)
+    return [describe(edit.hook, edit.strength) for edit in applied if edit.hook is not None]
+
+
+def _parts(deltas: Mapping[str, Tensor], hook: Hook | None, provenance: Provenance) -> tuple[str, ...]:
+    """Return the parts that must be those of the edit's base: the changed ones, and what a hook was made of."""
+    edited = {name.partition(".")[0] for name in deltas}
+    unet = "unet" in edited or hook is not None or not deltas
+    text = "text_encoder" in edited or bool(provenance.text_fingerprint)
+    return ("unet",) * unet + ("text_encoder",) * text
+
+
+def _base(part: str, backbone: Backbone, active: tuple[Applied, ...]) -> str:
+    """Return a part's fingerprint without the edits that are on it.
+
+    Whoever changes a part has asked for its fingerprint first, so the oldest answer is that of the untouched weights.
+    """
+    for applied in active:
+        if part in applied.bases:
+            return applied.bases[part]
+    return backbone.fingerprint() if part == "unet" else module_fingerprint(backbone.pipe.text_encoder)
+
+
+def _check_base(pipe: DiffusionPipeline, bases: Mapping[str, str], provenance: Provenance) -> None:
+    wanted = {"unet": provenance.base_fingerprint, "text_encoder": provenance.text_fingerprint}
+    for part, base in bases.items():
+        if base != wanted[part]:
+            made_for = f"{provenance.base_name or 'an unnamed base'} ({wanted[part]})"
+            what = "" if part == "unet" else "with the text encoder of "
+            raise EditError(
+                f"this edit was made for {what}{made_for}, this pipeline is {pipe.name_or_path or 'an unnamed base'} "
+                f"({base}); load that base, or pass check_base=False"
+            )
 
 
 def _active(denoiser: nn.Module) -> tuple[Applied, ...]:
@@ -103,19 +155,28 @@ def _set_active(denoiser: nn.Module, handles: tuple[Applied, ...]) -> None:
         denoiser.__dict__.pop(_ATTRIBUTE, None)
 
 
-def _check_names(parameters: Mapping[str, Tensor], changes: Mapping[str, Tensor]) -> None:
-    for name, change in changes.items():
-        if name not in parameters:
-            raise EditError(
-                f"this pipeline has no tensor '{name}'.{did_you_mean(name, parameters)} Load the edit's base"
-            )
-        if parameters[name].shape != change.shape:
-            got, wanted = tuple(change.shape), tuple(parameters[name].shape)
+def _check_names(modules: Mapping[str, nn.Module], deltas: Mapping[str, Tensor]) -> None:
+    known = {part: dict(module.named_parameters()) for part, module in modules.items()}
+    for name, delta in deltas.items():
+        part, _, parameter = name.partition(".")
+        if parameter not in known[part]:
+            hint = did_you_mean(parameter, known[part])
+            raise EditError(f"this pipeline has no tensor '{parameter}' in its {part}.{hint} Load the edit's base")
+        if known[part][parameter].shape != delta.shape:
+            got, wanted = tuple(delta.shape), tuple(known[part][parameter].shape)
             raise EditError(f"edit tensor '{name}' has shape {got}, this pipeline's has {wanted}; load the edit's base")
 
 
-def _write(denoiser: nn.Module, values: Mapping[str, Tensor]) -> None:
-    parameters = dict(denoiser.named_parameters())
+def _parameter(modules: Mapping[str, nn.Module], name: str) -> nn.Parameter:
+    part, _, parameter = name.partition(".")
+    return modules[part].get_parameter(parameter)
+
+
+def _changed(original: Tensor, delta: Tensor, strength: float) -> Tensor:
+    return (original.float() + strength * delta.to(original.device)).to(original.dtype)
+
+
+def _write(modules: Mapping[str, nn.Module], values: Mapping[str, Tensor]) -> None:
     with torch.no_grad():
         for name, value in values.items():
-            parameters[name].copy_(value)
+            _parameter(modules, name).copy_(value)

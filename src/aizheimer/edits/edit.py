@@ -1,4 +1,4 @@
-"""The result of unlearning: a change of weights that can be put on and taken off."""
+"""The result of unlearning: a change of weights, or a runtime behaviour, that can be put on and taken off."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 
-from aizheimer.edits.apply import Applied, apply_deltas
+from aizheimer.backbones.base import backbone_for
+from aizheimer.edits.apply import PARTS, Applied, apply_edit
+from aizheimer.edits.hook import Hook
 from aizheimer.edits.provenance import Provenance
 from aizheimer.edits.storage import save_edit
 from aizheimer.errors import EditError
@@ -20,16 +22,20 @@ from aizheimer.errors import EditError
 if TYPE_CHECKING:
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
-PREFIX = "unet."
-
 
 @dataclass(frozen=True)
 class Edit:
-    r"""Changes of a denoiser's weights, :math:`W' = W + s\,\Delta`, with their provenance.
+    r"""Changes of weights, :math:`W' = W + s\,\Delta`, or a runtime behaviour, with their provenance.
 
     Args:
-        deltas: :math:`\Delta` by parameter name (``"unet.<name in the denoiser>"``), float32, changed tensors only.
-        provenance: Where it comes from; its ``strength`` is :math:`s`.
+        deltas: :math:`\Delta` by parameter name (``"unet.<name in the denoiser>"`` or ``"text_encoder.<name>"``),
+            float32, changed tensors only.
+        provenance: Where it comes from; its ``strength`` is :math:`s`. It has a ``text_fingerprint`` if the text
+            encoder is changed.
+        hook: A behaviour while drawing, which no weights can express; None for changes of weights only.
+
+    Raises:
+        EditError: If a tensor is of another part or type, or the text encoder's fingerprint is missing.
 
     Example:
         >>> edit = load_edit("runs/santa")  # doctest: +SKIP
@@ -39,45 +45,81 @@ class Edit:
 
     deltas: Mapping[str, Tensor]
     provenance: Provenance
+    hook: Hook | None = None
 
     def __post_init__(self) -> None:
-        """Refuse names that are not of a denoiser; make the mapping read-only."""
+        """Refuse names of no part that can be edited; make the mapping read-only."""
         for name, delta in self.deltas.items():
-            if not name.startswith(PREFIX) or delta.dtype != torch.float32:
-                raise EditError(
-                    f"edit tensor '{name}' is {delta.dtype}; wanted float32 changes named {PREFIX}<parameter>"
-                )
+            if name.partition(".")[0] not in PARTS or delta.dtype != torch.float32:
+                wanted = " or ".join(f"{part}.<parameter>" for part in PARTS)
+                raise EditError(f"edit tensor '{name}' is {delta.dtype}; wanted float32 changes named {wanted}")
+        if any(name.startswith("text_encoder.") for name in self.deltas) and not self.provenance.text_fingerprint:
+            raise EditError(
+                "this edit changes the text encoder and does not say which; "
+                "set text_fingerprint=module_fingerprint(pipe.text_encoder) in its provenance"
+            )
         object.__setattr__(self, "deltas", MappingProxyType(dict(self.deltas)))
 
     @classmethod
-    def between(cls, before: Mapping[str, Tensor], after: Mapping[str, Tensor], *, provenance: Provenance) -> Edit:
+    def between(
+        cls,
+        before: Mapping[str, Tensor],
+        after: Mapping[str, Tensor],
+        *,
+        provenance: Provenance,
+        part: Literal["unet", "text_encoder"] = "unet",
+    ) -> Edit:
         """Return the edit that takes parameters from ``before`` to ``after``; unchanged tensors are left out.
 
         Args:
-            before: Original values by name in the denoiser.
+            before: Original values by name in the network.
             after: Edited values of the same names.
             provenance: Where the edit comes from.
+            part: The network they are of.
         """
         changes = {name: after[name].detach().cpu().float() - before[name].detach().cpu().float() for name in before}
-        return cls({PREFIX + name: delta for name, delta in changes.items() if bool((delta != 0).any())}, provenance)
+        return cls({f"{part}.{name}": delta for name, delta in changes.items() if bool((delta != 0).any())}, provenance)
 
     @property
     def is_noop(self) -> bool:
         """Whether applying it changes nothing."""
-        return not self.deltas or self.provenance.strength == 0
+        return (not self.deltas and self.hook is None) or self.provenance.strength == 0
+
+    @property
+    def mergeable(self) -> bool:
+        """Whether weights alone can hold it, so that it can be written into a checkpoint."""
+        return self.hook is None
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of the changed tensors."""
-        return sum(delta.numel() * delta.element_size() for delta in self.deltas.values())
+        """Bytes of its tensors, those of the hook included."""
+        tensors = [*self.deltas.values(), *(self.hook.tensors.values() if self.hook is not None else ())]
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
     def scale(self, factor: float) -> Edit:
         """Return the same edit at ``factor`` times its strength; 0 changes nothing, less exaggerates the concept."""
         strength = self.provenance.strength * factor
-        return Edit(self.deltas, Provenance.model_validate(self.provenance.model_dump() | {"strength": strength}))
+        provenance = Provenance.model_validate(self.provenance.model_dump() | {"strength": strength})
+        return Edit(self.deltas, provenance, self.hook)
+
+    def merged_state(self, pipe: DiffusionPipeline, *, check_base: bool = True) -> dict[str, Tensor]:
+        """Return the edited values of the changed parameters, by the names of ``deltas``; the pipeline stays as it is.
+
+        Raises:
+            EditError: If a hook is part of the edit, or the base is another one.
+        """
+        if self.hook is not None:
+            raise EditError(
+                f"an edit of the method {self.provenance.method} acts while pictures are drawn (hook "
+                f"{self.hook.name!r}) and cannot be merged into weights; keep the edit and apply it at run time"
+            )
+        with self.applied(pipe, check_base=check_base):
+            modules = {"unet": backbone_for(pipe).denoiser, "text_encoder": backbone_for(pipe).pipe.text_encoder}
+            split = {name: name.split(".", 1) for name in self.deltas}
+            return {name: modules[part].get_parameter(own).detach().clone() for name, (part, own) in split.items()}
 
     def apply_to(self, pipe: DiffusionPipeline, *, check_base: bool = True) -> Applied:
-        """Change a pipeline's weights in place.
+        """Change a pipeline in place: its weights, and how it draws if the edit has a hook.
 
         Args:
             pipe: The pipeline the edit was made for.
@@ -90,12 +132,11 @@ class Edit:
         Raises:
             EditError: If it was made for another base, or names tensors this one does not have.
         """
-        changes = {name.removeprefix(PREFIX): delta for name, delta in self.deltas.items()}
-        return apply_deltas(pipe, changes, provenance=self.provenance, check_base=check_base)
+        return apply_edit(pipe, self.deltas, hook=self.hook, provenance=self.provenance, check_base=check_base)
 
     @contextmanager
     def applied(self, pipe: DiffusionPipeline, *, check_base: bool = True) -> Iterator[DiffusionPipeline]:
-        """Change a pipeline's weights for the length of a ``with`` block; see `apply_to`."""
+        """Change a pipeline for the length of a ``with`` block; see `apply_to`."""
         handle = self.apply_to(pipe, check_base=check_base)
         try:
             yield pipe
@@ -104,4 +145,4 @@ class Edit:
 
     def save(self, folder: str | Path) -> Path:
         """Write ``edit.safetensors`` and ``edit.json`` into ``folder`` and return it."""
-        return save_edit(self.deltas, self.provenance, Path(folder))
+        return save_edit(self.deltas, self.provenance, hook=self.hook, folder=Path(folder))

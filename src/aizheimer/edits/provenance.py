@@ -59,6 +59,9 @@ class Provenance(BaseModel):
     method: str
     concept: ConceptRecord
     base_fingerprint: str = Field(description="Hash of the denoiser the edit was made for.")
+    text_fingerprint: str = Field(
+        default="", description="Hash of the text encoder, for an edit that changes it or holds what it said."
+    )
     base_name: str = Field(default="", description="Folder or hub id that denoiser was loaded from.")
     recipe: dict[str, Any] = Field(default_factory=dict, description="Every hyper-parameter, resolved.")
     versions: dict[str, str] = Field(default_factory=current_versions)

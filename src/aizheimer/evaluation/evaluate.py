@@ -73,7 +73,7 @@ def evaluate(
         judges: Who looks; None loads the world's.
         settings: How much to draw; None is the default.
         cache_dir: As in :func:`~aizheimer.evaluation.generate.generate`.
-        edit_key: Names an edit that changes no tensor (hooks); others are told apart by their weights.
+        edit_key: Names an edit that is no `Edit` and changes no tensor; all others are told apart by themselves.
         progress: Called with (pictures done, pictures in all), both models together.
 
     Returns:

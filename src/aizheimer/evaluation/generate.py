@@ -56,7 +56,7 @@ def generate(
         batch_size: Pictures at a time, 1 or more.
         cache_dir: Folder of the shared cache; None is ``$AIZHEIMER_CACHE`` or ``~/.cache/aizheimer``, False keeps
             nothing.
-        key: What else the pixels depend on, for edits that change no tensor (hooks).
+        key: What else the pixels depend on, for changes that neither a tensor nor an `Edit` shows.
         progress: Called after every batch with the pictures done and the pictures in all.
 
     Returns:

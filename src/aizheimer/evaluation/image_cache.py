@@ -16,6 +16,7 @@ from safetensors.numpy import load, save
 from torch import Tensor
 
 from aizheimer._files import atomic
+from aizheimer.edits.apply import hooks_on
 from aizheimer.errors import StorageError
 
 if TYPE_CHECKING:
@@ -33,9 +34,10 @@ def default_cache_dir() -> Path:
 def pipeline_digest(pipe: StableDiffusionPipeline) -> str:
     """Return sha256 over all that turns words into pixels, as it is now, edits included.
 
-    That is every parameter and buffer of the denoiser, the text encoder and the decoder, the tokenizer's vocabulary
-    and the scaling of latents. Because an applied edit changes the digest, an edit made by any tool is told apart
-    without its help; only an edit that works through hooks changes no tensor and has to bring a ``key`` of its own.
+    That is every parameter and buffer of the denoiser, the text encoder and the decoder, the tokenizer's vocabulary,
+    the scaling of latents, and the name, settings, tensors and strength of every hook that an `Edit` put there.
+    Because an applied edit changes the digest, an edit made by any tool is told apart without its help; only a hook
+    that another tool put on has to bring a ``key`` of its own.
     """
     digest = hashlib.sha256()
     for part in ("unet", "text_encoder", "vae"):
@@ -44,6 +46,8 @@ def pipeline_digest(pipe: StableDiffusionPipeline) -> str:
             digest.update(_raw_bytes(tensor))
     words = {"vocabulary": pipe.tokenizer.get_vocab(), "vae": _numbers(pipe.vae.config)}
     digest.update(json.dumps(words, sort_keys=True).encode())
+    if hooks := hooks_on(pipe):
+        digest.update(json.dumps({"hooks": hooks}, sort_keys=True).encode())
     return digest.hexdigest()
 
 

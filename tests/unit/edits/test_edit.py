@@ -149,5 +149,5 @@ def test_edits_cannot_be_changed(tiny_pipeline):
 
 @pytest.mark.parametrize("deltas", [{"vae.x": torch.zeros(1)}, {"unet.x": torch.zeros(1, dtype=torch.float16)}])
 def test_only_float32_changes_of_the_denoiser(tiny_pipeline, deltas):
-    with pytest.raises(EditError, match=r"wanted float32 changes named unet\."):
+    with pytest.raises(EditError, match=r"wanted float32 changes named unet\.<parameter> or text_encoder\."):
         Edit(deltas, provenance(tiny_pipeline))
