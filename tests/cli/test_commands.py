@@ -162,6 +162,11 @@ class TestShow:
         assert found["method"] == name
         assert all(field["description"] for field in found["parameters"])
         assert all(f"  {field['name']}=" in done.out for field in found["parameters"])
+        for field in found["parameters"]:
+            own = METHODS.get(name)().model_dump(mode="json")
+            for key in field["name"].split("."):
+                own = own[key]
+            assert field["default"] == own, f"{field['name']} is another default than the method's own"
 
     def test_says_what_an_edit_is(self, cli, session_run):
         done = cli("show", session_run)

@@ -20,7 +20,7 @@ WIDTH = 100
 
 def show_method(method: type[Method], *, as_json: bool) -> None:
     """Print what a method is, and every parameter with its default and where that comes from."""
-    fields = list(parameters(method))  # type: ignore[arg-type]
+    fields = list(parameters(method()))  # type: ignore[arg-type]
     entry = describe(method)
     if as_json:
         streams.print_json({"method": method.name, **entry, "parameters": fields})
@@ -35,18 +35,21 @@ def show_method(method: type[Method], *, as_json: bool) -> None:
             streams.print_result(f"      {line}")
 
 
-def parameters(model: type[BaseModel], prefix: str = "") -> Iterator[dict[str, Any]]:
+def parameters(method: BaseModel, prefix: str = "") -> Iterator[dict[str, Any]]:
     """Yield name, default (as JSON) and description of every parameter, nested ones dotted.
+
+    Args:
+        method: The method, or a group of its parameters, at its defaults: a group's are those of this method.
+        prefix: What names begin with.
 
     Example:
         >>> from aizheimer.engine.settings import TrainSettings
-        >>> next(parameters(TrainSettings))["name"]
+        >>> next(parameters(TrainSettings()))["name"]
         'steps'
     """
-    for name, info in model.model_fields.items():
-        default = info.get_default(call_default_factory=True, validated_data={})
+    for name, info in type(method).model_fields.items():
+        default = getattr(method, name)
         if isinstance(default, BaseModel):
-            yield from parameters(type(default), f"{prefix}{name}.")
-            continue
-        shown = None if info.is_required() else default
-        yield {"name": prefix + name, "default": shown, "description": info.description or ""}
+            yield from parameters(default, f"{prefix}{name}.")
+        else:
+            yield {"name": prefix + name, "default": default, "description": info.description or ""}
