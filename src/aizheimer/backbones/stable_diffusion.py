@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from diffusers.models.attention_processor import Attention
 
 from aizheimer._typing import Images, Latents, TextEmbeddings, Timesteps, TokenColumns, TokenIds, WordVectors
 from aizheimer.backbones import tokens
+from aizheimer.backbones.fingerprints import module_fingerprint
 from aizheimer.backbones.tokens import TokenPolicy
 from aizheimer.concepts.world import DEFAULT_WORLD, World
 from aizheimer.diffusion.noise import NoiseSchedule, from_scheduler
@@ -199,20 +199,15 @@ class StableDiffusionBackbone:
     def fingerprint(self) -> str:
         """Return 16 hexadecimal digits that name the UNet's weights, read as float32.
 
-        SHA-256 over the names, shapes and bytes of all parameters in alphabetic order. The result
-        is kept until a parameter is changed in place or exchanged; writing through ``.data`` is not
-        noticed.
+        See `module_fingerprint`. The result is kept until a parameter is changed in place or exchanged; writing
+        through ``.data`` is not noticed.
         """
-        parameters = sorted(self.pipe.unet.named_parameters())
-        state = tuple((id(value), value.data_ptr(), value._version) for _, value in parameters)
+        unet = self.pipe.unet
+        state = tuple((id(value), value.data_ptr(), value._version) for _, value in sorted(unet.named_parameters()))
         known = self.__dict__.get("_fingerprint")
         if known is None or known[0] != state:
-            digest = hashlib.sha256()
-            for name, value in parameters:
-                digest.update(f"{name}{tuple(value.shape)}".encode())
-                digest.update(value.detach().to("cpu", torch.float32).contiguous().numpy())
             # The dataclass is frozen; its dictionary holds caches only, as cached_property does.
-            self.__dict__["_fingerprint"] = known = (state, digest.hexdigest()[:16])
+            self.__dict__["_fingerprint"] = known = (state, module_fingerprint(unet))
         return known[1]
 
     def attention_modules(self) -> dict[str, Attention]:

@@ -53,6 +53,10 @@ class RolloutPlan(BaseModel):
         default=None, ge=0, description="Guidance scale; null for the one the model draws best with."
     )
 
+    def guidance_or(self, default: float) -> float:
+        """Return the guidance scale, or the model's own where none is set."""
+        return default if self.guidance is None else self.guidance
+
 
 @dataclass(frozen=True, kw_only=True)
 class LatentBank:

@@ -101,22 +101,12 @@ def prepare(
     null_embedding = maker.embeddings([""])
     retain_count = plan.retain + plan.holdout
     retain_bank = maker.bank("retain", retain_embeddings, null_embedding, _cycle(len(retain_prompts), retain_count))
-    latents: Tensor | None = None
-    latents_prompt: Tensor | None = None
-    forget_bank: LatentBank | None = None
-    count = generate_count(images)
-    if not forget_latents:
-        pass
-    elif count is not None:
-        latents_prompt = _cycle(len(forget_prompts), count)
-        latents = maker.bank("generate", forget_embeddings, null_embedding, latents_prompt, steps=GENERATE_STEPS).x_0
-    elif images is not None:
-        latents = maker.image_latents(Path(images))
-    else:
+    latents, latents_prompt, forget_bank = None, None, None
+    if forget_latents and images is not None:
+        latents, latents_prompt = maker.pictures("generate", forget_embeddings, null_embedding, images=images)
+    elif forget_latents:
         index = _cycle(len(forget_prompts), plan.forget + plan.holdout)
         forget_bank = maker.bank("forget", forget_embeddings, null_embedding, index)
-    made = {"forget": latents if forget_bank is None else forget_bank.x_t, "retain": retain_bank.x_t}
-    hashes = {name: tensor_hash(tensor) for name, tensor in made.items() if tensor is not None}
     return ConceptData(
         forget_prompts=forget_prompts,
         forget_ids=backbone.tokenize(forget_prompts).cpu(),
@@ -129,8 +119,12 @@ def prepare(
         retain_latents=retain_bank.x_0,
         forget_bank=forget_bank,
         retain_bank=retain_bank,
-        hashes=hashes,
+        hashes=_hashes(forget=latents if forget_bank is None else forget_bank.x_t, retain=retain_bank.x_t),
     )
+
+
+def _hashes(**made: Tensor | None) -> dict[str, str]:
+    return {name: tensor_hash(tensor) for name, tensor in made.items() if tensor is not None}
 
 
 def picture_latents(
@@ -161,12 +155,7 @@ def picture_latents(
         DataError: If ``images`` is neither, or the folder holds no image.
     """
     maker = _Maker(backbone, TensorCache(cache_dir), seed, plan or RolloutPlan(), progress or (lambda *_: None))
-    count = generate_count(images)
-    if count is None:
-        return maker.image_latents(Path(images)), None
-    index = _cycle(len(prompts), count)
-    bank = maker.bank("pictures", maker.embeddings(list(prompts)), maker.embeddings([""]), index, steps=GENERATE_STEPS)
-    return bank.x_0, index
+    return maker.pictures("pictures", maker.embeddings(list(prompts)), maker.embeddings([""]), images=images)
 
 
 def generate_count(images: str | Path | None) -> int | None:
@@ -230,6 +219,16 @@ class _Maker:
             return {"latents": torch.cat(batches)}
 
         return self.cache.get(self._key("images", "vae", pixels=tensor_hash(pixels)), compute)["latents"]
+
+    def pictures(
+        self, name: str, embeddings: Tensor, null_embedding: Tensor, *, images: str | Path
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the clean latents of a folder's pictures, or of those the model draws, and the prompt of each."""
+        count = generate_count(images)
+        if count is None:
+            return self.image_latents(Path(images)), None
+        index = _cycle(len(embeddings), count)
+        return self.bank(name, embeddings, null_embedding, index, steps=GENERATE_STEPS).x_0, index
 
     def bank(
         self, name: str, embeddings: Tensor, null_embedding: Tensor, index: Tensor, *, steps: int | None = None

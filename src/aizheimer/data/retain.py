@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -32,6 +33,14 @@ class RetainSet:
     kept: tuple[str, ...]
     neighbours: tuple[tuple[str, float], ...]
     others: tuple[str, ...]
+
+    def summary(self) -> dict[str, Any]:
+        """Return what a user is shown of it, as JSON values."""
+        return {
+            "retain_prompts": list(self.prompts),
+            "neighbours": [list(pair) for pair in self.neighbours],
+            "kept": list(self.kept),
+        }
 
 
 def retain_set(

@@ -195,7 +195,7 @@ def anchor_pairs(
     prompts: Sequence[str],
     *,
     concept: Concept,
-    policy: RowPolicy,
+    policy: RowPolicy | tuple[RowPolicy, ...],
     empty: EmptyAnchor = "auto",
     scale: float | None = None,
 ) -> RowPairs:
@@ -205,7 +205,7 @@ def anchor_pairs(
         backbone: The model.
         prompts: Prompts with the concept.
         concept: Names target and anchor.
-        policy: Which rows, see `RowPolicy`.
+        policy: Which rows, see `RowPolicy`; of several, one after the other.
         empty: The anchor's prompt when it has no words, see `aizheimer.data.anchors.anchor_prompts`. Its last sub-token
             is then its first end-of-text row.
         scale: What rows are divided by; by default the encoder's own scale.
@@ -220,10 +220,11 @@ def anchor_pairs(
     )
     here, there = (encode_rows(backbone, texts, scale=scale) for texts in (prompts, others))
     keys, sources = [], []
-    for i, (target, anchor) in enumerate(zip(targets, anchors, strict=True)):
-        for p, q in aligned(target, anchor, policy=policy):
-            keys.append(here[i, p])
-            sources.append(there[i, q])
+    for one in (policy,) if isinstance(policy, str) else policy:
+        for i, (target, anchor) in enumerate(zip(targets, anchors, strict=True)):
+            for p, q in aligned(target, anchor, policy=one):
+                keys.append(here[i, p])
+                sources.append(there[i, q])
     if not keys:
         raise ConceptError(
             f"no row of '{prompts[0]}' has a counterpart in '{others[0]}' (rows: {policy}); name another anchor."

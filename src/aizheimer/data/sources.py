@@ -219,7 +219,7 @@ class StudentRolloutSource:
 
 
 def noise_only(backbone: Backbone, *, prompts: int) -> NoisedSource:
-    r"""Return the source of noised nothing: :math:`x_t = \sqrt{1 - arlpha_t}\,\epsilon`, as if the image were zero.
+    r"""Return the source of noised nothing: :math:`x_t = \sqrt{1 - \bar\alpha_t}\,\epsilon`, as if the image were zero.
 
     It needs no image, and is off-distribution at every timestep but the last.
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from aizheimer.backbones.base import Backbone, backbone_for
-from aizheimer.edits.fingerprints import module_fingerprint
+from aizheimer.backbones.fingerprints import module_fingerprint
 from aizheimer.edits.hook import Hook, Patches, describe
 from aizheimer.edits.provenance import Provenance
 from aizheimer.errors import EditError, did_you_mean

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import importlib.metadata
 import platform
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -39,6 +40,16 @@ def current_versions() -> dict[str, str]:
     """Return the versions of everything that decides the bits of an edit."""
     versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
     return {"aizheimer": __version__, "python": platform.python_version(), **versions}
+
+
+def base_name(name_or_path: str | None) -> str:
+    """Return what to call a base: its last two parts, which name a hub id whole and do not tell where home is.
+
+    Example:
+        >>> base_name("/home/somebody/models/sd-1-5")
+        'models/sd-1-5'
+    """
+    return "/".join(Path(name_or_path or "").parts[-2:])
 
 
 def _now() -> str:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from torch import Tensor
 
 from aizheimer._seeding import generator_for
@@ -18,13 +17,21 @@ from aizheimer.concepts.concept import Concept
 from aizheimer.data.retain import RetainSet, retain_set
 from aizheimer.data.rows import Prompts, RowPairs, encode_rows, forget_prompts, places, row_scale
 from aizheimer.edits.edit import Edit
-from aizheimer.edits.provenance import ConceptRecord, Provenance
+from aizheimer.edits.provenance import ConceptRecord, Provenance, base_name
 from aizheimer.engine.callbacks import Callbacks
 from aizheimer.errors import ConceptError
 from aizheimer.modules.parameters import select_layers
 from aizheimer.modules.ridge import RidgeSums, projection_weights
 
 KeyOrValue = Literal["k", "v"]
+
+Layers = Annotated[
+    str | list[str],
+    Field(description="all, skip_ends, notebook, a list of attention modules, or a regular expression."),
+]
+RetainNeighbours = Annotated[int, Field(ge=0, description="Nearest concepts by text embedding to retain (ours).")]
+RetainOthers = Annotated[int, Field(ge=0, description="Random other concepts to retain (ours).")]
+RetainGeneral = Annotated[int, Field(ge=0, description="Prompts about nothing in particular to retain (ours).")]
 
 _BATCH = 64
 
@@ -77,8 +84,7 @@ class Task:
             method=type(method).name,  # type: ignore[attr-defined]
             concept=ConceptRecord.of(self.concept),
             base_fingerprint=self.backbone.fingerprint(),
-            # The last two parts name a hub id whole, and do not tell where somebody's home folder is.
-            base_name="/".join(Path(self.backbone.pipe.name_or_path or "").parts[-2:]),
+            base_name=base_name(self.backbone.pipe.name_or_path),
             recipe=method.model_dump(mode="json"),
             seed=self.seed,
             extra={"neighbours": [list(pair) for pair in self.retained.neighbours], **extra},
@@ -120,9 +126,7 @@ def begin(
     (callbacks or Callbacks()).on_data(
         {
             "forget_prompts": texts,
-            "retain_prompts": list(retained.prompts),
-            "neighbours": [list(pair) for pair in retained.neighbours],
-            "kept": list(retained.kept),
+            **retained.summary(),
             "layers": layers,
             "parameters": list(weights),
         }
@@ -163,8 +167,12 @@ def prior_sums(task: Task, *, prompts: int, padding: bool = True) -> RidgeSums:
     for start in range(0, len(order), _BATCH):
         batch = [texts[i] for i in order[start : start + _BATCH]]
         rows = encode_rows(task.backbone, batch, scale=task.scale)
-        ends = [rows.shape[1] if padding else place.eot + 1 for place in places(task.backbone, batch, words="")]
-        part = RidgeSums.keep(torch.cat([one[:end] for one, end in zip(rows, ends, strict=True)]))
+        if padding:
+            kept = rows.flatten(0, 1)
+        else:
+            ends = places(task.backbone, batch, words="")
+            kept = torch.cat([one[: place.eot + 1] for one, place in zip(rows, ends, strict=True)])
+        part = RidgeSums.keep(kept)
         total = part if total is None else total + part
     return total.mean()  # type: ignore[union-attr]
 

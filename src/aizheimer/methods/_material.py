@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -23,6 +23,7 @@ from aizheimer.data.sources import BankSource, Draw, NoisedSource, Source, teach
 from aizheimer.engine.anchor import anchor_predictions
 from aizheimer.engine.callbacks import Callbacks
 from aizheimer.engine.noise_problem import NoiseMonitor, RetainTerm, baseline_error
+from aizheimer.engine.session import Borrowed
 from aizheimer.engine.settings import TrainSettings
 from aizheimer.errors import ConceptError
 
@@ -72,10 +73,7 @@ class RetainPlan(BaseModel):
 class TrainedMethod(Protocol):
     """What `learn` reads of a method."""
 
-    @property
-    def name(self) -> str:
-        """Its registered name."""
-        ...
+    name: ClassVar[str]
 
     @property
     def retain(self) -> RetainPlan:
@@ -109,8 +107,7 @@ class Material:
         retained: What is held or watched.
         cache: Where tensors are cached.
         callbacks: Told about preparations.
-        parameters: The selected parameters.
-        originals: Copies of their values.
+        weights: The selected parameters, and copies of their values.
     """
 
     method: TrainedMethod
@@ -120,8 +117,17 @@ class Material:
     retained: RetainSet
     cache: Path | None
     callbacks: Callbacks
-    parameters: dict[str, Parameter]
-    originals: dict[str, Tensor]
+    weights: Borrowed
+
+    @property
+    def parameters(self) -> dict[str, Parameter]:
+        """The selected parameters."""
+        return self.weights.parameters
+
+    @property
+    def originals(self) -> dict[str, Tensor]:
+        """Copies of their original values."""
+        return self.weights.originals
 
     @property
     def retain_embeddings(self) -> Tensor:
@@ -155,6 +161,13 @@ class Material:
             plan=self.method.rollouts,
             progress=callbacks.on_progress,
         )
+
+    def noised_forget(self) -> tuple[NoisedSource, NoisedSource]:
+        """Return the concept's pictures as training inputs, and held out; see `noised`."""
+        data = self.data
+        if data.forget_latents is None:
+            raise ValueError(f"{self.method.name} starts from images: images cannot be null")
+        return self.noised(data.forget_latents, data.forget_latents_prompt, prompts=len(data.forget_prompts))
 
     def noised(
         self, latents: Tensor, index: Tensor | None, *, prompts: int, below: int | None = None
@@ -213,7 +226,7 @@ class Material:
             null_embedding=self.data.null_embedding,
             prompt_index=torch.arange(count) % len(prompts),
             steps=plan.steps,
-            guidance=world.guidance if plan.guidance is None else plan.guidance,
+            guidance=plan.guidance_or(world.guidance),
             generator=generator_for(self.method.training.seed, "rollout", "other prompts"),
         )
         return (embeddings, *bank.split(plan.holdout))
@@ -224,7 +237,7 @@ class Material:
             return []
         term = RetainTerm(
             backbone=self.backbone,
-            source=self._teacher(self.retain_banks[0]),
+            source=self.teacher(self.retain_banks[0]),
             embeddings=self.retain_embeddings,
             batch_size=self.method.retain.batch_size,
             weight=weight,
@@ -233,7 +246,7 @@ class Material:
 
     def held_out_retain(self) -> Draw:
         """Return the retain examples that are only watched."""
-        source = self._teacher(self.retain_banks[1])
+        source = self.teacher(self.retain_banks[1])
         count = min(self.method.retain.monitor, len(self.retain_banks[1]))
         return source.draw(count, step=0, generator=generator_for(self.method.training.seed, "held-out retain"))
 
@@ -248,5 +261,6 @@ class Material:
             retain_embeddings=self.retain_embeddings,
         )
 
-    def _teacher(self, bank: LatentBank) -> BankSource:
+    def teacher(self, bank: LatentBank) -> BankSource:
+        """Return a bank's entries with the frozen model's predictions, some under the empty prompt."""
         return teacher_source(bank, null_index=len(self.data.retain_embeddings), device=self.backbone.device)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
 from aizheimer.backbones.base import Backbone
+from aizheimer.backbones.fingerprints import module_fingerprint
 from aizheimer.concepts.concept import Concept
 from aizheimer.edits.edit import Edit
-from aizheimer.edits.fingerprints import module_fingerprint
 from aizheimer.edits.hook import Hook
-from aizheimer.edits.provenance import ConceptRecord, Provenance
+from aizheimer.edits.provenance import ConceptRecord, Provenance, base_name
 from aizheimer.engine.callbacks import Callbacks
 
 
@@ -56,7 +55,7 @@ def hook_edit(
         concept=ConceptRecord.of(concept),
         base_fingerprint=backbone.fingerprint(),
         text_fingerprint=module_fingerprint(backbone.pipe.text_encoder) if hook.tensors else "",
-        base_name="/".join(Path(backbone.pipe.name_or_path or "").parts[-2:]),
+        base_name=base_name(backbone.pipe.name_or_path),
         recipe=recipe,
         seed=recipe.get("seed", 0),
         extra=dict(extra or {}),

@@ -82,29 +82,23 @@ def suppress(
     """
     generator = generator_for(seed, "suppression")
     texts = [prompts[i % len(prompts)] for i in range(pictures)]
-    guidance = backbone.world.guidance
-    clean = rollout_bank(backbone, texts, steps=_DRAW_STEPS, guidance=guidance, generator=generator).x_0
+    clean = rollout_bank(backbone, texts, steps=_DRAW_STEPS, guidance=backbone.world.guidance, generator=generator).x_0
     embeddings = backbone.encode_prompts(texts)
     words, ends = (backbone.token_columns(texts, concept, policy=policy) for policy in ("concept", "concept+eot"))
     base = {name: weight.to(backbone.device, torch.float32) for name, weight in weights.items()}
     down = {name: torch.randn(1, w.shape[1], generator=generator).to(w) / w.shape[1] ** 0.5 for name, w in base.items()}
     up = {name: torch.zeros(len(weight), 1, device=weight.device) for name, weight in base.items()}
     trained = [tensor.requires_grad_(True) for tensor in (*down.values(), *up.values())]
-    optimizer = torch.optim.AdamW(trained, lr=lr)
-    chances = importance(backbone.schedule.num_steps)
+    optimizer, chances = torch.optim.AdamW(trained, lr=lr), importance(backbone.schedule.num_steps)
     for step in range(steps):
         i = step % pictures
-        t = torch.multinomial(chances, 1, generator=generator)
-        x_0 = clean[i : i + 1]
-        noise = torch.randn(x_0.shape, generator=generator)
-        x_t = backbone.schedule.add_noise(x_0, noise.to(x_0), t).to(backbone.device, backbone.dtype)
-        inputs = (x_t, t.to(backbone.device))
+        inputs = _noised(backbone, clean[i : i + 1], chances=chances, generator=generator)
         rest = {"encoder_hidden_states": embeddings[i : i + 1], "return_dict": False}
         masks = None
         if masked:
             with torch.no_grad(), attention_probe(backbone.denoiser, layers, words[i : i + 1]) as probe:
                 backbone.denoiser(*inputs, **rest)
-                masks = {layer: attended(seen, threshold=threshold) for layer, seen in probe.maps.items()}
+            masks = {layer: attended(seen, threshold=threshold) for layer, seen in probe.maps.items()}
         current = {name: (base[name] + up[name] @ down[name]).to(backbone.dtype) for name in base}
         with attention_probe(backbone.denoiser, layers, ends[i : i + 1]) as probe:
             functional_call(backbone.denoiser, current, inputs, rest)
@@ -114,3 +108,11 @@ def suppress(
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
     return {name: up[name].detach().cpu().double() @ down[name].detach().cpu().double() for name in base}
+
+
+def _noised(backbone: Backbone, x_0: Tensor, *, chances: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Return a picture noised to a timestep drawn by its chance, and that timestep, where the denoiser is."""
+    t = torch.multinomial(chances, 1, generator=generator)
+    noise = torch.randn(x_0.shape, generator=generator)
+    x_t = backbone.schedule.add_noise(x_0, noise.to(x_0), t)
+    return x_t.to(backbone.device, backbone.dtype), t.to(backbone.device)

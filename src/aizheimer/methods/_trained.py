@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -18,7 +17,7 @@ from aizheimer.data.latents import RolloutPlan
 from aizheimer.data.prepare import ConceptData, generate_count, parked, prepare
 from aizheimer.data.retain import RetainSet, retain_set
 from aizheimer.edits.edit import Edit
-from aizheimer.edits.provenance import ConceptRecord, Provenance
+from aizheimer.edits.provenance import ConceptRecord, Provenance, base_name
 from aizheimer.engine.callbacks import Callbacks
 from aizheimer.engine.gradient_rules import EmaStop, GradientRule
 from aizheimer.engine.loop import TrainResult, train
@@ -66,7 +65,7 @@ def no_attention_stop(training: TrainSettings) -> None:
         raise ValueError("training.stop_mass_ratio watches attention, which this method does not; set it to null")
 
 
-def check_images(images: str) -> None:
+def check_images(images: str | None) -> None:
     """Refuse what is neither a folder nor ``generate:N``.
 
     Raises:
@@ -116,17 +115,16 @@ def learn(
         DataError: If the images cannot be read.
         TrainingError: If training diverged; with a run folder, the edit of the best state has been saved there.
     """
-    callbacks, seed = callbacks or Callbacks(), method.training.seed
+    callbacks = callbacks or Callbacks()
     backbone.token_columns(backbone.world.prompts(concept), concept.target, policy="concept")
     base, cache = backbone.fingerprint(), cache_folder(None if run is None else run.path)
-    chosen = method.retain.model_dump(include={"neighbours", "others", "general"})
-    retained = retain_set(backbone, concept, **chosen, generator=generator_for(seed, "retain"))
+    retained = _retained(method, backbone, concept)
     data = prepare(
         backbone,
         concept,
         images=images,
         retain_prompts=retained.prompts,
-        seed=seed,
+        seed=method.training.seed,
         cache_dir=cache,
         plan=plan or method.rollouts,
         progress=callbacks.on_progress,
@@ -142,10 +140,14 @@ def learn(
             retained=retained,
             cache=cache,
             callbacks=callbacks,
-            parameters=weights.parameters,
-            originals=weights.originals,
+            weights=weights,
         )
         return _trained(material, task(material), base=base, run=run)
+
+
+def _retained(method: TrainedMethod, backbone: Backbone, concept: Concept) -> RetainSet:
+    chosen = method.retain.model_dump(include={"neighbours", "others", "general"})
+    return retain_set(backbone, concept, **chosen, generator=generator_for(method.training.seed, "retain"))
 
 
 def _trained(material: Material, task: Task, *, base: str, run: RunFolder | None) -> Edit:
@@ -189,8 +191,7 @@ def _provenance(material: Material, task: Task, *, base: str, result: TrainResul
         method=material.method.name,
         concept=ConceptRecord.of(material.concept),
         base_fingerprint=base,
-        # The last two parts name a hub id whole, and do not tell where somebody's home folder is.
-        base_name="/".join(Path(material.backbone.pipe.name_or_path or "").parts[-2:]),
+        base_name=base_name(material.backbone.pipe.name_or_path),
         recipe=material.method.model_dump(mode="json"),
         seed=material.method.training.seed,
         extra=extra,
@@ -201,9 +202,7 @@ def _summary(data: ConceptData, retained: RetainSet, parameters: Sequence[str]) 
     layers = [name.partition(".attn2.")[0] + ".attn2" for name in parameters if ".attn2." in name]
     return {
         "forget_prompts": data.forget_prompts,
-        "retain_prompts": data.retain_prompts,
-        "neighbours": [list(pair) for pair in retained.neighbours],
-        "kept": list(retained.kept),
+        **retained.summary(),
         "layers": list(dict.fromkeys(layers)),
         "parameters": list(parameters),
     }

@@ -100,4 +100,4 @@ class AdaVD(BaseModel):
 def _last_row(backbone: Backbone, words: str) -> Tensor:
     """Return the embedding (dim,) of the last token of words that are a prompt of their own."""
     columns = backbone.token_columns([words], words, policy="last")[0].cpu()
-    return backbone.encode_prompts([words])[0].cpu().float()[columns.nonzero()[-1].item()]
+    return backbone.encode_prompts([words])[0].cpu().float()[int(columns.nonzero()[-1])]

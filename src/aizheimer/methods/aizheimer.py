@@ -3,35 +3,29 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
-from torch.nn import Parameter
 
 from aizheimer._seeding import generator_for
 from aizheimer.backbones.base import Backbone
 from aizheimer.concepts.concept import Concept
 from aizheimer.data.anchors import EmptyAnchor, anchor_prompts
-from aizheimer.data.cache import cache_folder
 from aizheimer.data.latents import LatentBank, RolloutPlan, rollout
-from aizheimer.data.prepare import ConceptData, generate_count, parked, prepare
-from aizheimer.data.retain import RetainSet, retain_set
-from aizheimer.data.sources import BankSource, Draw, NoisedSource, RefreshingSource, Source, teacher_source
+from aizheimer.data.sources import BankSource, Draw, NoisedSource, RefreshingSource, Source
 from aizheimer.edits.edit import Edit
-from aizheimer.edits.provenance import ConceptRecord, Provenance
 from aizheimer.engine.anchor import Anchor, BankAnchor, LiveAnchor, anchor_predictions
 from aizheimer.engine.attention_problem import AttentionProblem, Examples, HeldOut
 from aizheimer.engine.callbacks import Callbacks
-from aizheimer.engine.loop import TrainResult, train
 from aizheimer.engine.run_folder import RunFolder
 from aizheimer.engine.settings import TrainSettings
-from aizheimer.errors import DataError, TrainingError
+from aizheimer.errors import DataError
+from aizheimer.methods._material import Material, RetainPlan
+from aizheimer.methods._trained import Task, check_images, learn
 from aizheimer.methods.base import MethodInfo
-from aizheimer.modules.parameters import select_layers, select_parameters, swapped, trainable
+from aizheimer.modules.parameters import select_layers, select_parameters, swapped
 from aizheimer.objectives import ATTENTION_TERMS
 
 PAPER = "Birben, Dervişoğlu, Külçe: AIzheimer: How was I Drawing?"
@@ -113,10 +107,7 @@ class AIzheimer(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> AIzheimer:
-        try:
-            generate_count(self.images)
-        except DataError as error:
-            raise ValueError(str(error)) from error
+        check_images(self.images)
         if self.reconstruction == "forget" and self.images is None:
             raise ValueError("reconstruction=forget needs the concept's images; set images to a folder or generate:N")
         if self.reconstruction == "forget" and not self.noise:
@@ -134,108 +125,44 @@ class AIzheimer(BaseModel):
             DataError: If the images cannot be read.
             TrainingError: If training diverged; with a run folder, the edit of the best state has been saved there.
         """
-        callbacks = callbacks or Callbacks()
         layers = select_layers(list(backbone.attention_modules()), self.layers)
-        selection = select_parameters(backbone.denoiser, layers, self.parts)
         backbone.token_columns(backbone.world.prompts(concept), concept.target, policy=self.token_policy)
-        base = backbone.fingerprint()
-        retained = self._retained(backbone, concept)
-        data = self._prepare(backbone, concept, retained, run=run, callbacks=callbacks)
-        callbacks.on_data(_summary(data, retained, layers, selection.names))
-        record = functools.partial(self._provenance, backbone, concept, base=base, data=data, retained=retained)
-        with backbone.frozen(), trainable(backbone.denoiser, selection) as parameters:
-            originals = {name: parameter.detach().clone() for name, parameter in parameters.items()}
-            builder = _Builder(self, backbone, concept=concept, data=data, originals=originals)
-            problem = builder.problem(layers, parameters)
-            identity = {"concept": ConceptRecord.of(concept).model_dump(mode="json"), "base": base, "data": data.hashes}
-            identity["recipe"] = self.model_dump(mode="json", exclude={"training"})
-            try:
-                with parked(backbone):
-                    result = train(problem, self.training, run=run, callbacks=callbacks, identity=identity)
-                return Edit.between(originals, result.tensors, provenance=record(result=result))
-            except TrainingError:
-                if run is not None:
-                    Edit.between(originals, parameters, provenance=record(result=None)).save(run.path)
-                raise
-            finally:
-                with torch.no_grad():
-                    for name, parameter in parameters.items():
-                        parameter.copy_(originals[name])
-
-    def _retained(self, backbone: Backbone, concept: Concept) -> RetainSet:
-        return retain_set(
+        return learn(
+            self,
             backbone,
             concept,
+            selection=select_parameters(backbone.denoiser, layers, self.parts),
+            task=lambda material: Task(problem=_Builder(self, material).problem(layers)),
+            images=self.images,
+            run=run,
+            callbacks=callbacks,
+        )
+
+    @property
+    def retain(self) -> RetainPlan:
+        """What is held and watched, as `learn` reads it."""
+        return RetainPlan(
             neighbours=self.retain_neighbours,
             others=self.retain_others,
             general=self.retain_general,
-            generator=generator_for(self.training.seed, "retain"),
-        )
-
-    def _prepare(
-        self, backbone: Backbone, concept: Concept, retained: RetainSet, *, run: RunFolder | None, callbacks: Callbacks
-    ) -> ConceptData:
-        return prepare(
-            backbone,
-            concept,
-            images=self.images,
-            retain_prompts=retained.prompts,
-            seed=self.training.seed,
-            cache_dir=cache_folder(None if run is None else run.path),
-            plan=self.rollouts,
-            progress=callbacks.on_progress,
-        )
-
-    def _provenance(
-        self,
-        backbone: Backbone,
-        concept: Concept,
-        *,
-        base: str,
-        data: ConceptData,
-        retained: RetainSet,
-        result: TrainResult | None,
-    ) -> Provenance:
-        extra: dict[str, Any] = {"neighbours": [list(pair) for pair in retained.neighbours], "data": data.hashes}
-        extra["stopped"] = "diverged" if result is None else result.stopped
-        if result is not None:
-            last = [row for row in result.history if row["event"] == "monitor" and row["step"] <= result.step][-1]
-            extra |= {"step": result.step}
-            extra |= {key: last[key] for key in ("attention_mass", "mass_ratio", "retention_drift")}
-        return Provenance(
-            method=self.name,
-            concept=ConceptRecord.of(concept),
-            base_fingerprint=base,
-            # The last two parts name a hub id whole, and do not tell where somebody's home folder is.
-            base_name="/".join(Path(backbone.pipe.name_or_path or "").parts[-2:]),
-            recipe=self.model_dump(mode="json"),
-            seed=self.training.seed,
-            extra=extra,
+            batch_size=self.retain_batch_size,
+            monitor=self.monitor_examples,
         )
 
 
 class _Builder:
     """Puts the training problem of one concept together while the network still holds its original weights."""
 
-    def __init__(
-        self,
-        method: AIzheimer,
-        backbone: Backbone,
-        *,
-        concept: Concept,
-        data: ConceptData,
-        originals: Mapping[str, Tensor],
-    ) -> None:
-        self.method, self.backbone, self.concept, self.data = method, backbone, concept, data
-        self.originals = originals
-        self.retain_train, self.retain_held = data.retain_bank.split(method.rollouts.holdout)
-        banks = data.forget_bank.split(method.rollouts.holdout) if data.forget_bank is not None else (None, None)
-        self.forget_train, self.forget_held = banks
-        # The empty prompt is the last row: guidance needs its prediction to stay as well.
-        self.retain_embeddings = torch.cat([data.retain_embeddings, data.null_embedding])
-        self.null_index = len(data.retain_embeddings)
+    def __init__(self, method: AIzheimer, material: Material) -> None:
+        self.method, self.material = method, material
+        self.backbone, self.concept, self.data = material.backbone, material.concept, material.data
+        self.originals, self.retain_embeddings = material.originals, material.retain_embeddings
+        self.retain_train, self.retain_held = material.retain_banks
+        self.forget_train, self.forget_held = (
+            material.forget_banks() if self.data.forget_bank is not None else (None, None)
+        )
 
-    def problem(self, layers: list[str], parameters: Mapping[str, Parameter]) -> AttentionProblem:
+    def problem(self, layers: list[str]) -> AttentionProblem:
         """Return the problem: what is drawn, what it costs, what is watched."""
         method, data = self.method, self.data
         columns = self.backbone.token_columns(data.forget_prompts, self.concept.target, policy=method.token_policy)
@@ -245,7 +172,7 @@ class _Builder:
         term = functools.partial(ATTENTION_TERMS[method.loss], variant=method.variant, tokens=self.backbone.max_tokens)
         return AttentionProblem(
             backbone=self.backbone,
-            parameters=parameters,
+            parameters=self.material.parameters,
             layers=layers,
             term=term,
             attention_weight=method.attention_weight,
@@ -295,12 +222,12 @@ class _Builder:
         if method.reconstruction not in ("retain", "teacher"):
             return None
         if method.reconstruction == "retain":
-            index = bank.x_0_prompt_index
-            source: Source = NoisedSource.of(self.backbone, bank.x_0, prompt_index=index, prompts=self.null_index)
+            index, prompts = bank.x_0_prompt_index, len(self.data.retain_embeddings)
+            source: Source = NoisedSource.of(self.backbone, bank.x_0, prompt_index=index, prompts=prompts)
         elif method.refresh_every:
             source = RefreshingSource(self._fresh_teacher, method.refresh_every)
         else:
-            source = self._teacher(bank)
+            source = self.material.teacher(bank)
         columns = torch.zeros(self.retain_embeddings.shape[:2], dtype=torch.bool)
         return Examples(
             source=source, embeddings=self.retain_embeddings, columns=columns, batch_size=method.retain_batch_size
@@ -309,7 +236,7 @@ class _Builder:
     def _fresh_teacher(self, epoch: int) -> BankSource:
         """Return the teacher's rollouts of an epoch; the student is swapped out while they are made."""
         if epoch == 0:
-            return self._teacher(self.retain_train)
+            return self.material.teacher(self.retain_train)
         plan, seed = self.method.rollouts, self.method.training.seed
         count = len(self.data.retain_embeddings)
         with swapped(self.backbone.denoiser, self.originals):
@@ -319,10 +246,10 @@ class _Builder:
                 null_embedding=self.data.null_embedding,
                 prompt_index=(torch.arange(plan.retain) + epoch * plan.retain) % count,
                 steps=plan.steps,
-                guidance=self.backbone.world.guidance if plan.guidance is None else plan.guidance,
+                guidance=plan.guidance_or(self.backbone.world.guidance),
                 generator=generator_for(seed, "refresh", epoch),
             )
-        return self._teacher(bank)
+        return self.material.teacher(bank)
 
     def _held_out(self, source: Source) -> HeldOut:
         count, generator = self.method.monitor_examples, generator_for(self.method.training.seed, "held-out")
@@ -331,19 +258,5 @@ class _Builder:
             count = min(count, len(self.forget_held))
         forget = source.draw(count, step=0, generator=generator)
         count = min(self.method.monitor_examples, len(self.retain_held))
-        retain = self._teacher(self.retain_held).draw(count, step=0, generator=generator)
+        retain = self.material.teacher(self.retain_held).draw(count, step=0, generator=generator)
         return HeldOut(forget=forget, retain=retain, retain_embeddings=self.retain_embeddings)
-
-    def _teacher(self, bank: LatentBank) -> BankSource:
-        return teacher_source(bank, null_index=self.null_index, device=self.backbone.device)
-
-
-def _summary(data: ConceptData, retained: RetainSet, layers: list[str], parameters: tuple[str, ...]) -> dict[str, Any]:
-    return {
-        "forget_prompts": data.forget_prompts,
-        "retain_prompts": data.retain_prompts,
-        "neighbours": [list(pair) for pair in retained.neighbours],
-        "kept": list(retained.kept),
-        "layers": layers,
-        "parameters": list(parameters),
-    }

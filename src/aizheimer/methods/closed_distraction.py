@@ -13,11 +13,21 @@ from aizheimer.backbones.base import Backbone
 from aizheimer.concepts.concept import Concept
 from aizheimer.data.anchors import EmptyAnchor
 from aizheimer.data.latents import rollout
-from aizheimer.data.rows import Prompts, RowPairs, RowPolicy, anchor_pairs, prompt_rows
+from aizheimer.data.rows import Prompts, RowPolicy, anchor_pairs, prompt_rows
 from aizheimer.edits.edit import Edit
 from aizheimer.engine.callbacks import Callbacks
 from aizheimer.engine.run_folder import RunFolder
-from aizheimer.methods._closed_form import KeyOrValue, Task, begin, outcome, prior_sums
+from aizheimer.methods._closed_form import (
+    KeyOrValue,
+    Layers,
+    RetainGeneral,
+    RetainNeighbours,
+    RetainOthers,
+    Task,
+    begin,
+    outcome,
+    prior_sums,
+)
 from aizheimer.methods.base import MethodInfo
 from aizheimer.modules.query_metric import TextPencil, query_moments, solve_keys
 from aizheimer.modules.ridge import RidgeSums
@@ -74,13 +84,11 @@ class ClosedDistraction(BaseModel):
     )
     pictures: int = Field(default=8, ge=1, description="Pictures that are begun to see queries.")
     picture_steps: int = Field(default=4, ge=1, description="Denoising steps of each.")
-    layers: str | list[str] = Field(
-        default="all", description="all, skip_ends, notebook, a list of attention modules, or a regular expression."
-    )
+    layers: Layers = "all"
     parts: tuple[KeyOrValue, ...] = Field(default=("k", "v"), min_length=1, description="Edited projections.")
-    retain_neighbours: int = Field(default=10, ge=0, description="Nearest concepts by text embedding to retain.")
-    retain_others: int = Field(default=24, ge=0, description="Random other concepts to retain.")
-    retain_general: int = Field(default=8, ge=0, description="Prompts about nothing in particular to retain.")
+    retain_neighbours: RetainNeighbours = 10
+    retain_others: RetainOthers = 24
+    retain_general: RetainGeneral = 8
     seed: int = Field(default=0, ge=0, description="Of the pictures that are begun, and of what is retained.")
 
     def unlearn(
@@ -93,12 +101,14 @@ class ClosedDistraction(BaseModel):
             SelectorError: If layers or parts select nothing.
         """
         task = begin(backbone, concept, method=self, prompts=self.prompts, callbacks=callbacks)
-        pairs = self._pairs(task)
+        pairs = anchor_pairs(
+            backbone, task.prompts, concept=concept, policy=self.rows, empty=self.empty_anchor, scale=task.scale
+        )
         retained = prompt_rows(backbone, ["", *task.retained.prompts], policy="all", scale=task.scale)
         held = RidgeSums.keep(retained).mean().times(self.preserve)
         held += prior_sums(task, prompts=self.prior_prompts).times(self.prior)
         erase = RidgeSums.of(pairs.keys, pairs.sources).mean()
-        pencil = TextPencil.of(erase.gram, erase.numerator, held.gram, ridge=self.ridge)
+        pencil = TextPencil.of(erase, held.gram, ridge=self.ridge)
         metrics = self._metrics(task, callbacks)
         changes = {}
         for name, weight in task.weights.items():
@@ -108,21 +118,6 @@ class ClosedDistraction(BaseModel):
                 weight, metrics.get(layer, same) if name.endswith("to_k.weight") else same, pencil
             )
         return task.edit(self, changes, **outcome(task.weights, changes, pairs=pairs, retained=retained))
-
-    def _pairs(self, task: Task) -> RowPairs:
-        """Return the rows of every policy, each with its anchor's."""
-        found = [
-            anchor_pairs(
-                task.backbone,
-                task.prompts,
-                concept=task.concept,
-                policy=policy,
-                empty=self.empty_anchor,
-                scale=task.scale,
-            )
-            for policy in self.rows
-        ]
-        return RowPairs(keys=torch.cat([one.keys for one in found]), sources=torch.cat([one.sources for one in found]))
 
     def _metrics(self, task: Task, callbacks: Callbacks | None) -> dict[str, Tensor]:
         """Return the queries' second moments by layer, from pictures of the concept that the model begins to draw."""

@@ -6,6 +6,7 @@ from contextlib import nullcontext
 from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import Tensor
 
 from aizheimer._seeding import generator_for
 from aizheimer.backbones.base import Backbone
@@ -166,20 +167,20 @@ class DoCo(BaseModel):
         )
         problem = NoiseProblem(
             parameters=material.parameters,
-            terms=[term, *self._preservation(material, source, prompts)],
+            terms=[term, *self._preservation(material, source, anchors)],
             held_out=material.monitor(forget, data.forget_embeddings),
         )
         rule = ConflictProjection(strength=self.surgery_strength, fidelity=self.fidelity) if self.surgery else None
         during = begin_token_detached(backbone.denoiser, layers) if self.detach_begin_token else nullcontext()
         return Task(problem=problem, rule=rule, companion=adversary, during=during)
 
-    def _preservation(self, material: Material, source: NoisedSource, prompts: list[str]) -> list[Term]:
+    def _preservation(self, material: Material, source: NoisedSource, anchors: Tensor) -> list[Term]:
         if self.preserve_weight == 0:
             return []
         term = RetainTerm(
             backbone=material.backbone,
             source=source,
-            embeddings=material.embeddings(prompts),
+            embeddings=anchors,
             batch_size=self.training.batch_size,
             weight=self.preserve_weight,
             name="noise",

@@ -14,7 +14,17 @@ from aizheimer.data.rows import Prompts, RowPairs, RowPolicy, anchor_pairs, prom
 from aizheimer.edits.edit import Edit
 from aizheimer.engine.callbacks import Callbacks
 from aizheimer.engine.run_folder import RunFolder
-from aizheimer.methods._closed_form import KeyOrValue, Task, begin, outcome, through_all
+from aizheimer.methods._closed_form import (
+    KeyOrValue,
+    Layers,
+    RetainGeneral,
+    RetainNeighbours,
+    RetainOthers,
+    Task,
+    begin,
+    outcome,
+    through_all,
+)
 from aizheimer.methods.base import MethodInfo
 from aizheimer.modules.subspace import double_projection, null_space, orthonormal_basis
 
@@ -64,15 +74,13 @@ class DP(BaseModel):
         description="Retain only so many of the strongest directions, for more concepts than fit; edit.json tells the "
         "leakage. By default all.",
     )
-    layers: str | list[str] = Field(
-        default="all", description="all, skip_ends, notebook, a list of attention modules, or a regular expression."
-    )
+    layers: Layers = "all"
     parts: tuple[KeyOrValue, ...] = Field(
         default=("k", "v"), min_length=1, description="Edited projections; both in the paper."
     )
-    retain_neighbours: int = Field(default=10, ge=0, description="Nearest concepts by text embedding to retain (ours).")
-    retain_others: int = Field(default=24, ge=0, description="Random other concepts to retain (ours).")
-    retain_general: int = Field(default=8, ge=0, description="Prompts about nothing in particular to retain (ours).")
+    retain_neighbours: RetainNeighbours = 10
+    retain_others: RetainOthers = 24
+    retain_general: RetainGeneral = 8
     seed: int = Field(default=0, description="Chooses which other concepts are retained; nothing else is random.")
 
     def unlearn(

@@ -154,13 +154,13 @@ class ESD(BaseModel):
         return guided_away(backbone, bank, eta=self.eta, concept=concept, from_prompt=self.convention == "2024")
 
     def _student(self, material: Material, trained: Tensor) -> tuple[StudentRolloutSource, Anchor]:
-        data, guidance = material.data, self.rollouts.guidance
+        data = material.data
         source = StudentRolloutSource(
             backbone=material.backbone,
             embeddings=trained,
             null_embedding=data.null_embedding,
             steps=self.rollouts.steps,
-            guidance=material.backbone.world.guidance if guidance is None else guidance,
+            guidance=self.rollouts.guidance_or(material.backbone.world.guidance),
         )
         target = LiveGuidance(
             backbone=material.backbone,

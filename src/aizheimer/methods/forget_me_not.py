@@ -142,8 +142,7 @@ class ForgetMeNot(BaseModel):
 
     def _sources(self, material: Material) -> tuple[Source, Source]:
         """Return where latents come from: for training, and for the held-out set."""
-        data, prompts = material.data, len(material.data.forget_prompts)
-        if data.forget_latents is None:
-            zeros = noise_only(material.backbone, prompts=prompts)
-            return zeros, zeros
-        return material.noised(data.forget_latents, data.forget_latents_prompt, prompts=prompts)
+        if self.images != ZEROS:
+            return material.noised_forget()
+        zeros = noise_only(material.backbone, prompts=len(material.data.forget_prompts))
+        return zeros, zeros

@@ -15,7 +15,16 @@ from aizheimer.data.rows import Prompts, RowPairs, RowPolicy, anchor_pairs, prom
 from aizheimer.edits.edit import Edit
 from aizheimer.engine.callbacks import Callbacks
 from aizheimer.engine.run_folder import RunFolder
-from aizheimer.methods._closed_form import KeyOrValue, begin, outcome, prior_sums
+from aizheimer.methods._closed_form import (
+    KeyOrValue,
+    Layers,
+    RetainGeneral,
+    RetainNeighbours,
+    RetainOthers,
+    begin,
+    outcome,
+    prior_sums,
+)
 from aizheimer.methods.base import MethodInfo
 from aizheimer.modules.subspace import Determinant, orthonormal_basis, procrustes
 
@@ -77,15 +86,13 @@ class OCE(BaseModel):
         description="When the matrix is a reflection: smallest turns it along its smallest singular vector (ours), "
         "free leaves it, column negates its last column (the published code: it inverts one arbitrary output unit).",
     )
-    layers: str | list[str] = Field(
-        default="all", description="all, skip_ends, notebook, a list of attention modules, or a regular expression."
-    )
+    layers: Layers = "all"
     parts: tuple[KeyOrValue, ...] = Field(
         default=("v",), min_length=1, description="Edited projections; v in the paper."
     )
-    retain_neighbours: int = Field(default=10, ge=0, description="Nearest concepts by text embedding to retain (ours).")
-    retain_others: int = Field(default=24, ge=0, description="Random other concepts to retain (ours).")
-    retain_general: int = Field(default=8, ge=0, description="Prompts about nothing in particular to retain (ours).")
+    retain_neighbours: RetainNeighbours = 10
+    retain_others: RetainOthers = 24
+    retain_general: RetainGeneral = 8
     seed: int = Field(
         default=0, description="Chooses which other concepts and everyday prompts are read; nothing else is random."
     )

@@ -114,11 +114,8 @@ class SalUn(BaseModel):
 
     def _task(self, material: Material) -> Task:
         backbone, data = material.backbone, material.data
-        if data.forget_latents is None:
-            raise ValueError("salun starts from images: images cannot be null")
         others = material.embeddings(self._relabelled(material))
-        count = len(data.forget_prompts)
-        source, held = material.noised(data.forget_latents, data.forget_latents_prompt, prompts=count)
+        source, held = material.noised_forget()
         terms: list[TargetTerm | RetainTerm] = [
             TargetTerm(
                 backbone=backbone,

@@ -127,11 +127,7 @@ class SepME(BaseModel):
 
     def _task(self, material: Material, layers: list[str]) -> Task:
         data = material.data
-        if data.forget_latents is None:
-            raise ValueError("sepme starts from images: images cannot be null")
-        source, held = material.noised(
-            data.forget_latents, data.forget_latents_prompt, prompts=len(data.forget_prompts)
-        )
+        source, held = material.noised_forget()
         null = data.null_embedding.expand_as(data.forget_embeddings)
         held_out = material.monitor(material.held_out(held, target=null), data.forget_embeddings)
         stop = EmaStop(loss="correlation", below=self.stop_below, after=self.stop_after)

@@ -16,7 +16,15 @@ from aizheimer.data.rows import Prompts, RowPairs, RowPolicy, anchor_pairs, enco
 from aizheimer.edits.edit import Edit
 from aizheimer.engine.callbacks import Callbacks
 from aizheimer.engine.run_folder import RunFolder
-from aizheimer.methods._closed_form import KeyOrValue, begin, outcome
+from aizheimer.methods._closed_form import (
+    KeyOrValue,
+    Layers,
+    RetainGeneral,
+    RetainNeighbours,
+    RetainOthers,
+    begin,
+    outcome,
+)
 from aizheimer.methods.base import MethodInfo
 from aizheimer.modules.subspace import NullSpace, centroids, constrained_ridge, null_space
 
@@ -81,15 +89,13 @@ class SPEED(BaseModel):
         ge=0,
         description="Centroids of the empty prompt's rows that stay, with begin-of-text (IEC); 0: none.",
     )
-    layers: str | list[str] = Field(
-        default="all", description="all, skip_ends, notebook, a list of attention modules, or a regular expression."
-    )
+    layers: Layers = "all"
     parts: tuple[KeyOrValue, ...] = Field(
         default=("v",), min_length=1, description="Edited projections; v in the paper."
     )
-    retain_neighbours: int = Field(default=10, ge=0, description="Nearest concepts by text embedding to retain (ours).")
-    retain_others: int = Field(default=24, ge=0, description="Random other concepts to retain (ours).")
-    retain_general: int = Field(default=8, ge=0, description="Prompts about nothing in particular to retain (ours).")
+    retain_neighbours: RetainNeighbours = 10
+    retain_others: RetainOthers = 24
+    retain_general: RetainGeneral = 8
     seed: int = Field(default=0, description="Of the noise, the centroids, and of which other concepts are retained.")
 
     def unlearn(

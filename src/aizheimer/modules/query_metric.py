@@ -22,7 +22,7 @@ Directions that no query looks along (:math:`s_i = 0`) stay exactly as they were
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -31,6 +31,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from aizheimer.errors import SelectorError
+from aizheimer.modules.ridge import RidgeSums
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,12 +49,12 @@ class TextPencil:
     drift: Float[Tensor, "dim dim"]
 
     @classmethod
-    def of(cls, targets: Tensor, cross: Tensor, retained: Tensor, *, ridge: float) -> TextPencil:
+    def of(cls, erase: RidgeSums, retained: Tensor, *, ridge: float) -> TextPencil:
         r"""Decompose the moments.
 
         Args:
-            targets: (dim, dim) :math:`T = \sum \alpha\, e_t e_t^\top`.
-            cross: (dim, dim) :math:`A = \sum \alpha\, e_a e_t^\top`.
+            erase: Sums of the text alone: :math:`T = \sum \alpha\, e_t e_t^\top` is their Gram matrix,
+                :math:`A = \sum \alpha\, e_a e_t^\top` their numerator.
             retained: (dim, dim) :math:`\sum \beta\, e_r e_r^\top`.
             ridge: :math:`\lambda`, more than 0.
 
@@ -62,7 +63,7 @@ class TextPencil:
         """
         if not ridge > 0:
             raise SelectorError(f"ridge: got {ridge}; wanted more than 0, such as 0.01 of the retained rows' size.")
-        targets, cross, retained = (moment.double() for moment in (targets, cross, retained))
+        targets, cross, retained = erase.gram, erase.numerator, retained.double()
         held = retained + ridge * torch.eye(len(retained), dtype=torch.float64, device=retained.device)
         factor = torch.linalg.cholesky((held + held.T) / 2)
         half = torch.linalg.solve_triangular(factor, (targets + targets.T) / 2, upper=False)
@@ -160,24 +161,3 @@ def _listener(moments: QueryMoments, layer: str, heads: int):  # noqa: ANN202
         moments.add(layer, output, heads)
 
     return listen
-
-
-def second_moment(rows: Float[Tensor, "n dim"], weights: Iterable[float] | Tensor | None = None) -> Tensor:
-    r"""Return :math:`\sum_i w_i\, e_i e_i^\top` in float64; weights are 1 by default.
-
-    Example:
-        >>> second_moment(torch.tensor([[1.0, 2.0]]))
-        tensor([[1., 2.],
-                [2., 4.]], dtype=torch.float64)
-    """
-    return cross_moment(rows, rows, weights)
-
-
-def cross_moment(
-    left: Float[Tensor, "n dim"], right: Float[Tensor, "n dim"], weights: Iterable[float] | Tensor | None = None
-) -> Tensor:
-    r"""Return :math:`\sum_i w_i\, l_i r_i^\top` in float64."""
-    left, right = left.double(), right.double()
-    if weights is not None:
-        left = left * torch.as_tensor(list(weights), dtype=torch.float64, device=left.device)[:, None]
-    return left.T @ right

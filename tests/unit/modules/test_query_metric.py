@@ -7,11 +7,10 @@ from aizheimer.errors import SelectorError
 from aizheimer.modules.query_metric import (
     QueryMoments,
     TextPencil,
-    cross_moment,
     query_moments,
-    second_moment,
     solve_keys,
 )
+from aizheimer.modules.ridge import RidgeSums
 
 HEADS, SIZE, DIM = 2, 3, 5
 
@@ -47,7 +46,7 @@ def objective(change, weight, metric, target, anchor, retained, ridge):
 
 
 def solve(weight, metric, target, anchor, retained, ridge):
-    pencil = TextPencil.of(second_moment(target), cross_moment(anchor, target), second_moment(retained), ridge=ridge)
+    pencil = TextPencil.of(RidgeSums.of(target, anchor), RidgeSums.keep(retained).gram, ridge=ridge)
     return solve_keys(weight, metric, pencil)
 
 
@@ -104,9 +103,8 @@ def test_more_retention_moves_retained_rows_less(problem):
     drifts = []
     for factor in (1, 10, 1000):
         pencil = TextPencil.of(
-            second_moment(target),
-            cross_moment(anchor, target),
-            second_moment(retained, [factor] * len(retained)),
+            RidgeSums.of(target, anchor),
+            RidgeSums.keep(retained, weight=factor).gram,
             ridge=ridge,
         )
         drifts.append(float((solve_keys(weight, metric, pencil) @ retained.T).norm()))
@@ -140,7 +138,7 @@ def test_bad_input_is_told(problem):
     weight, metric, target, anchor, retained, _ = problem
     with pytest.raises(SelectorError, match="ridge: got 0"):
         solve(weight, metric, target, anchor, retained, 0)
-    pencil = TextPencil.of(second_moment(target), cross_moment(anchor, target), second_moment(retained), ridge=1)
+    pencil = TextPencil.of(RidgeSums.of(target, anchor), RidgeSums.keep(retained).gram, ridge=1)
     with pytest.raises(SelectorError, match="does not fit"):
         solve_keys(weight, metric[:1], pencil)
     with pytest.raises(SelectorError, match="No query"):

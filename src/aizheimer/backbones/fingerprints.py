@@ -11,11 +11,10 @@ from torch import nn
 def module_fingerprint(module: nn.Module) -> str:
     """Return 16 hexadecimal digits that name a network's weights, read as float32.
 
-    SHA-256 over the names, shapes and bytes of all parameters in alphabetic order: for a UNet the same digits as
-    `aizheimer.backbones.base.Backbone.fingerprint`.
+    SHA-256 over the names, shapes and bytes of all parameters in alphabetic order.
     """
     digest = hashlib.sha256()
     for name, value in sorted(module.named_parameters()):
         digest.update(f"{name}{tuple(value.shape)}".encode())
-        digest.update(value.detach().to("cpu", torch.float32).contiguous().numpy())
+        digest.update(value.detach().to("cpu", torch.float32).contiguous().numpy().data)
     return digest.hexdigest()[:16]
