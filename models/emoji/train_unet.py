@@ -25,7 +25,7 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from emoji_data import CANONICAL, STYLES, Dataset, augment, caption, plain, tag_counts
+from emoji_data import CANONICAL, STYLES, ConceptRow, Dataset, augment, caption, plain, tag_counts
 from safetensors.torch import load_file, save_file
 from training import EMA, Log, Muon, load_state, save_atomic, save_sheet
 from transformers import CLIPTextModel, CLIPTokenizer
@@ -94,6 +94,15 @@ def cached_latents(out: Path, copies: int, seed: int) -> torch.Tensor:
     return latents
 
 
+def sampling_weights(concepts: list[ConceptRow], often: list[str]) -> torch.Tensor:
+    """How often each drawing is seen, from ``NAME=FACTOR`` for a style or a group: (1605,)."""
+    factors = {name: float(factor) for name, _, factor in (word.partition("=") for word in often)}
+    known = {*STYLES, *(row.group for row in concepts)}
+    if unknown := set(factors) - known:
+        raise SystemExit(f"--often: got {', '.join(sorted(unknown))}; wanted one of {', '.join(sorted(known))}")
+    return torch.tensor([factors.get(row.group, 1.0) * factors.get(style, 1.0) for row in concepts for style in STYLES])
+
+
 class NoiseSampler:
     """Draws timesteps by importance and gives each its loss weight."""
 
@@ -127,6 +136,7 @@ class Trainer:
         self.latents = cached_latents(args.out, args.copies, args.seed)[: args.use_copies]
         self.concepts = Dataset.load(args.out).concepts
         self.counts = tag_counts(self.concepts)
+        self.often = sampling_weights(self.concepts, args.often)
         self.tokenizer = CLIPTokenizer.from_pretrained(args.out / "tokenizer")
         self.text = CLIPTextModel.from_pretrained(args.out / "text_encoder")
         self.unet = build_unet(self.text.config.hidden_size).to(memory_format=torch.channels_last)
@@ -151,7 +161,7 @@ class Trainer:
     def batch(self) -> tuple[torch.Tensor, list[str]]:
         """Latents and captions of random drawings; a tenth of the captions are empty."""
         n = self.args.batch
-        index = torch.randint(0, self.latents.shape[1], (n,), generator=self.generator)
+        index = torch.multinomial(self.often, n, replacement=True, generator=self.generator)
         copy = torch.randint(0, len(self.latents), (n,), generator=self.generator)
         rng = random.Random(int(torch.randint(0, 2**31, (1,), generator=self.generator)))
         texts = []
@@ -209,7 +219,10 @@ class Trainer:
             self.unet_ema.load_state_dict(state["unet_ema"])
             self.text_ema.load_state_dict(state["text_ema"])
             for name, optimiser in self.optimisers.items():
+                rates = [group["base"] for group in optimiser.param_groups]
                 optimiser.load_state_dict(state["optimisers"][name])
+                for group, rate in zip(optimiser.param_groups, rates, strict=True):
+                    group["base"] = rate  # this sitting's, not the last one's
             self.generator.set_state(state["generator"])
             self.step, self.elapsed = state["step"], state["elapsed"]
         elif self.args.start:
@@ -248,7 +261,7 @@ class Trainer:
 def learning_rate_factor(
     spent: float, budget: float, step_here: int, *, warmup: int = 150, cooldown: float = 0.2
 ) -> float:
-    """Warm up by steps, hold, then fall linearly to 2 % over the last part of the time budget."""
+    """Warm up by steps, hold, then fall linearly to 2 % over ``cooldown``, the last part of the time budget."""
     left = max(0.0, 1 - spent / budget)
     return min(1.0, (step_here + 1) / warmup, 0.02 + 0.98 * left / cooldown)
 
@@ -267,6 +280,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--muon-lr", type=float, default=2e-3)
     parser.add_argument("--adam-lr", type=float, default=1e-3)
     parser.add_argument("--text-lr", type=float, default=1e-4)
+    parser.add_argument("--cooldown", type=float, default=0.2, help="last part of the sitting in which the rate falls")
+    parser.add_argument("--often", nargs="*", default=[], help="NAME=FACTOR: draw a style or a group more often")
     parser.add_argument("--noise-power", type=float, default=0.5)
     parser.add_argument("--p-synonym", type=float, default=0.25)
     parser.add_argument("--ema", type=float, default=0.999)
@@ -283,7 +298,7 @@ def main() -> None:
     log = Log(args.out / f"{args.name}.jsonl", trainer.elapsed)
     started, here, sums = time.time(), 0, [0.0, 0.0]
     while time.time() - started < args.minutes * 60:
-        factor = learning_rate_factor(time.time() - started, args.minutes * 60, here)
+        factor = learning_rate_factor(time.time() - started, args.minutes * 60, here, cooldown=args.cooldown)
         losses = trainer.update(factor)
         here += 1
         sums = [a + b / 100 for a, b in zip(sums, losses, strict=True)]
