@@ -58,10 +58,7 @@ def measure(target: str, method: str, folder: Path) -> dict[str, Any]:
         "neighbours": neighbours,
         "no_op": result.no_op,
         "collapse": result.collapse,
-        "stopped": edit.provenance.extra.get("stopped"),
-        "step": edit.provenance.extra.get("step"),
-        "retention_drift": edit.provenance.extra.get("retention_drift"),
-        "mass_ratio": edit.provenance.extra.get("mass_ratio"),
+        **{key: edit.provenance.extra.get(key) for key in ("residual", "drift", "step")},
         "megabytes": round(edit.size_bytes / 1e6, 2),
     }
 
@@ -104,7 +101,7 @@ def main() -> None:
             rows.append(measure(target, args.method, Path(folder)))
             write(args.output, {"method": args.method, "mean": means(rows), "rows": rows})
             shown = {k: round(rows[-1][k]["value"], 3) for k in ("ua", "ira", "cra", "near") if k in rows[-1]}
-            print(f"{target}: {shown} in {rows[-1]['seconds']} s, stopped: {rows[-1]['stopped']}", flush=True)
+            print(f"{target}: {shown} in {rows[-1]['seconds']} s, {rows[-1]['step']} steps", flush=True)
     write(args.output, {"method": args.method, "mean": means(rows), "rows": rows})
     print(json.dumps(means(rows), indent=1))
 

@@ -10,6 +10,8 @@ import pytest
 from aizheimer.cli import main
 
 QUICK = (
+    "start=null",
+    "enough=null",
     "training.steps=4",
     "training.monitor_every=2",
     "training.checkpoint_every=2",

@@ -32,7 +32,7 @@ def test_the_neighbours_are_named_with_their_similarity():
     assert lines == [
         "keeping    cat (asked for)",
         "keeping    Mrs. [bold]Claus[/bold] 0.91, old man 0.50 (nearest, by cosine)",
-        "training   1 tensor in 3 attention layers, on 2 prompts to forget and 1 to retain",
+        "editing    1 tensor in 3 attention layers, on 2 prompts to forget and 1 to retain",
     ]
 
 

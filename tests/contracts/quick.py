@@ -23,6 +23,7 @@ SMALL = {
 """Parameters that mean the same in every method that has them, cut down to a second of work."""
 
 OWN = {
+    "aizheimer": ("enough=null", "start={average_of: 3, prior_prompts: 8, pictures: 1, picture_steps: 1}"),
     "doco": ("warmup=1",),
     "sepme": ("protect=1", "tolerance=0.01", "beta=0.1", "stop_below=-100"),
 }

@@ -25,6 +25,8 @@ _STAGES = {
     "images": "your pictures",
     "pictures": "drawing",
     "attention": "attention maps",
+    "average": "what other concepts say",
+    "queries": "what pictures look for",
 }
 """What the stages' own names mean to a user."""
 
@@ -41,7 +43,12 @@ def training_view(title: str) -> Iterator[Callbacks]:
     console = progress_console()
     if not console.is_terminal:
         lines = PlainView(title)
-        yield Callbacks(on_monitor=lines.on_monitor, on_data=lines.on_data, on_progress=lines.on_progress)
+        yield Callbacks(
+            on_monitor=lines.on_monitor,
+            on_data=lines.on_data,
+            on_progress=lines.on_progress,
+            on_solved=lines.on_solved,
+        )
         return
 
     from rich.live import Live
@@ -54,7 +61,11 @@ def training_view(title: str) -> Iterator[Callbacks]:
                 live.console.print(line)
 
         yield Callbacks(
-            on_step=curves.on_step, on_monitor=curves.on_monitor, on_data=on_data, on_progress=curves.on_progress
+            on_step=curves.on_step,
+            on_monitor=curves.on_monitor,
+            on_data=on_data,
+            on_progress=curves.on_progress,
+            on_solved=lambda row: live.console.print(describe_solved(row)),
         )
 
 
@@ -69,7 +80,7 @@ def describe_data(row: Row) -> list[str]:
         lines.append(f"keeping    {', '.join(named)}{f' and {more} more' if more > 0 else ''} (nearest, by cosine)")
     forget, retain = len(row.get("forget_prompts", ())), len(row.get("retain_prompts", ()))
     lines.append(
-        f"training   {_count(row.get('parameters'), 'tensor')} in {_count(row.get('layers'), 'attention layer')}, "
+        f"editing    {_count(row.get('parameters'), 'tensor')} in {_count(row.get('layers'), 'attention layer')}, "
         f"on {forget} prompts to forget and {retain} to retain"
     )
     return lines
@@ -85,6 +96,14 @@ def describe_monitor(row: Row) -> str:
     if "retention_drift" in row:
         found.append(f"retention drift {row['retention_drift']:.4f}")
     return "  ".join(found)
+
+
+def describe_solved(row: Row) -> str:
+    """Say in one line what a closed form changed, on the text alone."""
+    return (
+        f"solved     {1 - row['residual']:.0%} of what the concept's words say is replaced, "
+        f"other words moved by {row['drift']:.1%}"
+    )
 
 
 def _count(value: Any, noun: str) -> str:
@@ -106,6 +125,10 @@ class PlainView:
     def on_monitor(self, row: Row) -> None:
         """Print the curves' newest values."""
         self._say(describe_monitor(row))
+
+    def on_solved(self, row: Row) -> None:
+        """Print what a closed form changed."""
+        self._say(describe_solved(row))
 
     def on_progress(self, stage: str, done: int, total: int) -> None:
         """Print the start of each stage of the preparation."""

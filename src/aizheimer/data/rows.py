@@ -12,7 +12,7 @@ it, that row.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -44,6 +44,9 @@ RowPolicy = Literal["last", "last..end", "all", "others", "eot", "concept"]
 
 Prompts = Literal["bare", "templates", "both"]
 """The prompts a concept's rows are read in: its bare words, the world's templates, or both."""
+
+RowAnchor = Literal["auto", "null", "template", "average"]
+"""What answers when an anchor has no words: as `EmptyAnchor`, or the average of the world's other concepts."""
 
 PROMPT_LIMIT = 32
 """Most templates that are read; a style has one for each subject. MACE uses 30."""
@@ -219,17 +222,83 @@ def anchor_pairs(
         places(backbone, texts, words=words) for texts, words in ((prompts, concept.target), (others, concept.anchor))
     )
     here, there = (encode_rows(backbone, texts, scale=scale) for texts in (prompts, others))
-    keys, sources = [], []
-    for one in (policy,) if isinstance(policy, str) else policy:
-        for i, (target, anchor) in enumerate(zip(targets, anchors, strict=True)):
-            for p, q in aligned(target, anchor, policy=one):
-                keys.append(here[i, p])
-                sources.append(there[i, q])
-    if not keys:
+    pairs = _aligned_rows(targets, anchors, policy)
+    if not pairs:
         raise ConceptError(
             f"no row of '{prompts[0]}' has a counterpart in '{others[0]}' (rows: {policy}); name another anchor."
         )
-    return RowPairs(keys=torch.stack(keys), sources=torch.stack(sources))
+    return RowPairs(
+        keys=torch.stack([here[i, p] for i, p, _ in pairs]), sources=torch.stack([there[i, q] for i, _, q in pairs])
+    )
+
+
+def _aligned_rows(
+    targets: Sequence[Place], anchors: Sequence[Place], policy: RowPolicy | tuple[RowPolicy, ...]
+) -> list[tuple[int, int, int]]:
+    """Return (prompt, position in the target's, position in the anchor's) of every pair."""
+    policies = (policy,) if isinstance(policy, str) else policy
+    return [
+        (i, p, q)
+        for one in policies
+        for i, (target, anchor) in enumerate(zip(targets, anchors, strict=True))
+        for p, q in aligned(target, anchor, policy=one)
+    ]
+
+
+def average_pairs(
+    backbone: Backbone,
+    prompts: Sequence[str],
+    *,
+    concept: Concept,
+    policy: RowPolicy | tuple[RowPolicy, ...],
+    words: Sequence[str],
+    scale: float | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> RowPairs:
+    """Return the rows of a concept in prompts, and the average row of other concepts that stand in its place.
+
+    Each of the words takes the concept's place in each prompt in turn, and answers for the concept's rows as an anchor
+    would (`aligned`). Their mean is the row that says "some concept, in these words" and nothing of which one: what is
+    left of a row when its dependence on the concept is averaged out.
+
+    Args:
+        backbone: The model.
+        prompts: Prompts with the concept.
+        concept: Names the target; its anchor is not read.
+        policy: Which rows, see `RowPolicy`; of several, one after the other.
+        words: Other concepts of the same kind. One that is cut off is left out.
+        scale: What rows are divided by; by default the encoder's own scale.
+        progress: Told how many words have been read, and of how many.
+
+    Raises:
+        ConceptError: If the target is cut off, or no word has a counterpart to its rows.
+    """
+    scale = row_scale(backbone) if scale is None else scale
+    targets, here = places(backbone, prompts, words=concept.target), encode_rows(backbone, prompts, scale=scale)
+    slots = list(dict.fromkeys((i, p) for i, p, _ in _aligned_rows(targets, targets, policy)))
+    index = {slot: n for n, slot in enumerate(slots)}
+    sums = torch.zeros(len(slots), here.shape[-1], dtype=here.dtype)
+    counts = torch.zeros(len(slots), 1, dtype=here.dtype)
+    for done, word in enumerate(words, start=1):
+        others = anchor_prompts(prompts, Concept(concept.target, anchor=word, kind=concept.kind))
+        try:
+            pairs = _aligned_rows(targets, places(backbone, others, words=word), policy)
+        except ConceptError:
+            continue
+        there = encode_rows(backbone, others, scale=scale)
+        at = torch.tensor([index[i, p] for i, p, _ in pairs])
+        sums.index_add_(0, at, torch.stack([there[i, q] for i, _, q in pairs]))
+        counts.index_add_(0, at, torch.ones(len(pairs), 1, dtype=here.dtype))
+        if progress is not None:
+            progress(done, len(words))
+    found = counts[:, 0] > 0
+    if not bool(found.any()):
+        raise ConceptError(
+            f"no other concept has a counterpart to the rows of '{prompts[0]}' (rows: {policy}; {len(words)} tried); "
+            "name an anchor."
+        )
+    keys = torch.stack([here[i, p] for i, p in slots])
+    return RowPairs(keys=keys[found], sources=sums[found] / counts[found])
 
 
 def prompt_rows(

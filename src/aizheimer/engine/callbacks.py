@@ -24,6 +24,8 @@ class Callbacks:
             ``attention_mass``, ``mass_ratio``, ``retention_drift``, ``layers``, ``seconds``).
         on_data: Called once, before training, with what will be trained on (``forget_prompts``, ``retain_prompts``,
             ``neighbours`` as ``[label, similarity]`` pairs, ``kept``, ``layers``, ``parameters``).
+        on_solved: Called by a closed form with what it found (``residual``, ``drift``; see
+            `aizheimer.methods._closed_form.outcome`).
         on_progress: Called with ``(stage, done, total)`` during long preparations.
 
     Example:
@@ -36,4 +38,5 @@ class Callbacks:
     on_step: Callable[[Row], None] = _ignore
     on_monitor: Callable[[Row], None] = _ignore
     on_data: Callable[[Row], None] = _ignore
+    on_solved: Callable[[Row], None] = _ignore
     on_progress: Callable[[str, int, int], None] = _ignore

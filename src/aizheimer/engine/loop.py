@@ -57,6 +57,7 @@ def train(
     rule: GradientRule | None = None,
     stop: EmaStop | None = None,
     companion: Companion | None = None,
+    begin: Mapping[str, Tensor] | None = None,
 ) -> TrainResult:
     """Minimise the weighted sum of the problem's losses, watching the held-out set.
 
@@ -72,6 +73,7 @@ def train(
         rule: Combines the gradients of losses of different roles; None adds them up.
         stop: Ends the run early on a loss's running mean.
         companion: Learns after every step of the parameters; its state goes into the checkpoint.
+        begin: Changes by parameter name, added before the first step; attention mass counts from before them.
 
     Returns:
         The parameters' values and the history.
@@ -90,6 +92,7 @@ def train(
         rule=rule,
         stop=stop,
         companion=companion,
+        begin=begin or {},
     )
     loop.start()
     while not loop.stopped and loop.step < settings.steps:
@@ -112,6 +115,7 @@ class _Loop:
     rule: GradientRule | None = None
     stop: EmaStop | None = None
     companion: Companion | None = None
+    begin: Mapping[str, Tensor] = field(default_factory=dict)
     step: int = 0
     stopped: str = ""
     plateau: Plateau = field(default_factory=Plateau)
@@ -134,7 +138,12 @@ class _Loop:
             self.history = self.run.rewind_history(found.step) if found else self.run.rewind_history(-1)
         if found is not None:
             self._restore(found)
-        else:
+            return
+        self._look()
+        if self.begin:
+            with torch.no_grad():
+                for name, change in self.begin.items():
+                    self.problem.parameters[name].add_(change.to(self.problem.parameters[name]))
             self._look()
 
     def advance(self) -> None:

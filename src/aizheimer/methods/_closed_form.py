@@ -49,6 +49,7 @@ class Task:
         retained: What must stay.
         scale: What text rows are divided by.
         seed: Of everything random.
+        callbacks: Told what happens.
     """
 
     backbone: Backbone
@@ -59,6 +60,7 @@ class Task:
     retained: RetainSet
     scale: float
     seed: int
+    callbacks: Callbacks
 
     @property
     def labels(self) -> list[str]:
@@ -80,6 +82,8 @@ class Task:
             changes: Float64 change by parameter name.
             **extra: Anything else worth keeping, as JSON.
         """
+        if "residual" in extra:
+            self.callbacks.on_solved(extra)
         provenance = Provenance(
             method=type(method).name,  # type: ignore[attr-defined]
             concept=ConceptRecord.of(self.concept),
@@ -111,6 +115,7 @@ def begin(
         ConceptError: If the concept is cut off, or nothing is left to retain.
     """
     options: Any = method
+    callbacks = callbacks or Callbacks()
     modules = backbone.attention_modules()
     layers = select_layers(list(modules), options.layers)
     weights = projection_weights(modules, layers, parts=options.parts)
@@ -123,7 +128,7 @@ def begin(
         general=options.retain_general,
         generator=generator_for(options.seed, "retain"),
     )
-    (callbacks or Callbacks()).on_data(
+    callbacks.on_data(
         {
             "forget_prompts": texts,
             **retained.summary(),
@@ -140,6 +145,7 @@ def begin(
         retained=retained,
         scale=row_scale(backbone),
         seed=options.seed,
+        callbacks=callbacks,
     )
 
 

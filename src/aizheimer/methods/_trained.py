@@ -43,6 +43,7 @@ class Task:
         companion: What learns along.
         during: A context for the training.
         edited: Turns trained tensors into the denoiser's; None when they are the denoiser's.
+        begin: Changes by parameter name that training begins from.
         extra: JSON values for the provenance.
     """
 
@@ -52,6 +53,7 @@ class Task:
     companion: Companion | None = None
     during: AbstractContextManager[Any] = field(default_factory=nullcontext)
     edited: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] | None = None
+    begin: Mapping[str, Tensor] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -172,6 +174,7 @@ def _trained(material: Material, task: Task, *, base: str, run: RunFolder | None
                 rule=task.rule,
                 stop=task.stop,
                 companion=task.companion,
+                begin=task.begin,
             )
         return edit(result.tensors, result)
     except TrainingError:

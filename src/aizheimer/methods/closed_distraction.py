@@ -11,9 +11,16 @@ from torch import Tensor
 from aizheimer._seeding import generator_for
 from aizheimer.backbones.base import Backbone
 from aizheimer.concepts.concept import Concept
-from aizheimer.data.anchors import EmptyAnchor
 from aizheimer.data.latents import rollout
-from aizheimer.data.rows import Prompts, RowPolicy, anchor_pairs, prompt_rows
+from aizheimer.data.rows import (
+    Prompts,
+    RowAnchor,
+    RowPairs,
+    RowPolicy,
+    anchor_pairs,
+    average_pairs,
+    prompt_rows,
+)
 from aizheimer.edits.edit import Edit
 from aizheimer.engine.callbacks import Callbacks
 from aizheimer.engine.run_folder import RunFolder
@@ -25,6 +32,7 @@ from aizheimer.methods._closed_form import (
     RetainOthers,
     Task,
     begin,
+    mentions,
     outcome,
     prior_sums,
 )
@@ -70,14 +78,15 @@ class ClosedDistraction(BaseModel):
     prompts: Prompts = Field(
         default="both", description="Prompts that the concept is read in: bare words, templates, or both."
     )
-    empty_anchor: EmptyAnchor = Field(
-        default="template",
-        description="What stands for an anchor without words: template, the prompt without the concept's words, or "
-        "null, the empty prompt.",
+    empty_anchor: RowAnchor = Field(
+        default="average",
+        description="What stands for an anchor without words: average, the mean row of the world's other concepts in "
+        "the concept's place; template, the prompt without the concept's words; or null, the empty prompt.",
     )
-    preserve: float = Field(default=100.0, ge=0, description="Beta, the weight of the retained rows' mean.")
-    prior: float = Field(default=100.0, ge=0, description="Weight of the mean over everyday prompts of the world.")
-    prior_prompts: int = Field(default=512, ge=1, description="Everyday prompts that are read.")
+    average_of: int = Field(default=512, ge=1, description="Most concepts in that average, a seeded choice.")
+    preserve: float = Field(default=1.0, ge=0, description="Beta, the weight of the retained rows' mean.")
+    prior: float = Field(default=1.0, ge=0, description="Weight of the mean over everyday prompts of the world.")
+    prior_prompts: int = Field(default=2048, ge=1, description="Most everyday prompts that are read.")
     ridge: float = Field(default=0.01, gt=0, description="Lambda, rows having a mean square of 1.")
     metric: Literal["queries", "identity"] = Field(
         default="queries", description="What keys are measured by: the image's queries, or all directions alike."
@@ -101,9 +110,7 @@ class ClosedDistraction(BaseModel):
             SelectorError: If layers or parts select nothing.
         """
         task = begin(backbone, concept, method=self, prompts=self.prompts, callbacks=callbacks)
-        pairs = anchor_pairs(
-            backbone, task.prompts, concept=concept, policy=self.rows, empty=self.empty_anchor, scale=task.scale
-        )
+        pairs = self._pairs(task)
         retained = prompt_rows(backbone, ["", *task.retained.prompts], policy="all", scale=task.scale)
         held = RidgeSums.keep(retained).mean().times(self.preserve)
         held += prior_sums(task, prompts=self.prior_prompts).times(self.prior)
@@ -118,6 +125,27 @@ class ClosedDistraction(BaseModel):
                 weight, metrics.get(layer, same) if name.endswith("to_k.weight") else same, pencil
             )
         return task.edit(self, changes, **outcome(task.weights, changes, pairs=pairs, retained=retained))
+
+    def _pairs(self, task: Task) -> RowPairs:
+        """Return the target's rows and what should answer in their place."""
+        concept, world = task.concept, task.backbone.world
+        if concept.anchor or self.empty_anchor != "average":
+            empty = "auto" if self.empty_anchor == "average" else self.empty_anchor
+            return anchor_pairs(
+                task.backbone, task.prompts, concept=concept, policy=self.rows, empty=empty, scale=task.scale
+            )
+        words = world.styles if concept.kind == "style" else [item.label for item in world.vocabulary]
+        words = [word for word in words if not mentions(word, concept)]
+        order = torch.randperm(len(words), generator=generator_for(self.seed, "average"))[: self.average_of].tolist()
+        return average_pairs(
+            task.backbone,
+            task.prompts,
+            concept=concept,
+            policy=self.rows,
+            words=[words[i] for i in order],
+            scale=task.scale,
+            progress=lambda done, total: task.callbacks.on_progress("average", done, total),
+        )
 
     def _metrics(self, task: Task, callbacks: Callbacks | None) -> dict[str, Tensor]:
         """Return the queries' second moments by layer, from pictures of the concept that the model begins to draw."""

@@ -9,6 +9,7 @@ from aizheimer.data.rows import (
     Place,
     aligned,
     anchor_pairs,
+    average_pairs,
     encode_rows,
     forget_prompts,
     places,
@@ -110,6 +111,42 @@ def test_pairs_are_the_rows_of_both_prompts(tiny_backbone):
     assert torch.equal(pairs.keys, target[3:])
     assert torch.equal(pairs.sources[:20], other[2:22])
     assert len(pairs.keys) == len(pairs.sources) == 29
+
+
+def test_the_average_is_the_mean_of_what_each_word_would_answer(tiny_backbone):
+    prompts, words = ["santa claus in noto style", "a santa claus"], ["cat", "old man", "red apple"]
+    policy = ("concept", "others")
+    average = average_pairs(tiny_backbone, prompts, concept=Concept("santa claus"), policy=policy, words=words)
+    each = [
+        anchor_pairs(tiny_backbone, prompts, concept=Concept("santa claus", anchor=word), policy=policy)
+        for word in words
+    ]
+    for row, source in zip(average.keys, average.sources, strict=True):
+        answers = [pairs.sources[(pairs.keys == row).all(dim=1)] for pairs in each]
+        assert len(torch.cat(answers)) > 0
+        torch.testing.assert_close(source, torch.cat(answers).mean(dim=0))
+    assert len(average.keys) == 2 * tiny_backbone.max_tokens  # every row has a counterpart in some word's prompt
+
+
+def test_an_average_of_one_word_is_that_anchor(tiny_backbone):
+    prompts, santa = ["santa claus in noto style"], Concept("santa claus", anchor="old man")
+    one = average_pairs(tiny_backbone, prompts, concept=santa, policy="last..end", words=["old man"])
+    other = anchor_pairs(tiny_backbone, prompts, concept=santa, policy="last..end")
+    assert torch.equal(one.keys, other.keys)
+    assert torch.equal(one.sources, other.sources)
+
+
+def test_an_average_of_nothing_is_refused(tiny_backbone):
+    prompts, santa = ["santa claus in noto style"], Concept("santa claus")
+    with pytest.raises(ConceptError, match=r"no other concept has a counterpart .* name an anchor"):
+        average_pairs(tiny_backbone, prompts, concept=santa, policy="concept", words=[])
+    seen = []
+    words = ["cat " * 40, "cat"]  # the first is cut off, and left out
+    pairs = average_pairs(
+        tiny_backbone, prompts, concept=santa, policy="concept", words=words, progress=lambda *at: seen.append(at)
+    )
+    assert torch.equal(pairs.sources[0], encode_rows(tiny_backbone, ["cat in noto style"])[0, 1])
+    assert seen == [(2, 2)]
 
 
 def test_rows_have_the_encoders_unit(tiny_backbone):

@@ -14,6 +14,7 @@ from aizheimer.engine.loop import train
 from aizheimer.engine.run_folder import RunFolder
 from aizheimer.errors import SelectorError, TrainingError
 from aizheimer.methods.aizheimer import AIzheimer
+from aizheimer.methods.closed_distraction import ClosedDistraction
 
 SMALL = {
     "retain_neighbours": 2,
@@ -195,3 +196,48 @@ def test_train_is_what_runs():
 
     assert aizheimer.learn is _trained.learn
     assert _trained.train is train
+
+
+CLOSED = {"average_of": 3, "prior_prompts": 8, "pictures": 1, "picture_steps": 1, "retain_neighbours": 2}
+
+
+def test_what_the_closed_form_settles_is_not_trained(tiny_backbone):
+    solved, rows = [], []
+    callbacks = Callbacks(on_step=rows.append, on_solved=solved.append)
+    edit = small(start=CLOSED, enough=1.0, parts=("k", "v")).unlearn(tiny_backbone, SANTA, callbacks=callbacks)
+    closed = ClosedDistraction(**CLOSED).unlearn(tiny_backbone, SANTA)
+    assert rows == []
+    assert [row["residual"] for row in solved] == [edit.provenance.extra["residual"]]
+    assert edit.deltas.keys() == closed.deltas.keys()
+    assert all(torch.equal(edit.deltas[name], closed.deltas[name]) for name in closed.deltas)
+    assert (edit.provenance.method, edit.provenance.recipe["enough"]) == ("aizheimer", 1.0)
+
+
+def test_what_it_does_not_settle_is_trained_from_there(tiny_backbone):
+    before = {name: tensor.clone() for name, tensor in tiny_backbone.denoiser.state_dict().items()}
+    seen = []
+    options = {"parts": ("k", "v"), "training": {"steps": 1, "lr": 1e-9, "monitor_every": 1}}
+    method = small(start=CLOSED, enough=0.0, **options)
+    edit = method.unlearn(tiny_backbone, SANTA, callbacks=Callbacks(on_monitor=seen.append))
+    closed = ClosedDistraction(**CLOSED).unlearn(tiny_backbone, SANTA)
+    for name, change in closed.deltas.items():
+        torch.testing.assert_close(edit.deltas[name], change, atol=1e-6, rtol=1e-4)
+    # The first look is at the unchanged model, the second at the closed form; the mass counts from the first.
+    assert [row["step"] for row in seen] == [0, 0, 1]
+    assert (seen[0]["mass_ratio"], seen[0]["retention_drift"]) == (1.0, pytest.approx(0, abs=1e-9))
+    assert seen[1]["mass_ratio"] != 1.0
+    after = tiny_backbone.denoiser.state_dict()
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"enough": 0.5}, "enough judges the closed form that start names"),
+        ({"start": {}, "parts": ("q", "k")}, "put k and v into parts"),
+        ({"start": {"pictures": 0}}, "start.pictures"),
+    ],
+)
+def test_a_start_that_cannot_be_is_refused(options, message):
+    with pytest.raises(ValidationError, match=message):
+        AIzheimer(**options)
