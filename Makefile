@@ -45,7 +45,7 @@ demo: $(VENV)/.installed-core ## forget "Santa Claus" and show what happened
 	$(BIN)/aizheimer report $(RUN)
 
 test: $(VENV)/.installed-dev ## run the tests
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 lint: $(VENV)/.installed-dev ## check style and formatting
 	@$(BIN)/ruff check .

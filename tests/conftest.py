@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
 
     from aizheimer.backbones.stable_diffusion import StableDiffusionBackbone
     from aizheimer.concepts.world import World
+
+# Workers side by side share the cores: the tests' networks are too small to gain from threads that wait for each other.
+if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
 
 # The same examples on every machine, and none that fails because the machine is busy.
 hypothesis.settings.register_profile("aizheimer", deadline=None, derandomize=True, max_examples=50)
