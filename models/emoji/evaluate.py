@@ -119,6 +119,8 @@ def summary(rows: list[dict]) -> dict:
         "synonym_n": len(spoken),
         "none_of_these": sum(r["judged_object"] is None for r in labelled) / max(1, len(labelled)),
         "object_accuracy_by_group": {g: share([r for r in labelled if r["group"] == g], "object") for g in groups},
+        "style_accuracy_by_style": {s: share([r for r in labelled if r["style"] == s], "style") for s in STYLES},
+        "no_style": sum(r["judged_style"] is None for r in labelled) / max(1, len(labelled)),
         "object_accuracy_by_style": {s: share([r for r in labelled if r["style"] == s], "object") for s in STYLES},
     }
 
