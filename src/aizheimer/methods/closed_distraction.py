@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Mapping
 from typing import ClassVar, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from aizheimer._seeding import generator_for
@@ -87,6 +89,13 @@ class ClosedDistraction(BaseModel):
     preserve: float = Field(default=1.0, ge=0, description="Beta, the weight of the retained rows' mean.")
     prior: float = Field(default=1.0, ge=0, description="Weight of the mean over everyday prompts of the world.")
     prior_prompts: int = Field(default=2048, ge=1, description="Most everyday prompts that are read.")
+    residual: float | None = Field(
+        default=0.2,
+        gt=0,
+        lt=1,
+        description="Hold the rest as firmly as leaves this share of what the concept's words say: preserve, prior and "
+        "ridge are multiplied by what does; null takes them as they are.",
+    )
     ridge: float = Field(default=0.01, gt=0, description="Lambda, rows having a mean square of 1.")
     metric: Literal["queries", "identity"] = Field(
         default="queries", description="What keys are measured by: the image's queries, or all directions alike."
@@ -99,6 +108,12 @@ class ClosedDistraction(BaseModel):
     retain_others: RetainOthers = 24
     retain_general: RetainGeneral = 8
     seed: int = Field(default=0, ge=0, description="Of the pictures that are begun, and of what is retained.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ClosedDistraction:
+        if self.residual is not None and not self.preserve + self.prior:
+            raise ValueError("residual sets how firmly the rest is held, and preserve and prior are 0; set it to null")
+        return self
 
     def unlearn(
         self, backbone: Backbone, concept: Concept, *, run: RunFolder | None = None, callbacks: Callbacks | None = None
@@ -115,16 +130,16 @@ class ClosedDistraction(BaseModel):
         held = RidgeSums.keep(retained).mean().times(self.preserve)
         held += prior_sums(task, prompts=self.prior_prompts).times(self.prior)
         erase = RidgeSums.of(pairs.keys, pairs.sources).mean()
-        pencil = TextPencil.of(erase, held.gram, ridge=self.ridge)
         metrics = self._metrics(task, callbacks)
-        changes = {}
-        for name, weight in task.weights.items():
-            layer = name.rsplit(".", 2)[0]
-            same = torch.eye(len(weight), dtype=torch.float64)[None]
-            changes[name] = solve_keys(
-                weight, metrics.get(layer, same) if name.endswith("to_k.weight") else same, pencil
-            )
-        return task.edit(self, changes, **outcome(task.weights, changes, pairs=pairs, retained=retained))
+
+        def solve(firmness: float) -> tuple[dict[str, Tensor], dict[str, float]]:
+            pencil = TextPencil.of(erase, firmness * held.gram, ridge=firmness * self.ridge)
+            changes = _solved(task.weights, metrics, pencil)
+            return changes, outcome(task.weights, changes, pairs=pairs, retained=retained)
+
+        firmness = 1.0 if self.residual is None else _firmest(lambda f: solve(f)[1]["residual"], self.residual)
+        changes, found = solve(firmness)
+        return task.edit(self, changes, **found, firmness=firmness)
 
     def _pairs(self, task: Task) -> RowPairs:
         """Return the target's rows and what should answer in their place."""
@@ -166,3 +181,34 @@ class ClosedDistraction(BaseModel):
                 progress=lambda done, total: progress("queries", done, total),
             )
         return {name: moments.metric(name).cpu() for name in modules}
+
+
+FIRMNESS = (0.1, 1e3)
+"""Where the firmness is looked for."""
+
+
+def _firmest(residual: Callable[[float], float], wanted: float) -> float:
+    """Return the largest firmness whose residual, which grows with it, is at most what is wanted, to 3 %.
+
+    The smallest that is looked at if even that leaves more: the edit then says so, and a caller may train on.
+    """
+    low, high = (math.log(edge) for edge in FIRMNESS)
+    if residual(math.exp(high)) <= wanted:
+        return math.exp(high)
+    while high - low > 0.03:
+        middle = (low + high) / 2
+        if residual(math.exp(middle)) <= wanted:
+            low = middle
+        else:
+            high = middle
+    return math.exp(low)
+
+
+def _solved(weights: Mapping[str, Tensor], metrics: Mapping[str, Tensor], pencil: TextPencil) -> dict[str, Tensor]:
+    """Return the change of every projection: keys by their layer's metric, values by the identity."""
+    changes = {}
+    for name, weight in weights.items():
+        same = torch.eye(len(weight), dtype=torch.float64)[None]
+        layer = name.rsplit(".", 2)[0]
+        changes[name] = solve_keys(weight, metrics.get(layer, same) if name.endswith("to_k.weight") else same, pencil)
+    return changes

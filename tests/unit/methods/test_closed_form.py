@@ -109,3 +109,33 @@ def test_everyday_prompts_leave_the_target_out(tiny_backbone):
     assert short.count < everything.count / 3
     with pytest.raises(ConceptError, match="as a prior"):
         prior_sums(task, prompts=0)
+
+
+READ = {"average_of": 3, "prior_prompts": 8, "pictures": 1, "picture_steps": 1}
+
+
+@pytest.mark.parametrize("metric", ["identity", "queries"])
+def test_the_rest_is_held_as_firmly_as_the_residual_allows(metric, tiny_backbone):
+    method = METHODS.get("closed-distraction")
+    found = {}
+    for wanted in (0.5, 0.7):
+        found[wanted] = method(**SMALL | READ, metric=metric, residual=wanted).unlearn(tiny_backbone, SANTA)
+        extra = found[wanted].provenance.extra
+        assert wanted - 0.03 < extra["residual"] <= wanted
+        given = {"preserve": extra["firmness"], "prior": extra["firmness"], "ridge": 0.01 * extra["firmness"]}
+        plain = method(**SMALL | READ, metric=metric, residual=None, **given).unlearn(tiny_backbone, SANTA)
+        for name, change in plain.deltas.items():
+            torch.testing.assert_close(found[wanted].deltas[name], change, atol=1e-6, rtol=1e-4)
+    assert found[0.7].provenance.extra["drift"] < found[0.5].provenance.extra["drift"]
+    assert found[0.7].provenance.extra["firmness"] > found[0.5].provenance.extra["firmness"]
+
+
+def test_a_residual_out_of_reach_does_not_give_the_rest_up(tiny_backbone):
+    edit = METHODS.get("closed-distraction")(**SMALL | READ, residual=1e-6).unlearn(tiny_backbone, SANTA)
+    assert edit.provenance.extra["firmness"] == pytest.approx(0.1)
+    assert edit.provenance.extra["residual"] > 0.01
+
+
+def test_a_residual_without_anything_to_hold_is_refused():
+    with pytest.raises(ValueError, match="preserve and prior are 0; set it to null"):
+        METHODS.get("closed-distraction")(preserve=0, prior=0)
