@@ -22,9 +22,6 @@ from aizheimer.errors import DataError
 PROMPTS_LIMIT = 64
 """Most forget prompts that are encoded; a style has one for each subject, of which this many are drawn."""
 
-GENERATE_STEPS = 30
-"""Denoising steps of a picture that ``generate:N`` draws."""
-
 Progress = Callable[[str, int, int], None]
 
 
@@ -83,7 +80,7 @@ def prepare(
         retain_prompts: Prompts whose pictures must stay, the most important first.
         seed: Fixes noise, timesteps and the choice of prompts.
         cache_dir: Where results are cached by content; None for no cache.
-        plan: How many rollouts.
+        plan: How many rollouts, and how pictures are drawn.
         progress: Called with (stage, done, total).
         forget_latents: False makes no latents of the concept, for a method that starts from others.
 
@@ -145,7 +142,7 @@ def picture_latents(
         images: A folder of pictures, or ``"generate:N"`` to let the model draw N of them.
         seed: Fixes the noise.
         cache_dir: Where results are cached by content; None for no cache.
-        plan: Names the guidance.
+        plan: Names the guidance and the steps of pictures that are drawn.
         progress: Called with (stage, done, total).
 
     Returns:
@@ -228,7 +225,7 @@ class _Maker:
         if count is None:
             return self.image_latents(Path(images)), None
         index = _cycle(len(embeddings), count)
-        return self.bank(name, embeddings, null_embedding, index, steps=GENERATE_STEPS).x_0, index
+        return self.bank(name, embeddings, null_embedding, index, steps=self.plan.picture_steps).x_0, index
 
     def bank(
         self, name: str, embeddings: Tensor, null_embedding: Tensor, index: Tensor, *, steps: int | None = None

@@ -46,7 +46,7 @@ class ConceptAblation(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-    name: ClassVar[str] = "concept_ablation"
+    name: ClassVar[str] = "concept-ablation"
     info: ClassVar[MethodInfo] = MethodInfo(
         paper="Kumari et al., Ablating Concepts in Text-to-Image Diffusion Models, arXiv:2303.13516",
         kind="fine-tune",
