@@ -13,6 +13,7 @@ import torch
 
 from aizheimer._registry import METHODS
 from aizheimer.backbones.base import Backbone, backbone_for
+from aizheimer.cli.live import CurvesView, describe_monitor
 from aizheimer.concepts import Concept
 from aizheimer.data.cache import CACHE_VARIABLE
 from aizheimer.edits import Edit, hooks_on, load_edit
@@ -22,6 +23,7 @@ from aizheimer.engine.run_folder import RunFolder
 from aizheimer.errors import ConceptError, EditError, RecipeError, SelectorError
 from aizheimer.methods.base import Method, MethodInfo
 from aizheimer.recipes import load_recipe
+from aizheimer.reports.curves import charts_from_history
 from tests.contracts import killed_run
 from tests.contracts.quick import RECIPES, TRAINED, has, is_trained, quick_recipe, seed_key
 from tests.snapshot import changed, same_snapshot, snapshot
@@ -35,6 +37,7 @@ FAMILIES = {
 }
 NEEDS = {"prompts", "anchor", "retain prompts", "images", "judge"}
 PROMPTS = ["santa claus in noto style", "cat in flat style"]
+WATCHED = {"mass_ratio", "erase_error", "forget_drift", "retention_drift"}
 RUNTIME = tuple(name for name in RECIPES if load_recipe(name).method.info.kind == "runtime")
 
 every_recipe = pytest.mark.parametrize("recipe", RECIPES)
@@ -75,17 +78,19 @@ class Unlearned:
     before: dict
     after: dict
     data: dict
+    history: list
 
 
 @pytest.fixture(scope="module", params=[(recipe, family) for recipe in RECIPES for family in FAMILIES], ids="-on-".join)
 def unlearned(request, cache):
     recipe, family = request.param
-    backbone, data = shared_backbone(family), {}
+    backbone, data, history = shared_backbone(family), {}, []
+    callbacks = Callbacks(on_data=data.update, on_step=history.append, on_monitor=history.append)
     before = snapshot(backbone.pipe)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(CACHE_VARIABLE, str(cache))
-        edit = quick_recipe(recipe).method.unlearn(backbone, CONCEPT, callbacks=Callbacks(on_data=data.update))
-    return Unlearned(recipe, backbone, edit, before, snapshot(backbone.pipe), data)
+        edit = quick_recipe(recipe).method.unlearn(backbone, CONCEPT, callbacks=callbacks)
+    return Unlearned(recipe, backbone, edit, before, snapshot(backbone.pipe), data, history)
 
 
 def test_every_method_is_in_this_battery():
@@ -202,6 +207,28 @@ def test_a_behaviour_acts_loaded_or_not_and_off_again_leaves_the_same_bits(recip
     own = {name for name in before if name.startswith(("pipe:_", "scheduler:"))}
     assert not changed(before, snapshot(backbone.pipe)) - own
     assert before.keys() == snapshot(backbone.pipe).keys()
+
+
+def test_what_it_logs_is_drawn_and_said(unlearned):
+    """Whatever a method calls its losses and what it watches: a curve each, in the report and on the terminal."""
+    steps = [row for row in unlearned.history if row["event"] == "step"]
+    looks = [row for row in unlearned.history if row["event"] == "monitor"]
+    charts = charts_from_history(unlearned.history)
+    if not is_trained(unlearned.recipe):
+        assert (steps, looks, charts) == ([], [], [])
+        return
+    losses = {name for row in steps for name in row["losses"]}
+    watched = {name for row in looks for name in row if name in WATCHED and row[name] is not None}
+    assert watched
+    several = len(losses) if len(losses) > 1 else 0
+    assert len(charts) == len({chart.title for chart in charts}) == 1 + several + len(watched)
+    assert all(chart.subtitle and len(chart.values) >= 2 for chart in charts)
+    view = CurvesView()
+    for row in looks:
+        view.on_monitor(row)
+        assert len(describe_monitor(row).split("  ")) > 1
+    assert view.curves
+    assert all(len(values) == len(looks) for values in view.curves.values())
 
 
 @every_recipe

@@ -12,6 +12,7 @@ from aizheimer.cli import streams
 from aizheimer.cli.guard import Interrupted
 from aizheimer.cli.options import Debug, Json, Model, Overrides
 from aizheimer.cli.picture import draw_before_after
+from aizheimer.cli.show import changes
 from aizheimer.errors import RunFolderError
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def forget(
     target = api.as_concept(concept, world=backbone.world, keep=keep or (), anchor=anchor)
     title = f"forgetting {target.kind} '{target.target}' of {model} with {recipe.name}, into {folder}"
     try:
-        with training_view(title) as callbacks:
+        with training_view(title, kind=recipe.method.info.kind) as callbacks:
             edit = api.forget(
                 backbone, target, method=recipe, out=folder, resume=resume, overwrite=overwrite, callbacks=callbacks
             )
@@ -98,9 +99,10 @@ def _print_result(edit: Edit, folder: Path, picture: Path, *, as_json: bool) -> 
         "picture": str(picture),
         "tensors": len(edit.deltas),
         "bytes": edit.size_bytes,
+        "hook": edit.hook.name if edit.hook is not None else None,
     }
     if as_json:
         streams.print_json(result)
         return
-    streams.print_result(f"edit       {result['edit']} ({len(edit.deltas)} tensors, {edit.size_bytes / 1e6:.1f} MB)")
+    streams.print_result(f"edit       {result['edit']} ({changes(edit)})")
     streams.print_result(f"picture    {picture}")
