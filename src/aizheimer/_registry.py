@@ -126,6 +126,7 @@ METHODS = Registry(
         "salun": "aizheimer.methods.salun:SalUn",
         "sepme": "aizheimer.methods.sepme:SepME",
         "doco": "aizheimer.methods.doco:DoCo",
+        "data-censoring": "aizheimer.methods.data_censoring:DataCensoring",
         "negative-prompt": "aizheimer.methods.negative_prompt:NegativePrompt",
         "sld": "aizheimer.methods.sld:SLD",
         "safree": "aizheimer.methods.safree:SAFREE",
@@ -133,6 +134,7 @@ METHODS = Registry(
         "judge-filter": "aizheimer.methods.judge_filter:JudgeFilter",
     },
     group="aizheimer.methods",
+    aliases={"oracle": "data-censoring"},
 )
 """Every unlearning method by the name that recipes and the command line use."""
 

@@ -123,6 +123,7 @@ class ConceptAblation(BaseModel):
             concept,
             selection=self._selection(backbone, layers),
             task=lambda material: self._task(material, layers),
+            pictures=self.images,
             forget_latents=False,
             plan=plan_for(self.rollouts, retain=self.retain_weight > 0, forget=False),
             run=run,
