@@ -169,10 +169,12 @@ def evaluate(
         raise InputError(f"samples: got {samples}; wanted 3 or more.")
     backbone = load_model(model)
     edit = load_edit(edit) if isinstance(edit, str | Path) else edit
-    if concept is None and edit is None:
+    if concept is not None:
+        target = as_concept(concept, world=backbone.world)
+    elif edit is not None:
+        target = edit.provenance.concept.to_concept()
+    else:
         raise InputError("Got neither an edit nor a concept; name the concept to look for.")
-    own = edit.provenance.concept.to_concept() if edit is not None else None
-    target = own if concept is None else as_concept(concept, world=backbone.world)
     if full:
         settings = EvaluationSettings.full(seed=seed)
     else:

@@ -33,7 +33,7 @@ def forget(
     anchor: Annotated[str, typer.Option("--anchor", help="What takes the concept's place.")] = "",
     images: Annotated[
         str | None,
-        typer.Option("--images", metavar="DIR|generate:N", help="The concept's pictures; without it, none are needed."),
+        typer.Option("--images", metavar="DIR|generate:N", help="Pictures that a method needs, mostly the concept's."),
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", show_default="runs/CONCEPT", help="The run folder.")

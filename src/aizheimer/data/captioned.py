@@ -79,7 +79,8 @@ def captions_of(record: Mapping[str, Any]) -> tuple[str, ...]:
     """Return a record's captions: its ``text``, one or a list; none if it has none."""
     text = record.get("text")
     found = text if isinstance(text, list) else [text]
-    return tuple(found) if all(isinstance(caption, str) and caption.strip() for caption in found) else ()
+    captions = tuple(caption for caption in found if isinstance(caption, str) and caption.strip())
+    return captions if len(captions) == len(found) else ()
 
 
 def other_prompts(backbone: Backbone, concept: Concept, words: Sequence[str]) -> list[str]:
@@ -159,11 +160,10 @@ def _records(folder: Path) -> Iterator[dict[str, Any]]:
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
+            record: Any = json.loads(line)
         except json.JSONDecodeError:
             record = None
-        named = isinstance(record, dict) and isinstance(record.get("file_name"), str)
-        if not named or not captions_of(record):
+        if not isinstance(record, dict) or not isinstance(record.get("file_name"), str) or not captions_of(record):
             raise DataError(f"{path}, line {number}: wanted a JSON object with a file_name and a text; correct it")
         yield record
 

@@ -41,14 +41,13 @@ class CaptionTerm:
         if draw.target is None:
             raise ValueError("captioned pictures are learnt from with noise; the source must add it")
         chances = torch.rand(2, self.batch_size, generator=generator).tolist()
-        texts = [
-            "" if drop < self.dropout else _one_of(self.captions[picture], chance)
-            for picture, drop, chance in zip(draw.prompt_index.tolist(), *chances, strict=True)
-        ]
+        rows = zip(draw.prompt_index.tolist(), *chances, strict=True)
+        texts = [self._caption(picture, drop=drop, choice=choice) for picture, drop, choice in rows]
         embeddings = self.backbone.encode_prompts(texts).to(draw.x_t)
         term = noise_mse(self.backbone.predict(draw.x_t, draw.t, embeddings), draw.target)
         return {"noise": Loss(term.total, 1.0, term.parts)}
 
-
-def _one_of(captions: Sequence[str], chance: float) -> str:
-    return captions[min(int(chance * len(captions)), len(captions) - 1)]
+    def _caption(self, picture: int, *, drop: float, choice: float) -> str:
+        """Return one of a picture's captions or none; both chances are uniform in [0, 1)."""
+        own = self.captions[picture]
+        return "" if drop < self.dropout else own[min(int(choice * len(own)), len(own) - 1)]

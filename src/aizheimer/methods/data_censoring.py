@@ -49,14 +49,14 @@ class DataCensoring(BaseModel):
         >>> edit = DataCensoring(images="drawings").unlearn(backbone, Concept("Santa Claus"))  # doctest: +SKIP
 
     References:
-        Rombach et al., Stable Diffusion 2.0, whose data were filtered; as a baseline in Gandikota et al., Erasing
-        Concepts from Diffusion Models, arXiv:2303.07345, section 2. The loss: Ho et al., arXiv:2006.11239, eq. 14.
+        Rombach and Esser, Stable Diffusion 2.0 (2022), whose data were filtered; a baseline in Gandikota et al.,
+        Erasing Concepts from Diffusion Models, arXiv:2303.07345. The loss: Ho et al., arXiv:2006.11239, eq. 14.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     name: ClassVar[str] = "data-censoring"
     info: ClassVar[MethodInfo] = MethodInfo(
-        paper="Rombach et al., Stable Diffusion 2.0 (data filtered before training); a baseline, not a paper's method",
+        paper="Rombach and Esser, Stable Diffusion 2.0 (2022), whose data were filtered; a baseline, no paper's method",
         kind="fine-tune",
         needs=("images",),
         edits="a group of the denoiser's weights, by default all",
