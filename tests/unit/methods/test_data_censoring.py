@@ -8,8 +8,12 @@ from PIL import Image
 from pydantic import ValidationError
 
 from aizheimer._registry import METHODS
+from aizheimer._seeding import generator_for
 from aizheimer.concepts import Concept
+from aizheimer.data.captioned import read_captioned
+from aizheimer.data.sources import NoisedSource
 from aizheimer.engine.callbacks import Callbacks
+from aizheimer.engine.caption_term import CaptionTerm
 from aizheimer.engine.run_folder import RunFolder
 from aizheimer.errors import DataError, RunFolderError
 from aizheimer.methods.data_censoring import DataCensoring
@@ -45,6 +49,25 @@ def test_on_a_folder_all_weights_learn_from_what_is_left(drawings):
     record = edit.provenance.extra["censored"]
     assert record == {"words": ["santa claus", "santa"], "pictures": 3, "left_out": 1}
     assert edit.provenance.extra["forget_drift"] > 0
+
+
+def test_it_learns_to_denoise_what_is_left(drawings):
+    """The loss of the very same pictures, captions, timesteps and noise, before and after."""
+    backbone = tiny_backbone()
+    training = {"steps": 30, "lr": 3e-3, "batch_size": 8, "monitor_every": 30}
+    edit = small(DataCensoring, images=str(drawings), training=training).unlearn(backbone, CONCEPT)
+    data = read_captioned(drawings, 32, words=("santa claus",), kind="object")
+    latents = backbone.encode_images(data.pixels)
+    source = NoisedSource.of(backbone, latents, prompt_index=torch.arange(3), prompts=3)
+    term = CaptionTerm(backbone=backbone, source=source, captions=data.captions, dropout=0.1, batch_size=32)
+
+    def loss() -> float:
+        with torch.no_grad():
+            return term.losses(1, generator_for(0, "fixed"))["noise"].value.item()
+
+    before = loss()
+    with edit.applied(backbone.pipe):
+        assert loss() < 0.9 * before
 
 
 def test_what_is_left_out_has_no_part_in_the_edit(drawings):
