@@ -17,7 +17,7 @@ from tests.tiny import tiny_pipeline, tiny_world
 
 SMALL: dict[str, Any] = {
     "retain": {"neighbours": 2, "others": 1, "general": 1, "batch_size": 2, "monitor": 4},
-    "rollouts": {"forget": 2, "retain": 3, "holdout": 1, "steps": 2, "guidance": 3.0},
+    "rollouts": {"forget": 2, "retain": 3, "holdout": 1, "steps": 2, "picture_steps": 2, "guidance": 3.0},
 }
 TRAINING: dict[str, Any] = {"steps": 4, "batch_size": 2, "monitor_every": 2, "lr": 1e-3, "drift_limit": None}
 
