@@ -12,11 +12,12 @@ from aizheimer.concepts import Concept
 from aizheimer.edits.edit import Edit
 from aizheimer.engine.callbacks import Callbacks
 from aizheimer.engine.run_folder import RunFolder
+from tests.snapshot import same_snapshot, snapshot
 from tests.tiny import tiny_pipeline, tiny_world
 
 SMALL: dict[str, Any] = {
     "retain": {"neighbours": 2, "others": 1, "general": 1, "batch_size": 2, "monitor": 4},
-    "rollouts": {"forget": 2, "retain": 3, "holdout": 1, "steps": 2, "guidance": 3.0},
+    "rollouts": {"forget": 2, "retain": 3, "holdout": 1, "steps": 2, "picture_steps": 2, "guidance": 3.0},
 }
 TRAINING: dict[str, Any] = {"steps": 4, "batch_size": 2, "monitor_every": 2, "lr": 1e-3, "drift_limit": None}
 
@@ -31,23 +32,6 @@ def tiny_backbone(**options: Any) -> Backbone:
     return backbone_for(tiny_pipeline(**options), world=tiny_world())
 
 
-def state(backbone: Backbone) -> dict[str, Any]:
-    """Return every bit and flag of the pipeline that an edit could leave behind."""
-    pipe = backbone.pipe
-    nets = {"unet": pipe.unet, "vae": pipe.vae, "text": pipe.text_encoder}
-    found = {f"{part}.{name}": t.clone() for part, net in nets.items() for name, t in net.state_dict().items()}
-    flags = {f"{part}.{n}": (p.requires_grad, p.grad) for part, net in nets.items() for n, p in net.named_parameters()}
-    hooks = {name: len(module._forward_hooks) for name, module in pipe.unet.named_modules()}
-    modes = [net.training for net in nets.values()]
-    return found | {"flags": flags, "hooks": hooks, "modes": modes, "random": torch.get_rng_state()}
-
-
-def same_state(a: dict[str, Any], b: dict[str, Any]) -> bool:
-    return a.keys() == b.keys() and all(
-        torch.equal(a[name], b[name]) if isinstance(a[name], torch.Tensor) else a[name] == b[name] for name in a
-    )
-
-
 def same_edit(a: Edit, b: Edit) -> bool:
     return a.deltas.keys() == b.deltas.keys() and all(torch.equal(a.deltas[name], b.deltas[name]) for name in a.deltas)
 
@@ -55,10 +39,10 @@ def same_edit(a: Edit, b: Edit) -> bool:
 def check_method(method: Any, concept: Concept, *, pipeline: dict[str, Any] | None = None) -> tuple[Edit, list, dict]:
     """Unlearn twice on a tiny pipeline; returns the edit, the steps' rows, and what was told of the data."""
     backbone = tiny_backbone(**pipeline or {})
-    before, data, steps, looks = state(backbone), {}, [], []
+    before, data, steps, looks = snapshot(backbone.pipe), {}, [], []
     callbacks = Callbacks(on_data=data.update, on_step=steps.append, on_monitor=looks.append)
     edit = method.unlearn(backbone, concept, callbacks=callbacks)
-    assert same_state(before, state(backbone))
+    assert same_snapshot(before, snapshot(backbone.pipe))
     assert not edit.is_noop
     assert all(delta.isfinite().all() for delta in edit.deltas.values())
     names = {name.removeprefix("unet.") for name in edit.deltas}

@@ -4,8 +4,12 @@ Fetches five npm packages with ``npm pack`` (nothing is executed from them), rea
 SVG bodies of ``icons.json`` and renders them with resvg. Idempotent: a finished set
 is not rendered again.
 
+``--imagefolder`` also writes the drawings at 64 px with their captions, as HuggingFace's imagefolder: what
+``aizheimer forget ... --method data-censoring --images FOLDER`` trains on.
+
 Example:
     python models/emoji/build_dataset.py --out models/emoji/build
+    python models/emoji/build_dataset.py --imagefolder models/emoji/build/drawings
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 import resvg_py
-from emoji_data import RENDER_SIZE, STYLES, Dataset, read_concepts
+from emoji_data import RENDER_SIZE, STYLES, Dataset, read_concepts, write_imagefolder
 from PIL import Image
 
 PACKAGES = {
@@ -99,6 +103,8 @@ def main() -> None:
     """Build the dataset folder and print where it is."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "build")
+    parser.add_argument("--imagefolder", type=Path, metavar="FOLDER", help="write captioned drawings here as well")
+    parser.add_argument("--captions", type=int, default=8, help="captions of each captioned drawing")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     slugs = [c.slug for c in read_concepts()]
@@ -107,6 +113,9 @@ def main() -> None:
     data = Dataset.load(args.out)
     sample_sheet(data, args.out / "dataset-sheet.png")
     print(f"{len(data.concepts)} concepts x {len(STYLES)} styles in {args.out}")
+    if args.imagefolder is not None:
+        count = write_imagefolder(data, args.imagefolder, captions=args.captions)
+        print(f"{count} captioned drawings in {args.imagefolder}")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ float tensors of shape (batch, 3, 64, 64) in [-1, 1] on white by :func:`augment`
 from __future__ import annotations
 
 import csv
+import json
 import random
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
 HERE = Path(__file__).parent
 STYLES = ("noto", "blob", "twemoji", "fluent", "flat")
@@ -152,3 +154,35 @@ def augment(
 def plain(images: torch.Tensor, size: int = IMAGE_SIZE) -> torch.Tensor:
     """Downsample uint8 renders to float (batch, 3, size, size) in [-1, 1], unaugmented."""
     return F.adaptive_avg_pool2d(images.float().div(127.5).sub(1.0), size)
+
+
+def write_imagefolder(data: Dataset, folder: Path, *, captions: int = 8, seed: int = 0) -> int:
+    """Write the drawings as a HuggingFace imagefolder: 64 px PNGs and a ``metadata.jsonl`` that says what each shows.
+
+    A line has ``file_name``, ``text`` (a list: the canonical caption first, then others as train_unet.py draws them, a
+    quarter by synonyms), ``label`` and ``style``. ``aizheimer forget "Santa Claus" --method data-censoring --images
+    FOLDER`` reads it and leaves Santa Claus out.
+
+    Args:
+        data: The drawings.
+        folder: Where to write; made if it is not there.
+        captions: Captions of each drawing, at most: repeated ones are dropped.
+        seed: Chooses templates and synonyms.
+
+    Returns:
+        The number of drawings.
+    """
+    rng, counts, lines = random.Random(seed), tag_counts(data.concepts), []
+    for i, row in enumerate(data.concepts):
+        small = plain(torch.from_numpy(np.ascontiguousarray(data.images[i].transpose(0, 3, 1, 2))))
+        pixels = small.add(1).mul(127.5).round().byte().permute(0, 2, 3, 1).numpy()
+        for style, picture in zip(STYLES, pixels, strict=True):
+            name = f"{style}/{row.slug}.png"
+            (folder / style).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(picture).save(folder / name)
+            texts = [CANONICAL.format(label=row.label, style=style)]
+            texts += [caption(row, style, counts, rng, p_synonym=0.25) for _ in range(captions - 1)]
+            lines.append({"file_name": name, "text": list(dict.fromkeys(texts)), "label": row.label, "style": style})
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    (folder / "metadata.jsonl").write_text(text, encoding="utf-8")
+    return len(lines)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -16,13 +16,15 @@ class Registry:
     """Map names to ``"module:attribute"``; nothing is imported until :meth:`get`.
 
     Other packages add names through an entry-point group. A built-in name always means the
-    built-in object, so that a recipe means the same on every machine.
+    built-in object, so that a recipe means the same on every machine. Names are written with
+    dashes; one that is typed with underscores is understood.
 
     Args:
         kind: What the names are, in error messages: ``"method"``.
         entries: The built-in names.
         group: The entry-point group that third parties add to, such as ``"aizheimer.methods"``.
         error: The error raised for an unknown name.
+        aliases: Other names of the same objects, understood but not listed: alias to name.
 
     Example:
         >>> registry = Registry("function", {"sqrt": "math:sqrt"})
@@ -34,10 +36,34 @@ class Registry:
     entries: Mapping[str, str]
     group: str | None = None
     error: type[InputError] = RecipeError
+    aliases: Mapping[str, str] = field(default_factory=dict)
 
     def names(self) -> tuple[str, ...]:
         """Return every name, the built-in ones first in their own order, then the others by alphabet."""
         return (*self.entries, *sorted({entry.name for entry in self._third_party()} - set(self.entries)))
+
+    def canonical(self, name: str) -> str:
+        """Return the name as it is listed: what an alias stands for, and dashes for underscores.
+
+        Args:
+            name: A name as somebody typed it; one that is listed just so is returned as it is.
+
+        Raises:
+            InputError: (or the ``error`` given) for a name that is unknown.
+
+        Example:
+            >>> Registry("function", {"is-close": "math:isclose"}).canonical("is_close")
+            'is-close'
+        """
+        names = self.names()
+        if name in names:
+            return name
+        dashed = name.replace("_", "-")
+        by_dashes = {known.replace("_", "-"): known for known in reversed(names)}
+        if found := by_dashes.get(self.aliases.get(dashed, dashed)):
+            return found
+        hint = did_you_mean(dashed, [*by_dashes, *self.aliases])
+        raise self.error(f"unknown {self.kind} {name!r}.{hint} There are: {', '.join(names) or 'none'}.")
 
     def get(self, name: str) -> Any:
         """Import and return what ``name`` stands for.
@@ -46,13 +72,11 @@ class Registry:
             InputError: (or the ``error`` given) for a name that is unknown, given by two packages,
                 or that cannot be imported.
         """
+        name = self.canonical(name)
         if name in self.entries:
             module, _, attribute = self.entries[name].partition(":")
             return getattr(importlib.import_module(module), attribute)
         found = [entry for entry in self._third_party() if entry.name == name]
-        if not found:
-            hint = did_you_mean(name, self.names())
-            raise self.error(f"unknown {self.kind} {name!r}.{hint} There are: {', '.join(self.names()) or 'none'}.")
         if len(found) > 1:
             sources = ", ".join(sorted(entry.value for entry in found))
             raise self.error(f"{self.kind} {name!r} is given by several packages ({sources}); uninstall all but one.")
@@ -73,7 +97,10 @@ class Registry:
         return list({(entry.name, entry.value): entry for entry in entry_points(group=self.group)}.values())
 
     def __contains__(self, name: object) -> bool:
-        return name in self.names()
+        try:
+            return isinstance(name, str) and bool(self.canonical(name))
+        except self.error:
+            return False
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names())
@@ -94,24 +121,31 @@ METHODS = Registry(
         "rece": "aizheimer.methods.rece:RECE",
         "mace": "aizheimer.methods.mace:MACE",
         "esd": "aizheimer.methods.esd:ESD",
-        "concept_ablation": "aizheimer.methods.concept_ablation:ConceptAblation",
-        "forget_me_not": "aizheimer.methods.forget_me_not:ForgetMeNot",
+        "concept-ablation": "aizheimer.methods.concept_ablation:ConceptAblation",
+        "forget-me-not": "aizheimer.methods.forget_me_not:ForgetMeNot",
         "salun": "aizheimer.methods.salun:SalUn",
         "sepme": "aizheimer.methods.sepme:SepME",
         "doco": "aizheimer.methods.doco:DoCo",
+        "data-censoring": "aizheimer.methods.data_censoring:DataCensoring",
+        "negative-prompt": "aizheimer.methods.negative_prompt:NegativePrompt",
+        "sld": "aizheimer.methods.sld:SLD",
+        "safree": "aizheimer.methods.safree:SAFREE",
+        "adavd": "aizheimer.methods.adavd:AdaVD",
+        "judge-filter": "aizheimer.methods.judge_filter:JudgeFilter",
     },
     group="aizheimer.methods",
+    aliases={"oracle": "data-censoring"},
 )
 """Every unlearning method by the name that recipes and the command line use."""
 
 HOOKS = Registry(
     "hook",
     {
-        "negative_prompt": "aizheimer.edits.hooks.negative_prompt:NegativePromptHook",
+        "negative-prompt": "aizheimer.edits.hooks.negative_prompt:NegativePromptHook",
         "sld": "aizheimer.edits.hooks.sld:SLDHook",
         "safree": "aizheimer.edits.hooks.safree:SAFREEHook",
         "adavd": "aizheimer.edits.hooks.adavd:AdaVDHook",
-        "judge_filter": "aizheimer.edits.hooks.judge_filter:JudgeFilterHook",
+        "judge-filter": "aizheimer.edits.hooks.judge_filter:JudgeFilterHook",
     },
     group="aizheimer.hooks",
     error=EditError,

@@ -7,8 +7,6 @@ Every function takes a model in any form: ``"emoji"``, a pipeline's folder, a hu
 from __future__ import annotations
 
 import json
-import shutil
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -16,8 +14,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from aizheimer.backbones.base import Backbone, backbone_for, load_pipeline
 from aizheimer.concepts.concept import Concept
 from aizheimer.concepts.world import World
-from aizheimer.data.images import read_images
-from aizheimer.data.prepare import generate_count
 from aizheimer.edits.edit import Edit
 from aizheimer.edits.io import load_edit
 from aizheimer.edits.provenance import current_versions
@@ -25,7 +21,6 @@ from aizheimer.engine.callbacks import Callbacks
 from aizheimer.engine.run_folder import RunFolder
 from aizheimer.errors import InputError, RunFolderError
 from aizheimer.methods.base import Method
-from aizheimer.modules.parameters import select_layers
 from aizheimer.recipes.load import Recipe, load_recipe
 
 if TYPE_CHECKING:
@@ -112,7 +107,7 @@ def forget(
         The edit, which has also been saved when there is a run folder.
 
     Raises:
-        InputError: Something given cannot be used; nothing has been written then, and no old run removed.
+        InputError: Something given cannot be used; nothing is written then, and an old run is as it was.
         TrainingError: Training diverged; with a run folder, the edit of the best state has been saved.
 
     Example:
@@ -124,7 +119,6 @@ def forget(
     recipe = _as_recipe(method, overrides, seed)
     backbone = load_model(model)
     target = as_concept(concept, world=backbone.world, keep=keep, anchor=anchor)
-    _check(recipe.method, backbone, target)
     if out is None:
         if resume or overwrite:
             raise RunFolderError("Got resume or overwrite without a run folder; name it with out.")
@@ -175,10 +169,12 @@ def evaluate(
         raise InputError(f"samples: got {samples}; wanted 3 or more.")
     backbone = load_model(model)
     edit = load_edit(edit) if isinstance(edit, str | Path) else edit
-    if concept is None and edit is None:
+    if concept is not None:
+        target = as_concept(concept, world=backbone.world)
+    elif edit is not None:
+        target = edit.provenance.concept.to_concept()
+    else:
         raise InputError("Got neither an edit nor a concept; name the concept to look for.")
-    own = edit.provenance.concept.to_concept() if edit is not None else None
-    target = own if concept is None else as_concept(concept, world=backbone.world)
     if full:
         settings = EvaluationSettings.full(seed=seed)
     else:
@@ -230,17 +226,19 @@ def _forget_into(
     overwrite: bool,
     callbacks: Callbacks | None,
 ) -> Edit:
-    """Forget within a run folder; one that was not there before is gone again after bad input."""
-    is_new = not folder.exists()
+    """Forget within a run folder; after bad input it is what it was, or is not there."""
     run = RunFolder(folder).create(resume=resume, overwrite=overwrite)
     try:
         _describe(run, recipe, backbone)
         edit = recipe.method.unlearn(backbone, target, run=run, callbacks=callbacks)
     except InputError:
-        if is_new:
-            shutil.rmtree(folder)
+        run.undo()
+        raise
+    except BaseException:
+        run.keep()  # an interrupted run can be resumed, and one that diverged has its best state
         raise
     edit.save(folder)
+    run.keep()
     return edit
 
 
@@ -265,22 +263,6 @@ def _dotted(parameters: Mapping[str, Any], prefix: str = "") -> list[str]:
             text = str(value) if isinstance(value, Path) else value
             words.append(f"{prefix}{name}={json.dumps(text, ensure_ascii=False)}")
     return words
-
-
-def _check(method: Method, backbone: Backbone, concept: Concept) -> None:
-    """Find bad input before anything is written or an old run removed.
-
-    Methods check everything themselves, but only when their run has begun. ``layers`` and ``images`` are what methods
-    call the attention modules they select and the concept's pictures.
-    """
-    backbone.token_columns(backbone.world.prompts(concept), concept.target, policy="concept")
-    if (layers := getattr(method, "layers", None)) is not None:
-        select_layers(list(backbone.attention_modules()), layers)
-    images = getattr(method, "images", None)
-    if images is not None and generate_count(images) is None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the run itself will name the files that it skips
-            read_images(Path(images), backbone.latent_shape[-1])
 
 
 def _describe(run: RunFolder, recipe: Recipe, backbone: Backbone) -> None:

@@ -36,6 +36,36 @@ def test_the_neighbours_are_named_with_their_similarity():
     ]
 
 
+@pytest.mark.parametrize(
+    ("kind", "row", "line"),
+    [
+        ("closed form", DATA, "solving    1 tensor in 3 attention layers, on 2 prompts to forget and 1 to retain"),
+        ("runtime", {}, "runtime    nothing is trained; the edit acts while pictures are drawn"),
+        (
+            "runtime",
+            {"layers": ["mid"]},
+            "runtime    nothing is trained; the edit acts while pictures are drawn, in 1 attention layer",
+        ),
+    ],
+)
+def test_what_is_done_depends_on_the_kind_of_method(capsys, kind, row, line):
+    assert live.describe_data(row, kind=kind)[-1] == line
+    with live.training_view("forgetting", kind=kind) as callbacks:
+        callbacks.on_data(row)
+    assert capsys.readouterr().err.splitlines()[-1] == line
+
+
+def test_a_method_shows_what_it_watches_and_no_more():
+    view = live.CurvesView("forgetting")
+    for step, error in enumerate([1.0, 0.25]):
+        row = {"step": step, "steps": 1, "erase_error": error, "mass_ratio": None, "retention_drift": step / 10}
+        view.on_monitor(row)
+    assert live.describe_monitor(row) == "step 1/1  distance to the target 0.2500  retention drift 0.1000"
+    shown = text_of(view.render())
+    assert "distance to the target  0.2500  █▁" in shown
+    assert "attention mass" not in shown
+
+
 def test_many_neighbours_are_counted_after_the_first_dozen():
     (line, _) = live.describe_data({"neighbours": [(f"n{i}", 0.1) for i in range(15)]})
     assert "n11 0.10 and 3 more" in line

@@ -1,9 +1,14 @@
 """Every shipped recipe and every method without one, small enough for a test, whatever its parameters are."""
 
+import functools
+import tempfile
+from pathlib import Path
+
 from pydantic import BaseModel
 
 from aizheimer._registry import METHODS
 from aizheimer.recipes import Recipe, list_recipes, load_recipe
+from tests.unit.detectors.builders import save_colour_judge
 
 SMALL = {
     "retain_neighbours": "2",
@@ -12,13 +17,15 @@ SMALL = {
     "retain_batch_size": "2",
     "monitor_examples": "4",
     "retain": "{neighbours: 2, others: 1, general: 1, batch_size: 2, monitor: 4}",
-    "rollouts": "{forget: 2, retain: 3, holdout: 1, steps: 2}",
+    "rollouts": "{forget: 2, retain: 3, holdout: 1, steps: 2, picture_steps: 2}",
     "training.steps": "4",
     "training.batch_size": "2",
     "training.monitor_every": "4",
     "training.lr": "0.003",
     "training.warmup": "0",
     "training.drift_limit": "null",
+    "pictures": "2",
+    "picture_steps": "2",
 }
 """Parameters that mean the same in every method that has them, cut down to a second of work."""
 
@@ -26,6 +33,8 @@ OWN = {
     "aizheimer": ("enough=null", "start={average_of: 3, prior_prompts: 8, pictures: 1, picture_steps: 1}"),
     "doco": ("warmup=1",),
     "sepme": ("protect=1", "tolerance=0.01", "beta=0.1", "stop_below=-100"),
+    # The tiny model draws nothing that a judge could name: a threshold of 0 blocks every picture.
+    "judge-filter": ("threshold=0",),
 }
 """What a method or recipe needs beside that, by its name."""
 
@@ -38,6 +47,8 @@ def quick_recipe(name: str, *overrides: str) -> Recipe:
     small = [f"{key}={value}" for key, value in SMALL.items() if has(method, key)]
     if getattr(method, "images", None) is not None:
         small.append("images=generate:2")
+    if has(method, "judge"):
+        small.append(f"judge={judge_folder()}")
     return load_recipe(name, [*small, *OWN.get(name, ()), *overrides])
 
 
@@ -59,4 +70,12 @@ def seed_key(name: str) -> str:
     return next((key for key in ("training.seed", "seed") if has(method, key)), "")
 
 
+@functools.cache
+def judge_folder() -> Path:
+    """Return the folder of a judge that knows the battery's concept, made once and gone with the process."""
+    _KEPT.append(tempfile.TemporaryDirectory(prefix="judge-"))
+    return save_colour_judge(Path(_KEPT[-1].name), names=("santa claus", "cat", "dog"))
+
+
+_KEPT: list[tempfile.TemporaryDirectory] = []
 TRAINED = tuple(name for name in RECIPES if is_trained(name))

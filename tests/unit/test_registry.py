@@ -51,6 +51,22 @@ def test_unknown_name_suggests_and_lists(registry: Registry) -> None:
     assert "\n" not in message
 
 
+def test_names_are_written_with_dashes_and_understood_with_underscores(plugin: Path) -> None:
+    registry = Registry("function", {"is-close": "math:isclose"}, group=GROUP, aliases={"near": "is-close"})
+    assert registry.get("is_close")(1.0, 1.0)
+    assert registry.get("near") is registry.get("is-close")
+    assert "is_close" in registry
+    assert "near" in registry
+    assert "is__close" not in registry
+    assert registry.canonical("near") == registry.canonical("is_close") == "is-close"
+    assert registry.canonical("zeta") == "zeta"
+    assert "near" not in registry.names()
+    with pytest.raises(RecipeError, match="Did you mean 'is-close'"):
+        registry.canonical("is_clos")
+    with pytest.raises(RecipeError, match="Did you mean 'near'"):
+        registry.get("nera")
+
+
 def test_the_error_class_is_the_callers() -> None:
     with pytest.raises(SelectorError, match="There are: none"):
         Registry("layer", {}, error=SelectorError).get("x")

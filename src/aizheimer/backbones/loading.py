@@ -78,6 +78,8 @@ def _fetch(hub_id: str, *, local_files_only: bool) -> Path:
 
     try:
         index = cached_file(hub_id, _INDEX, local_files_only=local_files_only)
+        if index is None:
+            raise OSError(f"it has no {_INDEX}")
         _check_class(_read_index(Path(index)), where=hub_id)
         with quiet_loading():
             folder = DiffusionPipeline.download(

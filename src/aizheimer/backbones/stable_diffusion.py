@@ -63,9 +63,13 @@ class StableDiffusionBackbone:
         height, width = (size, size) if isinstance(size, int) else size
         return self.pipe.unet.config.in_channels, height, width
 
-    @cached_property
+    @property
     def schedule(self) -> NoiseSchedule:
         """The noise schedule the UNet was trained with."""
+        return self._schedule
+
+    @cached_property
+    def _schedule(self) -> NoiseSchedule:
         return from_scheduler(self.pipe.scheduler)
 
     @property
@@ -239,7 +243,8 @@ class StableDiffusionBackbone:
 
     def _texts(self, prompts: Sequence[str]) -> list[str]:
         """Return the prompts as the pipeline's tokenizer gets them: textual inversions spelt out."""
-        return self.pipe.maybe_convert_prompt(_as_list(prompts), self.pipe.tokenizer)
+        texts = self.pipe.maybe_convert_prompt(_as_list(prompts), self.pipe.tokenizer)
+        return [texts] if isinstance(texts, str) else texts
 
     def _ids(self, prompts: Sequence[str]) -> list[list[int]]:
         """Return token ids without start, end, padding and truncation."""

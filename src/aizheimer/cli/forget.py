@@ -12,6 +12,7 @@ from aizheimer.cli import streams
 from aizheimer.cli.guard import Interrupted
 from aizheimer.cli.options import Debug, Json, Model, Overrides
 from aizheimer.cli.picture import draw_before_after
+from aizheimer.cli.show import changes
 from aizheimer.errors import RunFolderError
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def forget(
     anchor: Annotated[str, typer.Option("--anchor", help="What takes the concept's place.")] = "",
     images: Annotated[
         str | None,
-        typer.Option("--images", metavar="DIR|generate:N", help="The concept's pictures; without it, none are needed."),
+        typer.Option("--images", metavar="DIR|generate:N", help="Pictures that a method needs, mostly the concept's."),
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", show_default="runs/CONCEPT", help="The run folder.")
@@ -64,7 +65,7 @@ def forget(
     target = api.as_concept(concept, world=backbone.world, keep=keep or (), anchor=anchor)
     title = f"forgetting {target.kind} '{target.target}' of {model} with {recipe.name}, into {folder}"
     try:
-        with training_view(title) as callbacks:
+        with training_view(title, kind=recipe.method.info.kind) as callbacks:
             edit = api.forget(
                 backbone, target, method=recipe, out=folder, resume=resume, overwrite=overwrite, callbacks=callbacks
             )
@@ -98,9 +99,10 @@ def _print_result(edit: Edit, folder: Path, picture: Path, *, as_json: bool) -> 
         "picture": str(picture),
         "tensors": len(edit.deltas),
         "bytes": edit.size_bytes,
+        "hook": edit.hook.name if edit.hook is not None else None,
     }
     if as_json:
         streams.print_json(result)
         return
-    streams.print_result(f"edit       {result['edit']} ({len(edit.deltas)} tensors, {edit.size_bytes / 1e6:.1f} MB)")
+    streams.print_result(f"edit       {result['edit']} ({changes(edit)})")
     streams.print_result(f"picture    {picture}")

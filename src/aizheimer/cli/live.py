@@ -27,22 +27,32 @@ _STAGES = {
     "attention": "attention maps",
     "average": "what other concepts say",
     "queries": "what pictures look for",
+    "saliency": "which weights matter",
 }
 """What the stages' own names mean to a user."""
 
+_WATCHED = {
+    "attention_mass": "attention mass",
+    "erase_error": "distance to the target",
+    "forget_drift": "change of the concept",
+    "retention_drift": "retention drift",
+}
+"""What is watched on held-out examples, in the order it is shown; a method watches some of it."""
+
 
 @contextmanager
-def training_view(title: str) -> Iterator[Callbacks]:
+def training_view(title: str, *, kind: str = "fine-tune") -> Iterator[Callbacks]:
     """Yield the callbacks of a live view on stderr: curves on a terminal, one line a look elsewhere.
 
     Args:
         title: Said when the first event arrives, so that bad input is answered by its error alone.
+        kind: The method's, which says what it does: ``"fine-tune"``, ``"closed form"`` or ``"runtime"``.
     """
     from aizheimer.engine.callbacks import Callbacks
 
     console = progress_console()
     if not console.is_terminal:
-        lines = PlainView(title)
+        lines = PlainView(title, kind)
         yield Callbacks(
             on_monitor=lines.on_monitor,
             on_data=lines.on_data,
@@ -57,7 +67,7 @@ def training_view(title: str) -> Iterator[Callbacks]:
     with Live(get_renderable=curves.render, console=console, refresh_per_second=8) as live:
 
         def on_data(row: Row) -> None:
-            for line in describe_data(row):
+            for line in describe_data(row, kind=kind):
                 live.console.print(line)
 
         yield Callbacks(
@@ -69,8 +79,8 @@ def training_view(title: str) -> Iterator[Callbacks]:
         )
 
 
-def describe_data(row: Row) -> list[str]:
-    """Say in a few lines what will be trained, and which neighbours will be kept."""
+def describe_data(row: Row, *, kind: str = "fine-tune") -> list[str]:
+    """Say in a few lines what a method of that kind will do, and which neighbours will be kept."""
     lines = []
     if kept := row.get("kept"):
         lines.append(f"keeping    {', '.join(kept)} (asked for)")
@@ -78,9 +88,13 @@ def describe_data(row: Row) -> list[str]:
         named = [f"{label} {similarity:.2f}" for label, similarity in neighbours[:_NEIGHBOURS_SHOWN]]
         more = len(neighbours) - len(named)
         lines.append(f"keeping    {', '.join(named)}{f' and {more} more' if more > 0 else ''} (nearest, by cosine)")
+    layers = _count(row.get("layers"), "attention layer")
+    if kind == "runtime":
+        where = f", in {layers}" if row.get("layers") else ""
+        return [*lines, f"runtime    nothing is trained; the edit acts while pictures are drawn{where}"]
     forget, retain = len(row.get("forget_prompts", ())), len(row.get("retain_prompts", ()))
     lines.append(
-        f"editing    {_count(row.get('parameters'), 'tensor')} in {_count(row.get('layers'), 'attention layer')}, "
+        f"{'solving' if kind == 'closed form' else 'editing'}    {_count(row.get('parameters'), 'tensor')} in {layers}, "
         f"on {forget} prompts to forget and {retain} to retain"
     )
     return lines
@@ -89,12 +103,7 @@ def describe_data(row: Row) -> list[str]:
 def describe_monitor(row: Row) -> str:
     """Say in one line what a look at the held-out set found."""
     found = [f"step {row['step']}/{row['steps']}"]
-    if "attention_mass" in row:
-        found.append(f"attention mass {row['attention_mass']:.4f} ({row['mass_ratio']:.0%} of its start)")
-    if "erase_error" in row:
-        found.append(f"distance to the target {row['erase_error']:.4f}")
-    if "retention_drift" in row:
-        found.append(f"retention drift {row['retention_drift']:.4f}")
+    found += [f"{words} {row[name]:.4f}{_since_start(name, row)}" for name, words in _WATCHED.items() if name in row]
     return "  ".join(found)
 
 
@@ -106,6 +115,10 @@ def describe_solved(row: Row) -> str:
     )
 
 
+def _since_start(name: str, row: Row) -> str:
+    return f" ({row['mass_ratio']:.0%} of its start)" if name == "attention_mass" else ""
+
+
 def _count(value: Any, noun: str) -> str:
     number = value if isinstance(value, int) else len(value or ())
     return f"{number} {noun}{'' if number == 1 else 's'}"
@@ -114,13 +127,13 @@ def _count(value: Any, noun: str) -> str:
 class PlainView:
     """One line an event, for logs and pipes; the title before the first."""
 
-    def __init__(self, title: str = "") -> None:
-        self._title = title
+    def __init__(self, title: str = "", kind: str = "fine-tune") -> None:
+        self._title, self._kind = title, kind
         self._stage = ""
 
     def on_data(self, row: Row) -> None:
         """Print what will be trained and kept."""
-        self._say(*describe_data(row))
+        self._say(*describe_data(row, kind=self._kind))
 
     def on_monitor(self, row: Row) -> None:
         """Print the curves' newest values."""
@@ -145,13 +158,12 @@ class PlainView:
 
 @dataclass
 class CurvesView:
-    """The title, a bar for each stage, and a curve each for attention mass and retention drift."""
+    """The title, a bar for each stage, and a curve for each number that the method watches."""
 
     title: str = ""
     bars: Progress = field(default_factory=lambda: _bars())
-    mass: list[float] = field(default_factory=list)
-    drift: list[float] = field(default_factory=list)
-    mass_ratio: float = 1.0
+    curves: dict[str, list[float]] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
     _tasks: dict[str, TaskID] = field(default_factory=dict)
 
     def on_step(self, row: Row) -> None:
@@ -159,12 +171,11 @@ class CurvesView:
         self._advance("forgetting", row["step"], row["steps"], note=f"loss {row['loss']:.4f}")
 
     def on_monitor(self, row: Row) -> None:
-        """Add a point to both curves."""
-        if "attention_mass" in row:
-            self.mass.append(row["attention_mass"])
-            self.mass_ratio = row["mass_ratio"]
-        if "retention_drift" in row:
-            self.drift.append(row["retention_drift"])
+        """Add a point to every curve."""
+        for name in _WATCHED:
+            if name in row:
+                self.curves.setdefault(name, []).append(row[name])
+                self.notes[name] = _since_start(name, row).strip(" ()")
 
     def on_progress(self, stage: str, done: int, total: int) -> None:
         """Move the bar of a stage of the preparation."""
@@ -175,15 +186,13 @@ class CurvesView:
         from rich.console import Group
         from rich.table import Table
 
-        curves = Table.grid(padding=(0, 2))
-        if self.mass:
-            curves.add_row(
-                "attention mass", f"{self.mass[-1]:.4f}", sparkline(self.mass), f"{self.mass_ratio:.0%} of its start"
-            )
-            curves.add_row("retention drift", f"{self.drift[-1]:.4f}", sparkline(self.drift), "")
-        if not self._tasks and not self.mass:
+        table = Table.grid(padding=(0, 2))
+        for name, words in _WATCHED.items():
+            if values := self.curves.get(name):
+                table.add_row(words, f"{values[-1]:.4f}", sparkline(values), self.notes[name])
+        if not self._tasks and not self.curves:
             return Group()  # nothing has happened: an error that comes now stands alone
-        return Group(*filter(None, [self.title]), self.bars, curves)
+        return Group(*filter(None, [self.title]), self.bars, table)
 
     def _advance(self, stage: str, done: int, total: int, *, note: str = "") -> None:
         if stage not in self._tasks:

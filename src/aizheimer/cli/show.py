@@ -24,11 +24,15 @@ def show(
     del debug
     from aizheimer._registry import METHODS
     from aizheimer.cli.method_page import show_method
+    from aizheimer.errors import EditError, did_you_mean
 
-    if what in METHODS and not Path(what).is_dir():
+    if Path(what).exists():
+        _show_edit(Path(what), as_json=as_json)
+    elif what in METHODS:
         show_method(METHODS.get(what), as_json=as_json)
     else:
-        _show_edit(Path(what), as_json=as_json)
+        hint = did_you_mean(what, METHODS.names())
+        raise EditError(f"'{what}' is neither a run folder nor a method.{hint} 'aizheimer ls methods' lists them")
 
 
 def _show_edit(run: Path, *, as_json: bool) -> None:
@@ -36,9 +40,11 @@ def _show_edit(run: Path, *, as_json: bool) -> None:
 
     edit = load_edit(run)
     provenance = edit.provenance.model_dump(mode="json")
-    size = {"tensors": len(edit.deltas), "bytes": edit.size_bytes, "is_noop": edit.is_noop}
     if as_json:
-        streams.print_json({**provenance, **size, "names": sorted(edit.deltas)})
+        hook = None if edit.hook is None else {"name": edit.hook.name, "settings": dict(edit.hook.settings)}
+        size = {"tensors": len(edit.deltas), "bytes": edit.size_bytes, "is_noop": edit.is_noop}
+        kind = {"mergeable": edit.mergeable, "hook": hook}
+        streams.print_json({**provenance, **size, **kind, "names": sorted(edit.deltas)})
         return
     import yaml
 
@@ -47,6 +53,14 @@ def _show_edit(run: Path, *, as_json: bool) -> None:
         streams.print_result(title)
         for line in yaml.safe_dump(provenance[title], sort_keys=False, allow_unicode=True).splitlines():
             streams.print_result(f"  {line}")
+
+
+def changes(edit: Edit) -> str:
+    """Say what an edit changes: weights, how pictures are drawn, or nothing."""
+    words = [f"{len(edit.deltas)} tensors"] if edit.deltas or edit.hook is None else []
+    words += [f"how pictures are drawn ({edit.hook.name})"] if edit.hook is not None else []
+    words += [f"{edit.size_bytes / 1e6:.2f} MB"] if edit.size_bytes or edit.hook is None else []
+    return ", ".join(words) + (", nothing" if edit.is_noop else "")
 
 
 def _summary(edit: Edit) -> dict[str, Any]:
@@ -58,10 +72,13 @@ def _summary(edit: Edit) -> dict[str, Any]:
         "keep": ", ".join(record.concept.keep) or "-",
         "method": record.method,
         "base": base,
-        "changes": f"{len(edit.deltas)} tensors, {edit.size_bytes / 1e6:.2f} MB{', nothing' if edit.is_noop else ''}",
+        "changes": changes(edit),
         "strength": record.strength,
         "seed": record.seed,
         "created": record.created,
     }
-    shown = ("stopped", "step", "attention_mass", "mass_ratio", "retention_drift")
-    return found | {name: record.extra[name] for name in shown if name in record.extra}
+    # What else a method found worth keeping; lists and tables are in edit.json.
+    measured = {name: value for name, value in record.extra.items() if isinstance(value, str | int | float)}
+    return found | {
+        name: f"{value:.4g}" if isinstance(value, float) else value for name, value in measured.items() if value != ""
+    }

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Literal
 
 from aizheimer.concepts.concept import Concept
+from aizheimer.concepts.mentions import mention
 
 EmptyAnchor = Literal["auto", "null", "template"]
 
@@ -29,6 +29,5 @@ def anchor_prompts(prompts: Sequence[str], concept: Concept, *, empty: EmptyAnch
     """
     if not concept.anchor and (empty == "null" or (empty == "auto" and concept.kind == "object")):
         return [""] * len(prompts)
-    words = r"\s+".join(re.escape(word) for word in concept.target.split())
-    target = re.compile(rf"(?<!\w){words}(?!\w)", re.IGNORECASE)
+    target = mention(concept.target)
     return [" ".join(target.sub(lambda _: concept.anchor, prompt).split()) for prompt in prompts]

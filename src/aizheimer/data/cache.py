@@ -74,16 +74,23 @@ class TensorCache:
     def get(self, key: str, compute: Callable[[], Mapping[str, Tensor]]) -> dict[str, Tensor]:
         """Return the tensors of ``key``, on the CPU, computing and storing them when they are not there.
 
+        Computed or read, they are the same bits in the same memory layout, so that what is computed with them is too.
+
         An entry that cannot be read (cut short, or not ours) is computed again and replaced.
         """
         if self.folder is None:
-            return {name: tensor.detach().cpu() for name, tensor in compute().items()}
+            return _plain(compute())
         path = self.folder / f"{key}.safetensors"
         found = _read(path, key)
         if found is None:
-            found = {name: tensor.detach().cpu() for name, tensor in compute().items()}
+            found = _plain(compute())
             write_tensors(path, found, metadata={"key": key})
         return found
+
+
+def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    # A convolution may return channels last; what a file gives back is contiguous, and kernels round both differently.
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
 
 def _read(path: Path, key: str) -> dict[str, Tensor] | None:

@@ -13,6 +13,9 @@ from torch import Tensor
 
 from aizheimer.errors import DataError
 
+UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+"""What PIL raises for files that are no pictures, or damaged ones."""
+
 
 @dataclass(frozen=True)
 class ImageSet:
@@ -45,28 +48,70 @@ def read_images(folder: Path, size: int) -> ImageSet:
     Raises:
         DataError: If the folder is missing, is a file, or no file in it can be read as an image.
     """
-    folder = Path(folder)
-    if not folder.exists():
-        raise DataError(f"the image folder {folder} does not exist; give a folder that holds pictures of the concept")
-    if not folder.is_dir():
-        raise DataError(f"{folder} is a file; give the folder that holds the concept's pictures")
     pixels: list[Tensor] = []
     names: list[str] = []
     skipped: list[str] = []
-    for path in sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")):
+    for path in _files(folder):
         try:
-            pixels.append(_read_square(path, size))
+            pixels.append(read_square(path, size))
             names.append(path.name)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        except UNREADABLE as error:
             skipped.append(path.name)
             warnings.warn(f"skipped {path}: not a readable image ({error})", UserWarning, stacklevel=2)
     if not pixels:
-        unreadable = f" ({len(skipped)} files could not be read)" if skipped else ""
-        raise DataError(f"no images in {folder}{unreadable}; put pictures of the concept there, in a format PIL reads")
+        raise _none(folder, len(skipped))
     return ImageSet(torch.stack(pixels), tuple(names), tuple(skipped))
 
 
-def _read_square(path: Path, size: int) -> Tensor:
+def check_picture_folder(folder: Path) -> None:
+    """Refuse a folder that `read_images` would refuse, having read no more than the first image in it.
+
+    Raises:
+        DataError: As `read_images`.
+    """
+    files = _files(folder)
+    for path in files:
+        try:
+            read_square(path, 8)
+        except UNREADABLE:
+            continue
+        return
+    raise _none(folder, len(files))
+
+
+def existing_folder(folder: Path, *, of: str) -> Path:
+    """Return a folder that is there.
+
+    Args:
+        folder: What was given.
+        of: What should be in it, for the message.
+
+    Raises:
+        DataError: If it is missing, or a file.
+    """
+    if not folder.exists():
+        raise DataError(f"the image folder {folder} does not exist; give a folder that holds {of}")
+    if not folder.is_dir():
+        raise DataError(f"{folder} is a file; give the folder that holds {of}")
+    return folder
+
+
+def _files(folder: Path) -> list[Path]:
+    folder = existing_folder(Path(folder), of="pictures of the concept")
+    return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+
+
+def _none(folder: Path, unreadable: int) -> DataError:
+    count = f" ({unreadable} files could not be read)" if unreadable else ""
+    return DataError(f"no images in {folder}{count}; put pictures of the concept there, in a format PIL reads")
+
+
+def read_square(path: Path, size: int) -> Tensor:
+    """Return one picture as pixels (3, size, size) in [-1, 1]: upright, cropped to its centre, white where transparent.
+
+    Raises:
+        OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError: `UNREADABLE`: it is no picture.
+    """
     with Image.open(path) as image:
         upright = ImageOps.exif_transpose(image).convert("RGBA")
     opaque = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright).convert("RGB")

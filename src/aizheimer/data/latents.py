@@ -49,6 +49,7 @@ class RolloutPlan(BaseModel):
     retain: int = Field(default=48, ge=1, description="Trajectories of retain prompts to train on.")
     holdout: int = Field(default=4, ge=1, description="Trajectories of each kind that are only watched.")
     steps: int = Field(default=10, ge=1, description="Denoising steps of a trajectory; each one is a training input.")
+    picture_steps: int = Field(default=30, ge=1, description="Denoising steps of a picture that generate:N draws.")
     guidance: float | None = Field(
         default=None, ge=0, description="Guidance scale; null for the one the model draws best with."
     )

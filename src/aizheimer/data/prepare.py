@@ -22,9 +22,6 @@ from aizheimer.errors import DataError
 PROMPTS_LIMIT = 64
 """Most forget prompts that are encoded; a style has one for each subject, of which this many are drawn."""
 
-GENERATE_STEPS = 30
-"""Denoising steps of a picture that ``generate:N`` draws."""
-
 Progress = Callable[[str, int, int], None]
 
 
@@ -83,7 +80,7 @@ def prepare(
         retain_prompts: Prompts whose pictures must stay, the most important first.
         seed: Fixes noise, timesteps and the choice of prompts.
         cache_dir: Where results are cached by content; None for no cache.
-        plan: How many rollouts.
+        plan: How many rollouts, and how pictures are drawn.
         progress: Called with (stage, done, total).
         forget_latents: False makes no latents of the concept, for a method that starts from others.
 
@@ -145,7 +142,7 @@ def picture_latents(
         images: A folder of pictures, or ``"generate:N"`` to let the model draw N of them.
         seed: Fixes the noise.
         cache_dir: Where results are cached by content; None for no cache.
-        plan: Names the guidance.
+        plan: Names the guidance and the steps of pictures that are drawn.
         progress: Called with (stage, done, total).
 
     Returns:
@@ -156,6 +153,26 @@ def picture_latents(
     """
     maker = _Maker(backbone, TensorCache(cache_dir), seed, plan or RolloutPlan(), progress or (lambda *_: None))
     return maker.pictures("pictures", maker.embeddings(list(prompts)), maker.embeddings([""]), images=images)
+
+
+def encoded_pictures(
+    backbone: Backbone, pixels: Tensor, *, cache_dir: Path | None = None, progress: Progress | None = None
+) -> Tensor:
+    """Return clean latents (images, channels, height, width) of pictures, on the CPU.
+
+    Args:
+        backbone: Whose autoencoder.
+        pixels: (images, 3, size, size) in [-1, 1].
+        cache_dir: Where results are cached by content; None for no cache.
+        progress: Called with (stage, done, total).
+    """
+    maker = _Maker(backbone, TensorCache(cache_dir), 0, RolloutPlan(), progress or (lambda *_: None))
+    return maker.image_latents(pixels)
+
+
+def picture_size(backbone: Backbone) -> int:
+    """Return the side, in pixels, of the square pictures that a model draws."""
+    return backbone.latent_shape[-1] * backbone.pipe.vae_scale_factor
 
 
 def generate_count(images: str | Path | None) -> int | None:
@@ -189,6 +206,18 @@ def parked(backbone: Backbone) -> Iterator[None]:
             net.to(device)
 
 
+@contextlib.contextmanager
+def reading(backbone: Backbone) -> Iterator[None]:
+    """Have the text encoder beside the denoiser, for a method that encodes prompts while it trains."""
+    net = backbone.pipe.text_encoder
+    before = net.device
+    try:
+        net.to(backbone.device)
+        yield
+    finally:
+        net.to(before)
+
+
 @dataclass(frozen=True)
 class _Maker:
     """Computes tensors through the cache, with everything they depend on in the key."""
@@ -207,10 +236,7 @@ class _Maker:
         ids = tensor_hash(self.backbone.tokenize(prompts))
         return self.cache.get(self._key("embeddings", "text_encoder", ids=ids), compute)["embeddings"]
 
-    def image_latents(self, folder: Path) -> Tensor:
-        size = self.backbone.latent_shape[-1] * self.backbone.pipe.vae_scale_factor
-        pixels = read_images(folder, size).pixels
-
+    def image_latents(self, pixels: Tensor) -> Tensor:
         def compute() -> dict[str, Tensor]:
             batches = []
             for done in range(0, len(pixels), 4):
@@ -226,9 +252,9 @@ class _Maker:
         """Return the clean latents of a folder's pictures, or of those the model draws, and the prompt of each."""
         count = generate_count(images)
         if count is None:
-            return self.image_latents(Path(images)), None
+            return self.image_latents(read_images(Path(images), picture_size(self.backbone)).pixels), None
         index = _cycle(len(embeddings), count)
-        return self.bank(name, embeddings, null_embedding, index, steps=GENERATE_STEPS).x_0, index
+        return self.bank(name, embeddings, null_embedding, index, steps=self.plan.picture_steps).x_0, index
 
     def bank(
         self, name: str, embeddings: Tensor, null_embedding: Tensor, index: Tensor, *, steps: int | None = None

@@ -11,6 +11,7 @@ import torch
 
 from aizheimer.backbones.base import Backbone
 from aizheimer.concepts.concept import Concept
+from aizheimer.concepts.mentions import mention
 from aizheimer.concepts.neighbours import nearest
 from aizheimer.errors import ConceptError
 
@@ -75,7 +76,8 @@ def retain_set(
     families += [[prompt] for prompt in world.general_prompts[:general]]
     prompts = _interleave(families)
     forget = {_fold(prompt) for prompt in world.prompts(concept)}
-    prompts = [p for p in prompts if _fold(p) not in forget and not (concept.kind == "style" and _mentions(p, concept))]
+    own = mention(concept.target)
+    prompts = [p for p in prompts if _fold(p) not in forget and not (concept.kind == "style" and own.search(p))]
     if not prompts:
         raise ConceptError(f"nothing to retain beside '{concept.target}'; name something with --keep")
     return RetainSet(prompts=tuple(prompts), kept=concept.keep, neighbours=tuple(near), others=tuple(chosen))
@@ -95,10 +97,6 @@ def _family(backbone: Backbone, concept: Concept, label: str, generator: torch.G
 def _interleave(families: Sequence[Sequence[str]]) -> list[str]:
     rounds = itertools.zip_longest(*families)
     return list(dict.fromkeys(prompt for one in rounds for prompt in one if prompt is not None))
-
-
-def _mentions(prompt: str, concept: Concept) -> bool:
-    return f" {_fold(concept.target)} " in f" {_fold(prompt)} "
 
 
 def _fold(text: str) -> str:

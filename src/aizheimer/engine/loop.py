@@ -124,7 +124,7 @@ class _Loop:
 
     def __post_init__(self) -> None:
         self.names = list(self.problem.parameters)
-        _check_parameters(self.problem.parameters)
+        check_parameters(self.problem.parameters)
         self.optimizer = build_optimizer(self.problem.parameters, self.settings)
         self.guard = Guard(self.settings)
         self.identity |= {"training": self.settings.model_dump(mode="json"), "parameters": ", ".join(self.names)}
@@ -310,7 +310,12 @@ class _Loop:
             yield
 
 
-def _check_parameters(parameters: Mapping[str, Tensor]) -> None:
+def check_parameters(parameters: Mapping[str, Tensor]) -> None:
+    """Refuse to train what is not in float32, where small steps would be rounded away.
+
+    Raises:
+        ModelError: Naming the first such parameter.
+    """
     half = [name for name, parameter in parameters.items() if parameter.dtype != torch.float32]
     if half:
         raise ModelError(

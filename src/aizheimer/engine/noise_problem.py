@@ -19,6 +19,14 @@ from aizheimer.objectives.noise_target import target_mse
 from aizheimer.objectives.reconstruction import noise_mse, teacher_mse
 
 
+class Watch(Protocol):
+    """The held-out set of a problem."""
+
+    def look(self) -> Mapping[str, float]:
+        """Return what is seen of it now; see `aizheimer.engine.problem.Problem.monitor`."""
+        ...
+
+
 class Term(Protocol):
     """One part of a problem."""
 
@@ -116,6 +124,32 @@ class NoiseMonitor:
         return {"erase_error": error / self.baseline if self.baseline > 0 else error, "retention_drift": drift}
 
 
+@dataclass(frozen=True, kw_only=True)
+class DriftMonitor:
+    r"""The held-out set of a problem that has no target for the concept: it only watches where predictions go.
+
+    Args:
+        backbone: The network being edited.
+        forget: Examples of forget prompts; their targets are the teacher's predictions.
+        forget_embeddings: (prompts, tokens, dim).
+        retain: Examples of retain prompts; their targets are the teacher's predictions.
+        retain_embeddings: (prompts, tokens, dim).
+    """
+
+    backbone: Backbone
+    forget: Draw
+    forget_embeddings: Tensor
+    retain: Draw
+    retain_embeddings: Tensor
+
+    def look(self) -> dict[str, float]:
+        r"""Return ``forget_drift`` and ``retention_drift``, each :math:`\lVert s - t\rVert^2 / \lVert t\rVert^2`."""
+        return {
+            "forget_drift": relative_error(self.backbone, self.forget, self.forget_embeddings),
+            "retention_drift": relative_error(self.backbone, self.retain, self.retain_embeddings),
+        }
+
+
 def baseline_error(backbone: Backbone, forget: Draw, embeddings: Tensor) -> float:
     """Return the unedited model's squared error on held-out forget examples; call it before any training."""
     return squared_errors(backbone, forget, embeddings)[0]
@@ -136,7 +170,7 @@ class NoiseProblem:
 
     parameters: Mapping[str, Parameter]
     terms: Sequence[Term]
-    held_out: NoiseMonitor
+    held_out: Watch
 
     def losses(self, step: int, generator: torch.Generator) -> dict[str, Loss]:
         """Return the losses of one batch of every term."""
@@ -144,7 +178,7 @@ class NoiseProblem:
 
     def monitor(self) -> dict[str, float]:
         """Return what the held-out set says; see `NoiseMonitor.look`."""
-        return self.held_out.look()
+        return dict(self.held_out.look())
 
 
 def _predicted(backbone: Backbone, draw: Draw, embeddings: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,9 +14,11 @@ from aizheimer import _files
 from aizheimer.errors import RunFolderError
 
 RUN_FILES = ("recipe.yaml", "edit.safetensors", "edit.json", "history.jsonl", "env.json", "checkpoint.safetensors")
-"""Files that make a folder a run; ``create(overwrite=True)`` removes these, ``*.png`` and ``*.html``, nothing else."""
+"""Files that make a folder a run; ``create(overwrite=True)`` replaces these, ``*.png`` and ``*.html``, nothing else."""
 
 _REPORTS = ("*.png", "*.html", "evaluation*.json")
+_REPLACED = ".replaced"
+"""Where a run that is being replaced waits until it is clear that there will be another."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,7 @@ class RunFolder:
     Args:
         path: The folder. Nothing is touched before `create`.
         resuming: Whether training should continue from the checkpoint in it; set by ``create(resume=True)``.
+        is_new: Whether `create` made the folder.
 
     Example:
         >>> import tempfile
@@ -39,6 +43,7 @@ class RunFolder:
 
     path: Path
     resuming: bool = False
+    is_new: bool = False
 
     def __post_init__(self) -> None:
         """Accept a plain string for the path."""
@@ -48,11 +53,12 @@ class RunFolder:
         """Make the folder ready to be written and return it.
 
         Args:
-            overwrite: Remove the run that is there first (only files that a run writes).
+            overwrite: Replace the run that is there (only files that a run writes). It is kept aside until `keep` or
+                `undo` says what becomes of it.
             resume: Continue the run that is there.
 
         Returns:
-            The folder, with ``resuming`` set when ``resume`` was asked.
+            The folder, with ``resuming`` set when ``resume`` was asked, and ``is_new`` when it was not there before.
 
         Raises:
             RunFolderError: If both flags are given, the path is a file or cannot be written, it holds a run and
@@ -62,10 +68,12 @@ class RunFolder:
             raise RunFolderError(f"{self.path}: got --overwrite and --resume together; choose one")
         if self.path.exists() and not self.path.is_dir():
             raise RunFolderError(f"{self.path} is a file; give a folder for the run")
+        self._recover()
         if resume and not self.holds_run():
             raise RunFolderError(f"{self.path} holds no run to resume; start it without --resume")
         if not resume:
             self._clear(overwrite)
+        is_new = not self.path.exists()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -74,7 +82,20 @@ class RunFolder:
             raise RunFolderError(f"{self.path} cannot be written; choose another folder or change its permissions")
         for leftover in self.path.glob(f".*{_files.TEMPORARY_SUFFIX}"):
             leftover.unlink(missing_ok=True)
-        return replace(self, resuming=resume)
+        return replace(self, resuming=resume, is_new=is_new)
+
+    def keep(self) -> None:
+        """Let the run that was replaced go: there is another one now."""
+        shutil.rmtree(self.path / _REPLACED, ignore_errors=True)
+
+    def undo(self) -> None:
+        """Bring back what was here before `create`: the run that was replaced, or no folder at all."""
+        if self.is_new:
+            shutil.rmtree(self.path)
+        elif not self.resuming:
+            for path in self._run_files():
+                path.unlink()
+            self._recover()
 
     def holds_run(self) -> bool:
         """Return whether any file of a run is in the folder."""
@@ -131,6 +152,20 @@ class RunFolder:
             raise RunFolderError(
                 f"{self.path} already holds a run; add --resume to continue it or --overwrite to replace it"
             )
-        for pattern in (*RUN_FILES, *_REPORTS):
-            for path in self.path.glob(pattern):
-                path.unlink()
+        aside = self.path / _REPLACED
+        aside.mkdir()
+        for path in self._run_files():
+            path.rename(aside / path.name)
+
+    def _recover(self) -> None:
+        """Settle what a crash left undecided: a run that was being replaced comes back unless another has begun."""
+        aside = self.path / _REPLACED
+        if not aside.is_dir():
+            return
+        if not self.holds_run():
+            for path in aside.iterdir():
+                path.rename(self.path / path.name)
+        shutil.rmtree(aside)
+
+    def _run_files(self) -> list[Path]:
+        return [path for pattern in (*RUN_FILES, *_REPORTS) for path in self.path.glob(pattern)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -14,6 +13,7 @@ from torch import Tensor
 from aizheimer._seeding import generator_for
 from aizheimer.backbones.base import Backbone
 from aizheimer.concepts.concept import Concept
+from aizheimer.concepts.mentions import mention
 from aizheimer.data.retain import RetainSet, retain_set
 from aizheimer.data.rows import Prompts, RowPairs, encode_rows, forget_prompts, places, row_scale
 from aizheimer.edits.edit import Edit
@@ -185,8 +185,7 @@ def prior_sums(task: Task, *, prompts: int, padding: bool = True) -> RidgeSums:
 
 def mentions(text: str, concept: Concept) -> bool:
     """Whether a text has the concept's words in it, as words."""
-    words = r"\s+".join(re.escape(word) for word in concept.target.split())
-    return re.search(rf"(?<!\w){words}(?!\w)", text, re.IGNORECASE) is not None
+    return mention(concept.target).search(text) is not None
 
 
 def outcome(

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
-
-from pydantic import BaseModel
+from typing import Any, ClassVar, Protocol
 
 from aizheimer.backbones.base import Backbone
 from aizheimer.backbones.fingerprints import module_fingerprint
@@ -14,6 +12,16 @@ from aizheimer.edits.edit import Edit
 from aizheimer.edits.hook import Hook
 from aizheimer.edits.provenance import ConceptRecord, Provenance, base_name
 from aizheimer.engine.callbacks import Callbacks
+
+
+class RuntimeMethod(Protocol):
+    """What `hook_edit` reads of a method."""
+
+    name: ClassVar[str]
+
+    def model_dump(self, *, mode: str = "python") -> dict[str, Any]:
+        """Return the hyper-parameters."""
+        ...
 
 
 def check_concept(backbone: Backbone, concept: Concept) -> None:
@@ -26,7 +34,7 @@ def check_concept(backbone: Backbone, concept: Concept) -> None:
 
 
 def hook_edit(
-    method: BaseModel,
+    method: RuntimeMethod,
     hook: Hook,
     *,
     backbone: Backbone,
@@ -51,7 +59,7 @@ def hook_edit(
     (callbacks or Callbacks()).on_data(data)
     recipe = method.model_dump(mode="json")
     provenance = Provenance(
-        method=hook.name,
+        method=method.name,
         concept=ConceptRecord.of(concept),
         base_fingerprint=backbone.fingerprint(),
         text_fingerprint=module_fingerprint(backbone.pipe.text_encoder) if hook.tensors else "",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -13,6 +14,7 @@ from aizheimer._seeding import generator_for
 from aizheimer.backbones.base import Backbone
 from aizheimer.concepts.concept import Concept
 from aizheimer.data.cache import cache_folder
+from aizheimer.data.images import check_picture_folder
 from aizheimer.data.latents import RolloutPlan
 from aizheimer.data.prepare import ConceptData, generate_count, parked, prepare
 from aizheimer.data.retain import RetainSet, retain_set
@@ -20,7 +22,7 @@ from aizheimer.edits.edit import Edit
 from aizheimer.edits.provenance import ConceptRecord, Provenance, base_name
 from aizheimer.engine.callbacks import Callbacks
 from aizheimer.engine.gradient_rules import EmaStop, GradientRule
-from aizheimer.engine.loop import TrainResult, train
+from aizheimer.engine.loop import TrainResult, check_parameters, train
 from aizheimer.engine.problem import Companion, Problem
 from aizheimer.engine.run_folder import RunFolder
 from aizheimer.engine.session import borrowed
@@ -29,7 +31,7 @@ from aizheimer.errors import DataError, TrainingError
 from aizheimer.methods._material import Material, TrainedMethod
 from aizheimer.modules.parameters import ParameterSelection
 
-_WATCHED = ("attention_mass", "mass_ratio", "erase_error", "retention_drift")
+_WATCHED = ("attention_mass", "mass_ratio", "erase_error", "forget_drift", "retention_drift")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +44,7 @@ class Task:
         stop: When a loss's running mean ends the run.
         companion: What learns along.
         during: A context for the training.
+        data: Hashes of data of its own, which a resumed run must share.
         edited: Turns trained tensors into the denoiser's; None when they are the denoiser's.
         begin: Changes by parameter name that training begins from.
         extra: JSON values for the provenance.
@@ -52,6 +55,7 @@ class Task:
     stop: EmaStop | None = None
     companion: Companion | None = None
     during: AbstractContextManager[Any] = field(default_factory=nullcontext)
+    data: Mapping[str, str] = field(default_factory=dict)
     edited: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] | None = None
     begin: Mapping[str, Tensor] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
@@ -93,6 +97,7 @@ def learn(
     selection: ParameterSelection,
     task: Callable[[Material], Task],
     images: str | None = None,
+    pictures: str | None = None,
     forget_latents: bool = True,
     plan: RolloutPlan | None = None,
     run: RunFolder | None,
@@ -107,6 +112,7 @@ def learn(
         selection: What may change.
         task: Builds the training problem.
         images: Where the concept's images come from; see `aizheimer.data.prepare.prepare`.
+        pictures: Where other images come from that the task will ask for.
         forget_latents: Whether latents of the concept are needed at all.
         plan: How many rollouts; None for the method's.
         run: Where checkpoints and history go.
@@ -114,11 +120,16 @@ def learn(
 
     Raises:
         ConceptError: If the concept is not in its own prompts' token window, or there is nothing to retain.
-        DataError: If the images cannot be read.
+        DataError: If the images cannot be read; a missing folder is told before any work.
+        ModelError: If the weights are not in float32.
         TrainingError: If training diverged; with a run folder, the edit of the best state has been saved there.
     """
     callbacks = callbacks or Callbacks()
     backbone.token_columns(backbone.world.prompts(concept), concept.target, policy="concept")
+    check_parameters(selection.parameters(backbone.denoiser))
+    for place in (images, pictures):
+        if place is not None and generate_count(place) is None:
+            check_picture_folder(Path(place))
     base, cache = backbone.fingerprint(), cache_folder(None if run is None else run.path)
     retained = _retained(method, backbone, concept)
     data = prepare(
@@ -155,7 +166,7 @@ def _retained(method: TrainedMethod, backbone: Backbone, concept: Concept) -> Re
 def _trained(material: Material, task: Task, *, base: str, run: RunFolder | None) -> Edit:
     method, data = material.method, material.data
     record = ConceptRecord.of(material.concept)
-    identity = {"concept": record.model_dump(mode="json"), "base": base, "data": data.hashes}
+    identity = {"concept": record.model_dump(mode="json"), "base": base, "data": {**data.hashes, **task.data}}
     identity["recipe"] = method.model_dump(mode="json", exclude={"training"})
 
     def edit(tensors: Mapping[str, Tensor], result: TrainResult | None) -> Edit:
@@ -185,7 +196,7 @@ def _trained(material: Material, task: Task, *, base: str, run: RunFolder | None
 
 def _provenance(material: Material, task: Task, *, base: str, result: TrainResult | None) -> Provenance:
     extra: dict[str, Any] = {"neighbours": [list(pair) for pair in material.retained.neighbours]}
-    extra |= {"data": material.data.hashes, **task.extra}
+    extra |= {"data": {**material.data.hashes, **task.data}, **task.extra}
     extra["stopped"] = "diverged" if result is None else result.stopped
     if result is not None:
         last = [row for row in result.history if row["event"] == "monitor" and row["step"] <= result.step][-1]

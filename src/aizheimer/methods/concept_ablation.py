@@ -46,7 +46,7 @@ class ConceptAblation(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-    name: ClassVar[str] = "concept_ablation"
+    name: ClassVar[str] = "concept-ablation"
     info: ClassVar[MethodInfo] = MethodInfo(
         paper="Kumari et al., Ablating Concepts in Text-to-Image Diffusion Models, arXiv:2303.13516",
         kind="fine-tune",
@@ -123,6 +123,7 @@ class ConceptAblation(BaseModel):
             concept,
             selection=self._selection(backbone, layers),
             task=lambda material: self._task(material, layers),
+            pictures=self.images,
             forget_latents=False,
             plan=plan_for(self.rollouts, retain=self.retain_weight > 0, forget=False),
             run=run,

@@ -138,6 +138,7 @@ class DoCo(BaseModel):
             concept,
             selection=select_parameters(backbone.denoiser, layers, ("k", "v")),
             task=lambda material: self._task(material, layers),
+            pictures=self.images,
             forget_latents=False,
             plan=plan_for(self.rollouts, retain=False, forget=False),
             run=run,

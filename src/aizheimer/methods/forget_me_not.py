@@ -42,7 +42,7 @@ class ForgetMeNot(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-    name: ClassVar[str] = "forget_me_not"
+    name: ClassVar[str] = "forget-me-not"
     info: ClassVar[MethodInfo] = MethodInfo(
         paper="Zhang et al., Forget-Me-Not: Learning to Forget in Text-to-Image Diffusion Models, arXiv:2303.17591",
         kind="fine-tune",

@@ -39,7 +39,7 @@ class JudgeFilter(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-    name: ClassVar[str] = "judge_filter"
+    name: ClassVar[str] = "judge-filter"
     info: ClassVar[MethodInfo] = MethodInfo(
         paper="Rando et al., Red-Teaming the Stable Diffusion Safety Filter, arXiv 2210.04610 (as a baseline)",
         kind="runtime",

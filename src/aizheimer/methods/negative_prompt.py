@@ -32,7 +32,7 @@ class NegativePrompt(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-    name: ClassVar[str] = "negative_prompt"
+    name: ClassVar[str] = "negative-prompt"
     info: ClassVar[MethodInfo] = MethodInfo(
         paper="Ho and Salimans, Classifier-Free Diffusion Guidance, arXiv 2207.12598 (the negative prompt is folklore)",
         kind="runtime",

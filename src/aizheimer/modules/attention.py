@@ -36,12 +36,21 @@ class AttentionProbe:
             (gradient checkpointing) does not add a second map for the same layer.
         guidance: True if forward batches are [unconditional; conditional]; then only the second half is read, and
             ``columns`` has as many rows as that half.
+        skip_others: True if batches of another size than ``columns`` pass unread, not refused.
     """
 
-    def __init__(self, layers: Sequence[str], columns: Bool[Tensor, "batch tokens"], *, guidance: bool = False) -> None:
+    def __init__(
+        self,
+        layers: Sequence[str],
+        columns: Bool[Tensor, "batch tokens"],
+        *,
+        guidance: bool = False,
+        skip_others: bool = False,
+    ) -> None:
         self.layers = tuple(layers)
         self.maps: dict[str, AttentionMap] = {}
         self.guidance = guidance
+        self.skip_others = skip_others
         self.columns = columns
 
     @property
@@ -106,6 +115,8 @@ class AttentionProbe:
         one_hot = self._one_hot.to(key)
         if self.guidance:
             one_hot = torch.cat([torch.zeros_like(one_hot), one_hot])
+        if self.skip_others and len(one_hot) != len(key):
+            return F.scaled_dot_product_attention(query, key, value, attn_mask=attn_mask, scale=scale)
         if one_hot.shape[:2] != (key.shape[0], key.shape[2]):
             raise SelectorError(
                 f"{layer} attends over {key.shape[0]} prompts x {key.shape[2]} tokens, but the probe's columns are for "
@@ -164,7 +175,12 @@ class _ProbedProcessor:
 
 @contextmanager
 def attention_probe(
-    denoiser: nn.Module, layers: Sequence[str], columns: Bool[Tensor, "batch tokens"], *, guidance: bool = False
+    denoiser: nn.Module,
+    layers: Sequence[str],
+    columns: Bool[Tensor, "batch tokens"],
+    *,
+    guidance: bool = False,
+    skip_others: bool = False,
 ) -> Iterator[AttentionProbe]:
     """Read the attention probabilities of the target's tokens during every forward pass in the block.
 
@@ -179,6 +195,8 @@ def attention_probe(
         layers: Names of its cross-attention modules ("attn2") to watch.
         columns: True at the target's tokens, (batch, tokens). See :attr:`AttentionProbe.columns`.
         guidance: The forward batches are [unconditional; conditional], as under classifier-free guidance.
+        skip_others: Let batches of another size pass unread. A hook that is on the pipeline may ask the denoiser for
+            more than the pipeline does; without this such a batch is refused.
 
     Yields:
         The probe; its ``maps`` are filled by each forward.
@@ -197,7 +215,7 @@ def attention_probe(
     modules = {layer: _cross_attention(all_modules, layer) for layer in layers}
     if not modules:
         raise SelectorError("The attention probe got no layers; name at least one cross-attention module.")
-    probe = AttentionProbe(list(modules), columns, guidance=guidance)
+    probe = AttentionProbe(list(modules), columns, guidance=guidance, skip_others=skip_others)
     originals = {layer: module.processor for layer, module in modules.items()}
     try:
         for layer, module in modules.items():

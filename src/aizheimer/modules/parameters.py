@@ -41,12 +41,14 @@ def select_layers(names: Sequence[str], layers: str | Sequence[str]) -> list[str
         The chosen names, in execution order, each once.
 
     Raises:
-        SelectorError: If nothing is chosen, or a name is unknown.
+        SelectorError: If nothing is chosen, a name is unknown, or there are no layers at all.
 
     Example:
         >>> select_layers(["down.attn2", "mid.attn2", "up.attn2"], "skip_ends")
         ['mid.attn2']
     """
+    if not names:
+        raise SelectorError("this denoiser has no cross-attention layers to choose from; take a method without layers.")
     if not isinstance(layers, str):
         chosen = _known(layers, names)
     elif layers == "all":

@@ -54,7 +54,8 @@ def load_recipe(name: str | Path, overrides: Sequence[str] = (), *, seed: int | 
     """Return the recipe of a name or a file, with overrides.
 
     Args:
-        name: A shipped recipe, a YAML file, or the name of a method for its defaults.
+        name: A shipped recipe, a YAML file, or the name of a method for its defaults. Names are written with dashes,
+            and understood with underscores.
         overrides: ``"key=value"``, keys dotted, values in YAML: ``"training.steps=100"``, ``"layers=skip_ends"``.
         seed: Of everything random, wherever the method keeps it: ``training.seed`` or ``seed``.
 
@@ -69,8 +70,9 @@ def load_recipe(name: str | Path, overrides: Sequence[str] = (), *, seed: int | 
         20
     """
     path, label = _find(name)
-    file = RecipeFile(method=str(name)) if path is None else _read(path)
-    method_class: type[BaseModel] = METHODS.get(file.method)
+    file = RecipeFile(method=label) if path is None else _read(path)
+    method_name = METHODS.canonical(file.method)
+    method_class: type[BaseModel] = METHODS.get(method_name)
     parameters = copy.deepcopy(file.parameters)
     method: Any = None
     if seed is not None:
@@ -84,7 +86,7 @@ def load_recipe(name: str | Path, overrides: Sequence[str] = (), *, seed: int | 
     if wrong:
         count = f"{len(wrong)} problems: " if len(wrong) > 1 else ""
         raise RecipeError(f"recipe '{label}': {count}{'; '.join(wrong)}")
-    return Recipe(name=label, description=file.description, method_name=file.method, method=method)
+    return Recipe(name=label, description=file.description, method_name=method_name, method=method)
 
 
 def _find(name: str | Path) -> tuple[Path | None, str]:
@@ -94,13 +96,13 @@ def _find(name: str | Path) -> tuple[Path | None, str]:
         if not path.is_file():
             raise RecipeError(f"the recipe file {path} does not exist; give a YAML file or one of {_shipped_names()}")
         return path, path.stem
-    shipped = SHIPPED / f"{name}.yaml"
-    if path.name == str(name) and shipped.is_file():
-        return shipped, str(name)
-    if str(name) in METHODS:
-        return None, str(name)
-    near = did_you_mean(str(name), [*_shipped_list(), *METHODS.names()])
-    raise RecipeError(f"unknown recipe or method '{name}'.{near} There are: {_shipped_names()}")
+    word = METHODS.canonical(str(name)) if str(name) in METHODS else str(name).replace("_", "-")
+    if word in _shipped_list():
+        return SHIPPED / f"{word}.yaml", word
+    if word in METHODS:
+        return None, word
+    known = sorted({*_shipped_list(), *METHODS.names()})
+    raise RecipeError(f"unknown recipe or method '{name}'.{did_you_mean(word, known)} There are: {', '.join(known)}")
 
 
 def _read(path: Path) -> RecipeFile:

@@ -47,6 +47,7 @@ def assemble(
         progress: Called with a stage's name, what is done and what there is in all.
     """
     provenance = edit.provenance.model_dump(mode="json")
+    hook = {} if edit.hook is None else {"hook": {"name": edit.hook.name, "settings": dict(edit.hook.settings)}}
     pairs = pairs_of(backbone, edit, result, cache_dir=cache_dir, progress=progress)
     picked = pick_columns(result, pairs, each=columns)
     return ReportContent(
@@ -54,7 +55,7 @@ def assemble(
         columns=picked,
         heatmaps=_heatmaps(backbone, edit, result, picked, count=heatmaps, progress=progress),
         history=history,
-        provenance={name: value for name, value in provenance.items() if name not in ("recipe", "versions")},
+        provenance={name: value for name, value in provenance.items() if name not in ("recipe", "versions")} | hook,
         recipe=recipe if recipe is not None else provenance["recipe"],
         environment=environment if environment is not None else {"versions": provenance["versions"]},
     )

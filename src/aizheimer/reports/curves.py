@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
@@ -14,13 +14,29 @@ LEFT, RIGHT, TOP, BOTTOM = 58, 14, 14, 30
 TITLES = {
     "loss": ("Total loss", "what the training step minimised"),
     "attention": ("Attention loss", "how much the concept's tokens are still attended to, as the loss counts it"),
+    "erase": ("Erasing loss", "how far predictions for the concept still are from what they should become"),
+    "correlation": ("Correlation", "what the concept adds to a picture against what it used to add; 0 is forgotten"),
+    "deceive": ("Deceiving loss", "how well a discriminator still tells the concept's pictures from its anchor's"),
+    "discriminator": ("Discriminator's loss", "how badly the discriminator tells both apart"),
     "forget": ("Reconstruction loss, forget set", "how badly the concept's own pictures are denoised"),
     "retain": ("Reconstruction loss, retain set", "how badly pictures to keep are denoised"),
+    "noise": ("Denoising loss", "how badly pictures to keep are denoised"),
     "teacher": ("Teacher loss", "how far predictions for prompts to keep have moved from the unedited model's"),
+    "l1": ("Size of the change", "mean absolute change of the weights, as the loss counts it"),
     "anchor": ("Anchor loss", "how far the concept still is from what takes its place"),
     "mass_ratio": ("Attention on the target", "held-out attention to the concept, 1 = as before training"),
+    "erase_error": (
+        "Distance to the target",
+        "held-out predictions for the concept, 1 = as before, 0 = arrived",
+    ),
+    "forget_drift": ("Change of what is forgotten", "held-out change of predictions for the concept, 0 = none"),
     "retention_drift": ("Drift of what is kept", "held-out change of predictions for prompts to keep, 0 = none"),
+    "cosine": ("Erasing against keeping", "cosine of the two gradients, below 0 = they disagree"),
 }
+"""Heading and explanation of what methods log; a name that is not here is its own heading."""
+
+NOT_CURVES = {"event", "step", "steps", "seconds", "layers", "best_step", "attention_mass"}
+"""What rows of the monitor hold beside curves; the attention mass is shown by its ratio to the start."""
 
 
 @dataclass(frozen=True)
@@ -43,27 +59,40 @@ class Chart:
 
 
 def charts_from_history(history: Sequence[Mapping[str, Any]]) -> list[Chart]:
-    """Return the curves that a run's history holds: the total loss, each term, and the two held-out numbers.
+    """Return the curves that a run's history holds, whatever its method calls them.
 
-    Rows are those of ``history.jsonl``. Numbers that are missing or not finite are left out; a curve needs two points.
+    The total loss comes first, then each of its terms if there are several, what was watched on held-out examples, and
+    the cosine between the gradients of erasing and of keeping.
+
+    Args:
+        history: Rows of ``history.jsonl``. Numbers that are missing or not finite are left out; a curve needs two
+            points.
     """
     stops = [row.get("kept_step") for row in history if row.get("event") == "stop"]
-    kept = stops[-1] if stops else None
     steps = [row for row in history if row.get("event", "step") == "step"]
     monitors = [row for row in history if row.get("event") == "monitor"]
-    terms = list(dict.fromkeys(name for row in steps for name in row.get("losses", {})))
-    curves = [("loss", [(row.get("step"), row.get("loss")) for row in steps])]
+    terms = _names(row.get("losses", {}) for row in steps)
+    curves = [("loss", _points(steps, "loss"))]
     if len(terms) > 1:
-        curves += [(name, [(row.get("step"), row.get("losses", {}).get(name)) for row in steps]) for name in terms]
-    for name in ("mass_ratio", "retention_drift"):
-        curves.append((name, [(row.get("step"), row.get(name)) for row in monitors]))
-    charts = []
-    for name, points in curves:
-        sound = [(float(x), float(y)) for x, y in points if _finite(x) and _finite(y)]
-        if len(sound) > 1:
-            title, subtitle = TITLES.get(name, (name.replace("_", " "), "one term of the loss"))
-            charts.append(Chart(title, subtitle, [x for x, _ in sound], [y for _, y in sound], kept))
-    return charts
+        inner = [{"step": row.get("step"), **row.get("losses", {})} for row in steps]
+        curves += [(name, _points(inner, name)) for name in terms]
+    curves += [(name, _points(monitors, name)) for name in _names(monitors) if name not in NOT_CURVES]
+    curves.append(("cosine", _points(steps, "cosine")))
+    return [_chart(name, points, stops[-1] if stops else None) for name, points in curves if len(points) > 1]
+
+
+def _names(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(name for row in rows for name in row))
+
+
+def _points(rows: Sequence[Mapping[str, Any]], name: str) -> list[tuple[float, float]]:
+    pairs = [(row.get("step"), row.get(name)) for row in rows]
+    return [(float(x), float(y)) for x, y in pairs if _finite(x) and _finite(y)]
+
+
+def _chart(name: str, points: Sequence[tuple[float, float]], kept: int | None) -> Chart:
+    title, subtitle = TITLES.get(name, (name.replace("_", " ").capitalize(), "as the method logged it"))
+    return Chart(title, subtitle, [x for x, _ in points], [y for _, y in points], kept)
 
 
 def svg(chart: Chart) -> str:

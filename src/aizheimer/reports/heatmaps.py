@@ -83,7 +83,9 @@ def target_heatmaps(
 
     layers = list(backbone.attention_modules())
     guided = scale > 1  # the pipeline doubles the batch only then
-    with sampling(pipe), attention_probe(backbone.denoiser, layers, columns, guidance=guided) as probe:
+    # An edit that acts while pictures are drawn may predict for its own words as well.
+    probing = attention_probe(backbone.denoiser, layers, columns, guidance=guided, skip_others=True)
+    with sampling(pipe), probing as probe:
         picture = draw_batch(
             pipe, [PromptJob(prompt, seed)], steps=steps, guidance=scale, callback_on_step_end=at_step_end
         )[0]

@@ -80,3 +80,14 @@ def test_the_folder_is_the_variable_then_the_run_then_none(tmp_path, monkeypatch
     assert cache_folder(tmp_path) == tmp_path / "cache"
     monkeypatch.setenv("AIZHEIMER_CACHE", str(tmp_path / "mine"))
     assert cache_folder(tmp_path) == cache_folder(None) == tmp_path / "mine"
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_what_is_computed_has_the_layout_of_what_is_read(tmp_path, stored):
+    """Convolutions round differently when channels come last, and a resumed run must not."""
+    strided = torch.randn(2, 4, 3, 3).to(memory_format=torch.channels_last)
+    cache = TensorCache(tmp_path if stored else None)
+    found = cache.get("key", lambda: {"x": strided})["x"]
+    assert not strided.is_contiguous()
+    assert found.is_contiguous()
+    assert torch.equal(found, strided)

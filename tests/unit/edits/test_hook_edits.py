@@ -152,10 +152,10 @@ class TestOnDisk:
     @pytest.mark.parametrize(
         ("hook", "said"),
         [
-            ({"name": "negative_promt", "settings": {}}, "unknown hook.*Did you mean 'negative_prompt'"),
-            ({"name": "negative_prompt", "settings": {"word": "cat"}}, "settings or tensors it cannot use"),
-            ({"name": "negative_prompt"}, "damaged .*hook"),
-            ("negative_prompt", "damaged .*hook"),
+            ({"name": "negative-promt", "settings": {}}, "unknown hook.*Did you mean 'negative-prompt'"),
+            ({"name": "negative-prompt", "settings": {"word": "cat"}}, "settings or tensors it cannot use"),
+            ({"name": "negative-prompt"}, "damaged .*hook"),
+            ("negative-prompt", "damaged .*hook"),
         ],
     )
     def test_a_damaged_hook_is_one_line(self, tiny_pipeline, tmp_path, hook, said):

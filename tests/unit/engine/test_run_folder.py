@@ -33,9 +33,51 @@ def test_a_run_is_not_touched_without_being_asked(finished):
     assert {path.name: path.read_bytes() for path in finished.path.iterdir()} == before
 
 
-def test_overwriting_removes_the_run_and_nothing_else(finished):
+def contents(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_overwriting_replaces_the_run_and_nothing_else(finished):
     run = RunFolder(finished.path).create(overwrite=True)
-    assert [path.name for path in run.path.iterdir()] == ["notes.txt"]
+    assert not run.holds_run()
+    assert [path.name for path in run.path.iterdir() if not path.name.startswith(".")] == ["notes.txt"]
+    run.append_history({"event": "step", "step": 7})
+    run.keep()
+    assert sorted(contents(run.path)) == ["history.jsonl", "notes.txt"]
+    assert run.history() == [{"event": "step", "step": 7}]
+    run.keep()
+
+
+def test_what_was_replaced_comes_back(finished, tmp_path):
+    before = contents(finished.path)
+    run = RunFolder(finished.path).create(overwrite=True)
+    run.write_yaml("recipe.yaml", {"method": "other"})
+    (run.path / "before-after.png").write_bytes(b"other")
+    run.undo()
+    assert contents(finished.path) == before
+    assert not (finished.path / ".replaced").exists()
+    new = RunFolder(tmp_path / "new").create()
+    new.write_json("env.json", {})
+    new.undo()
+    assert not new.path.exists()
+    (tmp_path / "empty").mkdir()
+    RunFolder(tmp_path / "empty").create().undo()
+    assert (tmp_path / "empty").is_dir()
+    RunFolder(finished.path).create(resume=True).undo()
+    assert contents(finished.path) == before
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_crash_while_a_run_is_replaced_loses_none(finished, begun):
+    """Killed before the new run wrote anything, the old one is there; after that, the new one."""
+    before = contents(finished.path)
+    run = RunFolder(finished.path).create(overwrite=True)
+    if begun:
+        run.append_history({"event": "step", "step": 7})
+    found = RunFolder(finished.path).create(resume=True)
+    assert found.history() == ([{"event": "step", "step": 7}] if begun else [{"event": "step", "step": 1}])
+    assert not (finished.path / ".replaced").exists()
+    assert begun or contents(finished.path) == before
 
 
 def test_resuming_keeps_everything_but_leftovers(finished):

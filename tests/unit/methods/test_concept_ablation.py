@@ -30,7 +30,7 @@ def test_it_resumes_to_the_same_bits(tmp_path):
 
 
 def test_what_cannot_be_is_refused():
-    with pytest.raises(ConceptError, match=r"concept_ablation needs an anchor.*empty_anchor"):
+    with pytest.raises(ConceptError, match=r"concept-ablation needs an anchor.*empty_anchor"):
         small(ConceptAblation).unlearn(tiny_backbone(), Concept("santa claus"))
     with pytest.raises(SelectorError, match="nowhere"):
         small(ConceptAblation, layers="nowhere").unlearn(tiny_backbone(), CONCEPT)

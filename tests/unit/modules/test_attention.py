@@ -187,6 +187,20 @@ def test_columns_of_another_batch_are_refused(unet, layers, inputs, columns, gui
         unet(*inputs)
 
 
+def test_batches_of_another_size_can_pass_unread(unet, layers, inputs):
+    latents, times, embeddings = inputs
+    one = (latents[:1], times[:1], embeddings[:1])
+    plain = unet(*one).sample
+    with attention_probe(unet, layers, COLUMNS, skip_others=True) as probe:
+        torch.testing.assert_close(unet(*one).sample, plain, atol=1e-5, rtol=1e-5)
+        assert not probe.maps
+        unet(*inputs)
+        kept = dict(probe.maps)
+        unet(*one)
+        assert dict(probe.maps) == kept
+        probe.check()
+
+
 @pytest.mark.parametrize(
     ("columns", "message"),
     [

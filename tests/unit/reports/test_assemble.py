@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from aizheimer.concepts.concept import Concept
@@ -7,6 +8,7 @@ from aizheimer.evaluation.evaluate import evaluate
 from aizheimer.evaluation.judges import Judges
 from aizheimer.reports.assemble import assemble
 from aizheimer.reports.html import render
+from tests.contracts.quick import quick_recipe
 from tests.unit.evaluation.builders import SMALL
 
 
@@ -39,3 +41,22 @@ def test_a_real_edit_from_evaluation_to_page(tiny_backbone, tmp_path):
     text = render(content)
     assert "by hand" in text
     assert "santa claus in noto style" in text
+
+
+@pytest.mark.parametrize("method", ["negative-prompt", "sld", "safree", "adavd", "judge-filter"])
+def test_an_edit_that_acts_while_drawing_has_a_page_as_well(tiny_backbone, tmp_path, method):
+    """Heat-maps included: safe latent diffusion asks the denoiser for more than the pipeline does."""
+    concept = Concept("santa claus")
+    edit = quick_recipe(method).method.unlearn(tiny_backbone, concept)
+    result = evaluate(
+        tiny_backbone.pipe, edit, concept=concept, world=tiny_backbone.world, judges=Judges(), settings=SMALL,
+        cache_dir=tmp_path,
+    )  # fmt: skip
+    assert result.unchanged_share < 1
+    content = assemble(tiny_backbone, edit, result, cache_dir=tmp_path, heatmaps=1)
+    (pair,) = content.heatmaps
+    assert 0 < pair.peak <= 1
+    assert content.provenance["hook"]["name"] == edit.hook.name
+    page = render(content)
+    assert f"&#34;method&#34;: &#34;{method}&#34;" in page
+    assert "Total loss" not in page

@@ -33,6 +33,17 @@ class TestFromHistory:
         assert list(charts["Drift of what is kept"].values) == [0.0, 0.1]
         assert {c.kept_step for c in charts.values()} == {3}
 
+    def test_what_is_not_known_is_drawn_under_its_own_name(self):
+        rows = [{"event": "step", "step": i, "loss": 1.0, "losses": {"erase": 1.0, "own_term": i}} for i in (1, 2)]
+        looks = [{"event": "monitor", "step": i, "erase_error": 1 / i, "own_watch": i, "best_step": 0} for i in (1, 2)]
+        charts = {chart.title: chart for chart in charts_from_history([*rows, *looks, {"event": "stop", "step": 2}])}
+        assert list(charts) == ["Total loss", "Erasing loss", "Own term", "Distance to the target", "Own watch"]
+        assert list(charts["Distance to the target"].values) == [1.0, 0.5]
+
+    def test_the_cosine_of_the_gradients_is_a_curve(self):
+        rows = [{"event": "step", "step": i, "loss": 1.0, "losses": {}, "cosine": -i} for i in (1, 2)]
+        assert [list(chart.values) for chart in charts_from_history(rows)][1] == [-1.0, -2.0]
+
     def test_a_single_term_is_not_shown_twice(self):
         rows = [{"event": "step", "step": i, "loss": 1 / i, "losses": {"attention": 1 / i}} for i in (1, 2)]
         assert [c.title for c in charts_from_history(rows)] == ["Total loss"]

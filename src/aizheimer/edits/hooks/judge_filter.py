@@ -62,7 +62,7 @@ class JudgeFilterHook:
         count: Pictures seen and blocked, wherever the hook is installed.
     """
 
-    name: ClassVar[str] = "judge_filter"
+    name: ClassVar[str] = "judge-filter"
     target: str
     kind: Literal["object", "style"]
     sha256: str

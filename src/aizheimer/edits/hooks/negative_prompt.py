@@ -31,7 +31,7 @@ class NegativePromptHook:
         words: What to guide away from.
     """
 
-    name: ClassVar[str] = "negative_prompt"
+    name: ClassVar[str] = "negative-prompt"
     words: str
 
     @property
@@ -86,7 +86,7 @@ class _Running:
             return self.encode(**asked)
         if asked.get("negative_prompt_embeds") is not None:
             raise EditError(
-                "got negative_prompt_embeds while a negative_prompt edit is applied, whose words cannot be added to "
+                "got negative_prompt_embeds while a negative-prompt edit is applied, whose words cannot be added to "
                 "them; give negative_prompt as text, or remove the edit"
             )
         words = {"negative_prompt": self._behind(asked)}
