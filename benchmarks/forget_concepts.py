@@ -73,7 +73,8 @@ def means(rows: list[dict[str, Any]]) -> dict[str, float]:
         known = [r[name] for r in rest if name in r]
         result[name] = statistics.mean(m["value"] for m in known)
         result[f"{name}_original"] = statistics.mean(m["original"] for m in known)
-        result[f"{name}_ratio"] = statistics.mean(m["ratio"] for m in known if m["ratio"] is not None)
+        ratios = [m["ratio"] for m in known if m["ratio"] is not None]  # a target that is always drawn has a UA of 0
+        result |= {f"{name}_ratio": statistics.mean(ratios)} if ratios else {}
     return result | {"seconds": statistics.mean(r["seconds"] for r in rest)}
 
 

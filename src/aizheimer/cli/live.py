@@ -93,8 +93,9 @@ def describe_data(row: Row, *, kind: str = "fine-tune") -> list[str]:
         where = f", in {layers}" if row.get("layers") else ""
         return [*lines, f"runtime    nothing is trained; the edit acts while pictures are drawn{where}"]
     forget, retain = len(row.get("forget_prompts", ())), len(row.get("retain_prompts", ()))
+    doing = "solving" if kind == "closed form" else "editing"
     lines.append(
-        f"{'solving' if kind == 'closed form' else 'editing'}    {_count(row.get('parameters'), 'tensor')} in {layers}, "
+        f"{doing}    {_count(row.get('parameters'), 'tensor')} in {layers}, "
         f"on {forget} prompts to forget and {retain} to retain"
     )
     return lines

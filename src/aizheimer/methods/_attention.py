@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -15,18 +15,32 @@ from aizheimer.data.sources import BankSource, Draw, NoisedSource, RefreshingSou
 from aizheimer.engine.anchor import Anchor, BankAnchor, LiveAnchor, anchor_predictions
 from aizheimer.engine.attention_problem import AttentionProblem, Examples, HeldOut
 from aizheimer.errors import DataError
-from aizheimer.methods._material import Material
+from aizheimer.methods._material import Material, TrainedMethod
 from aizheimer.modules.parameters import swapped
 from aizheimer.objectives import ATTENTION_TERMS
 
-if TYPE_CHECKING:
-    from aizheimer.methods.aizheimer import AIzheimer
+
+class _AttentionMethod(TrainedMethod, Protocol):
+    """What is read of the method; its fields are described there."""
+
+    loss: Any
+    variant: Any
+    attention_weight: Any
+    token_policy: Any
+    reconstruction: Any
+    reconstruction_weight: Any
+    anchor_weight: Any
+    empty_anchor: Any
+    noise: Any
+    retain_batch_size: Any
+    refresh_every: Any
+    monitor_examples: Any
 
 
 class AttentionBuilder:
     """Puts the training problem of one concept together while the network still holds its original weights."""
 
-    def __init__(self, method: AIzheimer, material: Material) -> None:
+    def __init__(self, method: _AttentionMethod, material: Material) -> None:
         self.method, self.material = method, material
         self.backbone, self.concept, self.data = material.backbone, material.concept, material.data
         self.originals, self.retain_embeddings = material.originals, material.retain_embeddings

@@ -19,7 +19,7 @@ from aizheimer.methods._attention import AttentionBuilder
 from aizheimer.methods._material import RetainPlan
 from aizheimer.methods._trained import Task, check_images, learn
 from aizheimer.methods.base import MethodInfo
-from aizheimer.methods.closed_distraction import ClosedDistraction
+from aizheimer.methods._closed_distraction import ClosedDistraction
 from aizheimer.modules.parameters import select_layers, select_parameters
 
 PAPER = "Birben, Dervişoğlu, Külçe: AIzheimer: How was I Drawing?"
@@ -46,7 +46,9 @@ class AIzheimer(BaseModel):
     info: ClassVar[MethodInfo] = MethodInfo(paper=PAPER, kind="fine-tune", edits="cross-attention", status="stable")
 
     start: ClosedDistraction | None = Field(
-        default=None, description="Closed-form distraction to begin from; null begins from the model as it is."
+        default=None,
+        description="Closed-form distraction to begin from, in this method's layers, parts and seed; null begins from "
+        "the model as it is.",
     )
     enough: float | None = Field(
         default=None,
@@ -115,10 +117,8 @@ class AIzheimer(BaseModel):
         check_images(self.images)
         if self.enough is not None and self.start is None:
             raise ValueError("enough judges the closed form that start names; set start, or set enough to null")
-        if self.start is not None and not set(self.start.parts) <= set(self.parts):
-            raise ValueError(
-                "start changes parts that are not trained on; put k and v into parts, or take them off start"
-            )
+        if self.start is not None and not self._solved_parts:
+            raise ValueError("start solves for keys and values; put k or v into parts, or set start to null")
         if self.reconstruction == "forget" and self.images is None:
             raise ValueError("reconstruction=forget needs the concept's images; set images to a folder or generate:N")
         if self.reconstruction == "forget" and not self.noise:
@@ -139,7 +139,7 @@ class AIzheimer(BaseModel):
         layers = select_layers(list(backbone.attention_modules()), self.layers)
         backbone.token_columns(backbone.world.prompts(concept), concept.target, policy=self.token_policy)
         selection = select_parameters(backbone.denoiser, layers, self.parts)
-        first = self.start and self.start.unlearn(backbone, concept, callbacks=callbacks)
+        first = self._first(backbone, concept, callbacks)
         if first and self.enough is not None and first.provenance.extra["residual"] <= self.enough:
             return self._signed(first)
         begin = {name.removeprefix("unet."): change for name, change in first.deltas.items()} if first else {}
@@ -153,6 +153,17 @@ class AIzheimer(BaseModel):
             run=run,
             callbacks=callbacks,
         )
+
+    @property
+    def _solved_parts(self) -> tuple[Literal["k", "v"], ...]:
+        return tuple(part for part in ("k", "v") if part in self.parts)
+
+    def _first(self, backbone: Backbone, concept: Concept, callbacks: Callbacks | None) -> Edit | None:
+        """Return the closed form's edit, of this method's layers, parts and seed; None if it is not asked for."""
+        if self.start is None:
+            return None
+        own = {"layers": self.layers, "parts": self._solved_parts, "seed": self.training.seed}
+        return self.start.model_copy(update=own).unlearn(backbone, concept, callbacks=callbacks)
 
     def _signed(self, edit: Edit) -> Edit:
         """Return a closed form's edit as this method's own."""

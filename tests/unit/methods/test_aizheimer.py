@@ -230,11 +230,19 @@ def test_what_it_does_not_settle_is_trained_from_there(tiny_backbone):
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
 
 
+def test_the_start_takes_the_methods_layers_parts_and_seed(tiny_backbone):
+    options = {"layers": "up_blocks.0", "parts": ("q", "v"), "training": {"seed": 3}}
+    edit = small(start=CLOSED, enough=1.0, **options).unlearn(tiny_backbone, SANTA)
+    closed = ClosedDistraction(**CLOSED, layers="up_blocks.0", parts=("v",), seed=3).unlearn(tiny_backbone, SANTA)
+    assert edit.deltas.keys() == closed.deltas.keys()
+    assert all(torch.equal(edit.deltas[name], closed.deltas[name]) for name in closed.deltas)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"enough": 0.5}, "enough judges the closed form that start names"),
-        ({"start": {}, "parts": ("q", "k")}, "put k and v into parts"),
+        ({"start": {}, "parts": ("q", "out")}, "put k or v into parts"),
         ({"start": {"pictures": 0}}, "start.pictures"),
     ],
 )

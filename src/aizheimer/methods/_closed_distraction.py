@@ -1,0 +1,214 @@
+"""Closed-form distraction: AIzheimer's goal without its training loop."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import Tensor
+
+from aizheimer._seeding import generator_for
+from aizheimer.backbones.base import Backbone
+from aizheimer.concepts.concept import Concept
+from aizheimer.data.latents import rollout
+from aizheimer.data.rows import (
+    Prompts,
+    RowAnchor,
+    RowPairs,
+    RowPolicy,
+    anchor_pairs,
+    average_pairs,
+    prompt_rows,
+)
+from aizheimer.edits.edit import Edit
+from aizheimer.engine.callbacks import Callbacks
+from aizheimer.engine.run_folder import RunFolder
+from aizheimer.methods._closed_form import (
+    KeyOrValue,
+    Layers,
+    RetainGeneral,
+    RetainNeighbours,
+    RetainOthers,
+    Task,
+    begin,
+    mentions,
+    outcome,
+    prior_sums,
+)
+from aizheimer.methods.base import MethodInfo
+from aizheimer.modules.query_metric import TextPencil, query_moments, solve_keys
+from aizheimer.modules.ridge import RidgeSums
+
+
+class ClosedDistraction(BaseModel):
+    r"""Give the concept's tokens the attention that nothing gets, as far as the image's queries can see, in one solve.
+
+    A query :math:`q` sees of a token :math:`e` only :math:`q \cdot W e`. With target rows :math:`e_t`, anchor rows
+    :math:`e_a` and the queries' second moment :math:`C` from a few passes of the model itself, the new keys minimise
+
+    .. math:: \mathbb{E}_q \operatorname{mean}_t \big(q \cdot (W' e_t - W e_a)\big)^2
+        + \beta\, \bar c \operatorname{mean}_r \lVert (W' - W) e_r \rVert^2
+        + \lambda\, \bar c\, \lVert W' - W \rVert_F^2 ;
+
+    see `aizheimer.modules.query_metric`. Values, which no query looks at, are replaced by the same problem with
+    :math:`C = I`: there it is ridge regression.
+
+    Example:
+        >>> edit = ClosedDistraction().unlearn(backbone, Concept("Santa Claus"))  # doctest: +SKIP
+
+    References:
+        The goal is AIzheimer's distraction loss, equation 5 (Birben, Dervişoğlu, Külçe); the closed form is ours.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    name: ClassVar[str] = "closed-distraction"
+    info: ClassVar[MethodInfo] = MethodInfo(
+        paper="aizheimer: the distraction loss of AIzheimer, equation 5, solved in closed form",
+        kind="closed form",
+        needs=("retain prompts",),
+        edits="cross-attention keys and values",
+    )
+
+    rows: tuple[RowPolicy, ...] = Field(
+        default=("concept", "others"),
+        min_length=1,
+        description="Rows to replace: the concept's own sub-tokens, and all others of its prompts, which have read it.",
+    )
+    prompts: Prompts = Field(
+        default="both", description="Prompts that the concept is read in: bare words, templates, or both."
+    )
+    empty_anchor: RowAnchor = Field(
+        default="average",
+        description="What stands for an anchor without words: average, the mean row of the world's other concepts in "
+        "the concept's place; template, the prompt without the concept's words; or null, the empty prompt.",
+    )
+    average_of: int = Field(default=512, ge=1, description="Most concepts in that average, a seeded choice.")
+    preserve: float = Field(default=1.0, ge=0, description="Beta, the weight of the retained rows' mean.")
+    prior: float = Field(default=1.0, ge=0, description="Weight of the mean over everyday prompts of the world.")
+    prior_prompts: int = Field(default=2048, ge=1, description="Most everyday prompts that are read.")
+    residual: float | None = Field(
+        default=0.2,
+        gt=0,
+        lt=1,
+        description="Hold the rest as firmly as leaves this share of what the concept's words say: preserve, prior and "
+        "ridge are multiplied by what does; null takes them as they are.",
+    )
+    ridge: float = Field(default=0.01, gt=0, description="Lambda, rows having a mean square of 1.")
+    metric: Literal["queries", "identity"] = Field(
+        default="queries", description="What keys are measured by: the image's queries, or all directions alike."
+    )
+    pictures: int = Field(default=8, ge=1, description="Pictures that are begun to see queries.")
+    picture_steps: int = Field(default=4, ge=1, description="Denoising steps of each.")
+    layers: Layers = "all"
+    parts: tuple[KeyOrValue, ...] = Field(default=("k", "v"), min_length=1, description="Edited projections.")
+    retain_neighbours: RetainNeighbours = 10
+    retain_others: RetainOthers = 24
+    retain_general: RetainGeneral = 8
+    seed: int = Field(default=0, ge=0, description="Of the pictures that are begun, and of what is retained.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ClosedDistraction:
+        if self.residual is not None and not self.preserve + self.prior:
+            raise ValueError("residual sets how firmly the rest is held, and preserve and prior are 0; set it to null")
+        return self
+
+    def unlearn(
+        self, backbone: Backbone, concept: Concept, *, run: RunFolder | None = None, callbacks: Callbacks | None = None
+    ) -> Edit:
+        """Make the model forget the concept; see `aizheimer.methods.base.Method.unlearn`.
+
+        Raises:
+            ConceptError: If concept or anchor are cut off, or there is nothing to retain.
+            SelectorError: If layers or parts select nothing.
+        """
+        task = begin(backbone, concept, method=self, prompts=self.prompts, callbacks=callbacks)
+        pairs = self._pairs(task)
+        retained = prompt_rows(backbone, ["", *task.retained.prompts], policy="all", scale=task.scale)
+        held = RidgeSums.keep(retained).mean().times(self.preserve)
+        held += prior_sums(task, prompts=self.prior_prompts).times(self.prior)
+        erase = RidgeSums.of(pairs.keys, pairs.sources).mean()
+        metrics = self._metrics(task, callbacks)
+
+        def solve(firmness: float) -> tuple[dict[str, Tensor], dict[str, float]]:
+            pencil = TextPencil.of(erase, firmness * held.gram, ridge=firmness * self.ridge)
+            changes = _solved(task.weights, metrics, pencil)
+            return changes, outcome(task.weights, changes, pairs=pairs, retained=retained)
+
+        firmness = 1.0 if self.residual is None else _firmest(lambda f: solve(f)[1]["residual"], self.residual)
+        changes, found = solve(firmness)
+        return task.edit(self, changes, **found, firmness=firmness)
+
+    def _pairs(self, task: Task) -> RowPairs:
+        """Return the target's rows and what should answer in their place."""
+        concept, world = task.concept, task.backbone.world
+        if concept.anchor or self.empty_anchor != "average":
+            empty = "auto" if self.empty_anchor == "average" else self.empty_anchor
+            return anchor_pairs(
+                task.backbone, task.prompts, concept=concept, policy=self.rows, empty=empty, scale=task.scale
+            )
+        words = world.styles if concept.kind == "style" else [item.label for item in world.vocabulary]
+        words = [word for word in words if not mentions(word, concept)]
+        order = torch.randperm(len(words), generator=generator_for(self.seed, "average"))[: self.average_of].tolist()
+        return average_pairs(
+            task.backbone,
+            task.prompts,
+            concept=concept,
+            policy=self.rows,
+            words=[words[i] for i in order],
+            scale=task.scale,
+            progress=lambda done, total: task.callbacks.on_progress("average", done, total),
+        )
+
+    def _metrics(self, task: Task, callbacks: Callbacks | None) -> dict[str, Tensor]:
+        """Return the queries' second moments by layer, from pictures of the concept that the model begins to draw."""
+        if self.metric == "identity" or "k" not in self.parts:
+            return {}
+        backbone = task.backbone
+        modules = {name: module for name, module in backbone.attention_modules().items() if name in task.layers}
+        progress = (callbacks or Callbacks()).on_progress
+        with query_moments(modules) as moments:
+            rollout(
+                backbone,
+                backbone.encode_prompts(task.prompts),
+                null_embedding=backbone.encode_prompts([""]),
+                prompt_index=torch.arange(self.pictures) % len(task.prompts),
+                steps=self.picture_steps,
+                guidance=backbone.world.guidance,
+                generator=generator_for(self.seed, "queries"),
+                progress=lambda done, total: progress("queries", done, total),
+            )
+        return {name: moments.metric(name).cpu() for name in modules}
+
+
+FIRMNESS = (0.1, 1e3)
+"""Where the firmness is looked for."""
+
+
+def _firmest(residual: Callable[[float], float], wanted: float) -> float:
+    """Return the largest firmness whose residual, which grows with it, is at most what is wanted, to 3 %.
+
+    The smallest that is looked at if even that leaves more: the edit then says so, and a caller may train on.
+    """
+    low, high = (math.log(edge) for edge in FIRMNESS)
+    if residual(math.exp(high)) <= wanted:
+        return math.exp(high)
+    while high - low > 0.03:
+        middle = (low + high) / 2
+        if residual(math.exp(middle)) <= wanted:
+            low = middle
+        else:
+            high = middle
+    return math.exp(low)
+
+
+def _solved(weights: Mapping[str, Tensor], metrics: Mapping[str, Tensor], pencil: TextPencil) -> dict[str, Tensor]:
+    """Return the change of every projection: keys by their layer's metric, values by the identity."""
+    changes = {}
+    for name, weight in weights.items():
+        same = torch.eye(len(weight), dtype=torch.float64)[None]
+        layer = name.rsplit(".", 2)[0]
+        changes[name] = solve_keys(weight, metrics.get(layer, same) if name.endswith("to_k.weight") else same, pencil)
+    return changes
