@@ -39,8 +39,8 @@ def result(run) -> EvaluationResult:
 
 
 def test_the_target_is_forgotten(result):
-    assert result.ua.original < 0.6, "the unedited model must draw the target, or forgetting it means nothing"
-    assert result.ua.value >= 0.85
+    assert result.ua.original < 0.2, "the unedited model must draw the target, or forgetting it means nothing"
+    assert result.ua.value >= 0.9
 
 
 def test_the_others_are_kept(result):
@@ -52,7 +52,7 @@ def test_the_others_are_kept(result):
 
 def test_the_run_describes_itself(run):
     files = {file.name for file in run.iterdir()}
-    assert files >= {"recipe.yaml", "edit.safetensors", "edit.json", "history.jsonl", "env.json", "report.html"}
+    assert files >= {"recipe.yaml", "edit.safetensors", "edit.json", "env.json", "report.html"}
     record = json.loads((run / "edit.json").read_text())["provenance"]
     assert record["concept"]["target"] == TARGET
     page = (run / "report.html").read_text()
