@@ -16,10 +16,10 @@ from aizheimer.engine.callbacks import Callbacks
 from aizheimer.engine.run_folder import RunFolder
 from aizheimer.engine.settings import TrainSettings
 from aizheimer.methods._attention import AttentionBuilder
+from aizheimer.methods._closed_distraction import ClosedDistraction
 from aizheimer.methods._material import RetainPlan
 from aizheimer.methods._trained import Task, check_images, learn
 from aizheimer.methods.base import MethodInfo
-from aizheimer.methods._closed_distraction import ClosedDistraction
 from aizheimer.modules.parameters import select_layers, select_parameters
 
 PAPER = "Birben, Dervişoğlu, Külçe: AIzheimer: How was I Drawing?"
@@ -55,7 +55,7 @@ class AIzheimer(BaseModel):
         ge=0,
         le=1,
         description="Do not train at all if the closed form left at most this share of what the concept's words say "
-        "(its residual); null always trains.",
+        "(its residual); null, or images, always train.",
     )
     loss: Literal["resteering", "distraction", "random_stimulus"] = Field(
         default="distraction", description="The attention loss, equations 4, 5 and 6."
@@ -140,7 +140,8 @@ class AIzheimer(BaseModel):
         backbone.token_columns(backbone.world.prompts(concept), concept.target, policy=self.token_policy)
         selection = select_parameters(backbone.denoiser, layers, self.parts)
         first = self._first(backbone, concept, callbacks)
-        if first and self.enough is not None and first.provenance.extra["residual"] <= self.enough:
+        settled = self.enough is not None and self.images is None
+        if first and settled and first.provenance.extra["residual"] <= self.enough:
             return self._signed(first)
         begin = {name.removeprefix("unet."): change for name, change in first.deltas.items()} if first else {}
         return learn(

@@ -213,6 +213,13 @@ def test_what_the_closed_form_settles_is_not_trained(tiny_backbone):
     assert (edit.provenance.method, edit.provenance.recipe["enough"]) == ("aizheimer", 1.0)
 
 
+def test_pictures_that_are_given_are_trained_on(tiny_backbone, photos):
+    rows = []
+    method = small(start=CLOSED, enough=1.0, parts=("k", "v"), images=photos, training={"steps": 1})
+    method.unlearn(tiny_backbone, SANTA, callbacks=Callbacks(on_step=rows.append))
+    assert len(rows) == 1
+
+
 def test_what_it_does_not_settle_is_trained_from_there(tiny_backbone):
     before = {name: tensor.clone() for name, tensor in tiny_backbone.denoiser.state_dict().items()}
     seen = []
