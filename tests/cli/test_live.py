@@ -36,6 +36,11 @@ def test_the_neighbours_are_named_with_their_similarity():
     ]
 
 
+def test_a_text_encoder_has_no_attention_layers_to_count():
+    (*_, line) = live.describe_data(DATA | {"network": "text_encoder", "layers": []})
+    assert line == "training   1 tensor of the text encoder, on 2 prompts to forget and 1 to retain"
+
+
 def test_many_neighbours_are_counted_after_the_first_dozen():
     (line, _) = live.describe_data({"neighbours": [(f"n{i}", 0.1) for i in range(15)]})
     assert "n11 0.10 and 3 more" in line

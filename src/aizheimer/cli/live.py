@@ -68,8 +68,10 @@ def describe_data(row: Row) -> list[str]:
         more = len(neighbours) - len(named)
         lines.append(f"keeping    {', '.join(named)}{f' and {more} more' if more > 0 else ''} (nearest, by cosine)")
     forget, retain = len(row.get("forget_prompts", ())), len(row.get("retain_prompts", ()))
+    text = row.get("network") == "text_encoder"
+    where = "of the text encoder" if text else f"in {_count(row.get('layers'), 'attention layer')}"
     lines.append(
-        f"training   {_count(row.get('parameters'), 'tensor')} in {_count(row.get('layers'), 'attention layer')}, "
+        f"training   {_count(row.get('parameters'), 'tensor')} {where}, "
         f"on {forget} prompts to forget and {retain} to retain"
     )
     return lines

@@ -52,13 +52,17 @@ def _show_edit(run: Path, *, as_json: bool) -> None:
 def _summary(edit: Edit) -> dict[str, Any]:
     record = edit.provenance
     base = f"{record.base_name or 'unnamed'} ({record.base_fingerprint})"
+    of_text = sum(name.startswith("text_encoder.") for name in edit.deltas)
+    where = f" ({of_text} of the text encoder)" if of_text else ""
+    nothing = ", nothing" if edit.is_noop else ""
     found = {
         "concept": f"{record.concept.target} ({record.concept.kind})",
         "anchor": record.concept.anchor or "-",
         "keep": ", ".join(record.concept.keep) or "-",
         "method": record.method,
         "base": base,
-        "changes": f"{len(edit.deltas)} tensors, {edit.size_bytes / 1e6:.2f} MB{', nothing' if edit.is_noop else ''}",
+        **({"text_encoder": record.text_fingerprint} if record.text_fingerprint else {}),
+        "changes": f"{len(edit.deltas)} tensors{where}, {edit.size_bytes / 1e6:.2f} MB{nothing}",
         "strength": record.strength,
         "seed": record.seed,
         "created": record.created,

@@ -10,7 +10,8 @@ from typing import Any
 from torch import Tensor
 
 from aizheimer._seeding import generator_for
-from aizheimer.backbones.base import Backbone
+from aizheimer.backbones.base import Backbone, NetworkName
+from aizheimer.backbones.fingerprints import module_fingerprint
 from aizheimer.concepts.concept import Concept
 from aizheimer.data.cache import cache_folder
 from aizheimer.data.latents import RolloutPlan
@@ -42,7 +43,7 @@ class Task:
         stop: When a loss's running mean ends the run.
         companion: What learns along.
         during: A context for the training.
-        edited: Turns trained tensors into the denoiser's; None when they are the denoiser's.
+        edited: Turns trained tensors into the network's; None when they are the network's.
         extra: JSON values for the provenance.
     """
 
@@ -89,6 +90,7 @@ def learn(
     concept: Concept,
     *,
     selection: ParameterSelection,
+    part: NetworkName = "unet",
     task: Callable[[Material], Task],
     images: str | None = None,
     forget_latents: bool = True,
@@ -103,6 +105,7 @@ def learn(
         backbone: The model.
         concept: What to forget.
         selection: What may change.
+        part: The network it is of.
         task: Builds the training problem.
         images: Where the concept's images come from; see `aizheimer.data.prepare.prepare`.
         forget_latents: Whether latents of the concept are needed at all.
@@ -117,7 +120,7 @@ def learn(
     """
     callbacks = callbacks or Callbacks()
     backbone.token_columns(backbone.world.prompts(concept), concept.target, policy="concept")
-    base, cache = backbone.fingerprint(), cache_folder(None if run is None else run.path)
+    base, cache = _Base.of(backbone, part), cache_folder(None if run is None else run.path)
     retained = _retained(method, backbone, concept)
     data = prepare(
         backbone,
@@ -130,8 +133,8 @@ def learn(
         progress=callbacks.on_progress,
         forget_latents=forget_latents,
     )
-    callbacks.on_data(_summary(data, retained, selection.names))
-    with borrowed(backbone, selection) as weights:
+    callbacks.on_data(_summary(data, retained, selection.names, part))
+    with borrowed(backbone, selection, part=part) as weights:
         material = Material(
             method=method,
             backbone=backbone,
@@ -141,6 +144,7 @@ def learn(
             cache=cache,
             callbacks=callbacks,
             weights=weights,
+            part=part,
         )
         return _trained(material, task(material), base=base, run=run)
 
@@ -150,19 +154,35 @@ def _retained(method: TrainedMethod, backbone: Backbone, concept: Concept) -> Re
     return retain_set(backbone, concept, **chosen, generator=generator_for(method.training.seed, "retain"))
 
 
-def _trained(material: Material, task: Task, *, base: str, run: RunFolder | None) -> Edit:
+@dataclass(frozen=True, kw_only=True)
+class _Base:
+    """Fingerprints of the model before training; the text encoder's only where that is what learns."""
+
+    denoiser: str
+    text: str = ""
+
+    @classmethod
+    def of(cls, backbone: Backbone, part: NetworkName) -> _Base:
+        text = module_fingerprint(backbone.networks[part]) if part == "text_encoder" else ""
+        return cls(denoiser=backbone.fingerprint(), text=text)
+
+    def identity(self) -> dict[str, str]:
+        return {"base": self.denoiser} | ({"text base": self.text} if self.text else {})
+
+
+def _trained(material: Material, task: Task, *, base: _Base, run: RunFolder | None) -> Edit:
     method, data = material.method, material.data
     record = ConceptRecord.of(material.concept)
-    identity = {"concept": record.model_dump(mode="json"), "base": base, "data": data.hashes}
+    identity = {"concept": record.model_dump(mode="json"), "data": data.hashes, **base.identity()}
     identity["recipe"] = method.model_dump(mode="json", exclude={"training"})
 
     def edit(tensors: Mapping[str, Tensor], result: TrainResult | None) -> Edit:
         edited = tensors if task.edited is None else task.edited(tensors)
         provenance = _provenance(material, task, base=base, result=result)
-        return Edit.between(material.originals, edited, provenance=provenance)
+        return Edit.between(material.originals, edited, provenance=provenance, part=material.part)
 
     try:
-        with parked(material.backbone), task.during:
+        with parked(material.backbone, part=material.part), task.during:
             result = train(
                 task.problem,
                 method.training,
@@ -180,7 +200,7 @@ def _trained(material: Material, task: Task, *, base: str, run: RunFolder | None
         raise
 
 
-def _provenance(material: Material, task: Task, *, base: str, result: TrainResult | None) -> Provenance:
+def _provenance(material: Material, task: Task, *, base: _Base, result: TrainResult | None) -> Provenance:
     extra: dict[str, Any] = {"neighbours": [list(pair) for pair in material.retained.neighbours]}
     extra |= {"data": material.data.hashes, **task.extra}
     extra["stopped"] = "diverged" if result is None else result.stopped
@@ -190,7 +210,8 @@ def _provenance(material: Material, task: Task, *, base: str, result: TrainResul
     return Provenance(
         method=material.method.name,
         concept=ConceptRecord.of(material.concept),
-        base_fingerprint=base,
+        base_fingerprint=base.denoiser,
+        text_fingerprint=base.text,
         base_name=base_name(material.backbone.pipe.name_or_path),
         recipe=material.method.model_dump(mode="json"),
         seed=material.method.training.seed,
@@ -198,11 +219,12 @@ def _provenance(material: Material, task: Task, *, base: str, result: TrainResul
     )
 
 
-def _summary(data: ConceptData, retained: RetainSet, parameters: Sequence[str]) -> dict[str, Any]:
+def _summary(data: ConceptData, retained: RetainSet, parameters: Sequence[str], part: NetworkName) -> dict[str, Any]:
     layers = [name.partition(".attn2.")[0] + ".attn2" for name in parameters if ".attn2." in name]
     return {
         "forget_prompts": data.forget_prompts,
         **retained.summary(),
         "layers": list(dict.fromkeys(layers)),
+        "network": part,
         "parameters": list(parameters),
     }
