@@ -99,6 +99,8 @@ METHODS = Registry(
         "salun": "aizheimer.methods.salun:SalUn",
         "sepme": "aizheimer.methods.sepme:SepME",
         "doco": "aizheimer.methods.doco:DoCo",
+        "hirm": "aizheimer.methods.hirm:HiRM",
+        "advunlearn": "aizheimer.methods.advunlearn:AdvUnlearn",
     },
     group="aizheimer.methods",
 )
