@@ -185,8 +185,10 @@ class TestShow:
     def test_says_that_an_edit_changes_the_text_encoder(self, cli, tmp_path):
         edit = small(HiRM).unlearn(tiny_backbone(), Concept("santa claus"))
         done = cli("show", edit.save(tmp_path))
-        assert f"changes       {len(edit.deltas)} tensors ({len(edit.deltas)} of the text encoder), " in done.out
-        assert f"text_encoder  {edit.provenance.text_fingerprint}\n" in done.out
+        lines = [line.split(maxsplit=1) for line in done.out.splitlines()]
+        count = len(edit.deltas)
+        assert ["text_encoder", edit.provenance.text_fingerprint] in lines
+        assert any(rest[0].startswith(f"{count} tensors ({count} of the text encoder), ") for _, *rest in lines if rest)
         assert json.loads(cli("show", tmp_path, "--json").out)["names"][0].startswith("text_encoder.")
 
     def test_json_holds_the_whole_provenance(self, cli, session_run):
