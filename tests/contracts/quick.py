@@ -25,7 +25,7 @@ SMALL = {
 OWN = {
     "doco": ("warmup=1",),
     "advunlearn": ("warmup=1", "attack.steps=2", "attack.lr=0.01"),
-    "hirm": ("coefficient=5",),
+    "hirm": ("coefficient=5", "retain_weight=1"),
     "sepme": ("protect=1", "tolerance=0.01", "beta=0.1", "stop_below=-100"),
 }
 """What a method or recipe needs beside that, by its name."""
