@@ -45,7 +45,7 @@ def check_method(method: Any, concept: Concept, *, pipeline: dict[str, Any] | No
     assert same_snapshot(before, snapshot(backbone.pipe))
     assert not edit.is_noop
     assert all(delta.isfinite().all() for delta in edit.deltas.values())
-    names = {name.removeprefix("unet.") for name in edit.deltas}
+    names = {name.partition(".")[2] for name in edit.deltas}
     assert names <= set(data["parameters"])
     assert data["forget_prompts"]
     assert data["retain_prompts"]

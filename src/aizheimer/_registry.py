@@ -126,6 +126,8 @@ METHODS = Registry(
         "salun": "aizheimer.methods.salun:SalUn",
         "sepme": "aizheimer.methods.sepme:SepME",
         "doco": "aizheimer.methods.doco:DoCo",
+        "hirm": "aizheimer.methods.hirm:HiRM",
+        "advunlearn": "aizheimer.methods.advunlearn:AdvUnlearn",
         "data-censoring": "aizheimer.methods.data_censoring:DataCensoring",
         "negative-prompt": "aizheimer.methods.negative_prompt:NegativePrompt",
         "sld": "aizheimer.methods.sld:SLD",

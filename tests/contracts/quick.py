@@ -32,6 +32,8 @@ SMALL = {
 OWN = {
     "aizheimer": ("enough=null", "start={average_of: 3, prior_prompts: 8, pictures: 1, picture_steps: 1}"),
     "doco": ("warmup=1",),
+    "advunlearn": ("warmup=1", "attack.steps=2", "attack.lr=0.01"),
+    "hirm": ("coefficient=5", "retain_weight=1"),
     "sepme": ("protect=1", "tolerance=0.01", "beta=0.1", "stop_below=-100"),
     # The tiny model draws nothing that a judge could name: a threshold of 0 blocks every picture.
     "judge-filter": ("threshold=0",),

@@ -131,9 +131,10 @@ def test_it_returns_an_edit_that_says_where_it_comes_from(unlearned):
 
 
 def test_only_selected_parameters_changed(unlearned):
-    names = {name.removeprefix("unet.") for name in unlearned.edit.deltas}
+    part = unlearned.data.get("network", "unet")
+    names = {name.removeprefix(f"{part}.") for name in unlearned.edit.deltas}
     assert names <= set(unlearned.data["parameters"])
-    assert names <= dict(unlearned.backbone.denoiser.named_parameters()).keys()
+    assert names <= dict(unlearned.backbone.networks[part].named_parameters()).keys()
 
 
 def test_the_pipeline_is_left_as_it_was(unlearned):

@@ -7,12 +7,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from aizheimer.backbones.base import backbone_for
+from aizheimer.backbones.base import NetworkName, backbone_for
 from aizheimer.edits.apply import PARTS, Applied, apply_edit
 from aizheimer.edits.hook import Hook
 from aizheimer.edits.provenance import Provenance
@@ -67,7 +67,7 @@ class Edit:
         after: Mapping[str, Tensor],
         *,
         provenance: Provenance,
-        part: Literal["unet", "text_encoder"] = "unet",
+        part: NetworkName = "unet",
     ) -> Edit:
         """Return the edit that takes parameters from ``before`` to ``after``; unchanged tensors are left out.
 
@@ -114,7 +114,7 @@ class Edit:
                 f"{self.hook.name!r}) and cannot be merged into weights; keep the edit and apply it at run time"
             )
         with self.applied(pipe, check_base=check_base):
-            modules = {"unet": backbone_for(pipe).denoiser, "text_encoder": backbone_for(pipe).pipe.text_encoder}
+            modules = backbone_for(pipe).networks
             split = {name: name.split(".", 1) for name in self.deltas}
             return {name: modules[part].get_parameter(own).detach().clone() for name, (part, own) in split.items()}
 

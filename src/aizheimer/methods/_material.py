@@ -13,13 +13,14 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from aizheimer._seeding import generator_for
-from aizheimer.backbones.base import Backbone
+from aizheimer.backbones.base import Backbone, NetworkName
 from aizheimer.concepts.concept import Concept
 from aizheimer.data.anchors import anchor_prompts
 from aizheimer.data.latents import LatentBank, RolloutPlan, rollout
 from aizheimer.data.prepare import ConceptData, picture_latents
 from aizheimer.data.retain import RetainSet
 from aizheimer.data.sources import BankSource, Draw, NoisedSource, Source, teacher_source
+from aizheimer.data.words import Embeddings, LiveEmbeddings
 from aizheimer.engine.anchor import anchor_predictions
 from aizheimer.engine.callbacks import Callbacks
 from aizheimer.engine.noise_problem import NoiseMonitor, RetainTerm, baseline_error
@@ -108,6 +109,7 @@ class Material:
         cache: Where tensors are cached.
         callbacks: Told about preparations.
         weights: The selected parameters, and copies of their values.
+        part: The network they are of.
     """
 
     method: TrainedMethod
@@ -118,6 +120,7 @@ class Material:
     cache: Path | None
     callbacks: Callbacks
     weights: Borrowed
+    part: NetworkName = "unet"
 
     @property
     def parameters(self) -> dict[str, Parameter]:
@@ -133,6 +136,19 @@ class Material:
     def retain_embeddings(self) -> Tensor:
         """(retain prompts + 1, tokens, dim); the empty prompt is the last row: guidance needs it to stay as well."""
         return torch.cat([self.data.retain_embeddings, self.data.null_embedding])
+
+    def words(self, prompts: Sequence[str]) -> Embeddings:
+        """Return prompts as the network that learns makes the denoiser read them: live if it is the text encoder."""
+        if self.part == "text_encoder":
+            return LiveEmbeddings.of(self.backbone, prompts)
+        return self.embeddings(prompts)
+
+    @property
+    def retain_words(self) -> Embeddings:
+        """`retain_embeddings`, live if the text encoder is what learns."""
+        if self.part == "text_encoder":
+            return self.words([*self.data.retain_prompts, ""])
+        return self.retain_embeddings
 
     @property
     def retain_banks(self) -> tuple[LatentBank, LatentBank]:
@@ -238,7 +254,7 @@ class Material:
         term = RetainTerm(
             backbone=self.backbone,
             source=self.teacher(self.retain_banks[0]),
-            embeddings=self.retain_embeddings,
+            embeddings=self.retain_words,
             batch_size=self.method.retain.batch_size,
             weight=weight,
         )
@@ -250,7 +266,7 @@ class Material:
         count = min(self.method.retain.monitor, len(self.retain_banks[1]))
         return source.draw(count, step=0, generator=generator_for(self.method.training.seed, "held-out retain"))
 
-    def monitor(self, forget: Draw, embeddings: Tensor) -> NoiseMonitor:
+    def monitor(self, forget: Draw, embeddings: Embeddings) -> NoiseMonitor:
         """Return the held-out set with these forget examples; their targets are what the prediction should become."""
         return NoiseMonitor(
             backbone=self.backbone,
@@ -258,7 +274,7 @@ class Material:
             forget_embeddings=embeddings,
             baseline=baseline_error(self.backbone, forget, embeddings),
             retain=self.held_out_retain(),
-            retain_embeddings=self.retain_embeddings,
+            retain_embeddings=self.retain_words,
         )
 
     def teacher(self, bank: LatentBank) -> BankSource:

@@ -11,7 +11,8 @@ from typing import Any
 from torch import Tensor
 
 from aizheimer._seeding import generator_for
-from aizheimer.backbones.base import Backbone
+from aizheimer.backbones.base import Backbone, NetworkName
+from aizheimer.backbones.fingerprints import module_fingerprint
 from aizheimer.concepts.concept import Concept
 from aizheimer.data.cache import cache_folder
 from aizheimer.data.images import check_picture_folder
@@ -45,7 +46,7 @@ class Task:
         companion: What learns along.
         during: A context for the training.
         data: Hashes of data of its own, which a resumed run must share.
-        edited: Turns trained tensors into the denoiser's; None when they are the denoiser's.
+        edited: Turns trained tensors into the network's; None when they are the network's.
         begin: Changes by parameter name that training begins from.
         extra: JSON values for the provenance.
     """
@@ -95,6 +96,7 @@ def learn(
     concept: Concept,
     *,
     selection: ParameterSelection,
+    part: NetworkName = "unet",
     task: Callable[[Material], Task],
     images: str | None = None,
     pictures: str | None = None,
@@ -110,6 +112,7 @@ def learn(
         backbone: The model.
         concept: What to forget.
         selection: What may change.
+        part: The network it is of.
         task: Builds the training problem.
         images: Where the concept's images come from; see `aizheimer.data.prepare.prepare`.
         pictures: Where other images come from that the task will ask for.
@@ -126,11 +129,11 @@ def learn(
     """
     callbacks = callbacks or Callbacks()
     backbone.token_columns(backbone.world.prompts(concept), concept.target, policy="concept")
-    check_parameters(selection.parameters(backbone.denoiser))
+    check_parameters(selection.parameters(backbone.networks[part]))
     for place in (images, pictures):
         if place is not None and generate_count(place) is None:
             check_picture_folder(Path(place))
-    base, cache = backbone.fingerprint(), cache_folder(None if run is None else run.path)
+    base, cache = _Base.of(backbone, part), cache_folder(None if run is None else run.path)
     retained = _retained(method, backbone, concept)
     data = prepare(
         backbone,
@@ -143,8 +146,8 @@ def learn(
         progress=callbacks.on_progress,
         forget_latents=forget_latents,
     )
-    callbacks.on_data(_summary(data, retained, selection.names))
-    with borrowed(backbone, selection) as weights:
+    callbacks.on_data(_summary(data, retained, selection.names, part))
+    with borrowed(backbone, selection, part=part) as weights:
         material = Material(
             method=method,
             backbone=backbone,
@@ -154,6 +157,7 @@ def learn(
             cache=cache,
             callbacks=callbacks,
             weights=weights,
+            part=part,
         )
         return _trained(material, task(material), base=base, run=run)
 
@@ -163,19 +167,36 @@ def _retained(method: TrainedMethod, backbone: Backbone, concept: Concept) -> Re
     return retain_set(backbone, concept, **chosen, generator=generator_for(method.training.seed, "retain"))
 
 
-def _trained(material: Material, task: Task, *, base: str, run: RunFolder | None) -> Edit:
+@dataclass(frozen=True, kw_only=True)
+class _Base:
+    """Fingerprints of the model before training; the text encoder's only where that is what learns."""
+
+    denoiser: str
+    text: str = ""
+
+    @classmethod
+    def of(cls, backbone: Backbone, part: NetworkName) -> _Base:
+        text = module_fingerprint(backbone.networks[part]) if part == "text_encoder" else ""
+        return cls(denoiser=backbone.fingerprint(), text=text)
+
+    def identity(self) -> dict[str, str]:
+        return {"base": self.denoiser} | ({"text base": self.text} if self.text else {})
+
+
+def _trained(material: Material, task: Task, *, base: _Base, run: RunFolder | None) -> Edit:
     method, data = material.method, material.data
     record = ConceptRecord.of(material.concept)
-    identity = {"concept": record.model_dump(mode="json"), "base": base, "data": {**data.hashes, **task.data}}
+    hashes = {**data.hashes, **task.data}
+    identity = {"concept": record.model_dump(mode="json"), "data": hashes, **base.identity()}
     identity["recipe"] = method.model_dump(mode="json", exclude={"training"})
 
     def edit(tensors: Mapping[str, Tensor], result: TrainResult | None) -> Edit:
         edited = tensors if task.edited is None else task.edited(tensors)
         provenance = _provenance(material, task, base=base, result=result)
-        return Edit.between(material.originals, edited, provenance=provenance)
+        return Edit.between(material.originals, edited, provenance=provenance, part=material.part)
 
     try:
-        with parked(material.backbone), task.during:
+        with parked(material.backbone, part=material.part), task.during:
             result = train(
                 task.problem,
                 method.training,
@@ -194,7 +215,7 @@ def _trained(material: Material, task: Task, *, base: str, run: RunFolder | None
         raise
 
 
-def _provenance(material: Material, task: Task, *, base: str, result: TrainResult | None) -> Provenance:
+def _provenance(material: Material, task: Task, *, base: _Base, result: TrainResult | None) -> Provenance:
     extra: dict[str, Any] = {"neighbours": [list(pair) for pair in material.retained.neighbours]}
     extra |= {"data": {**material.data.hashes, **task.data}, **task.extra}
     extra["stopped"] = "diverged" if result is None else result.stopped
@@ -204,7 +225,8 @@ def _provenance(material: Material, task: Task, *, base: str, result: TrainResul
     return Provenance(
         method=material.method.name,
         concept=ConceptRecord.of(material.concept),
-        base_fingerprint=base,
+        base_fingerprint=base.denoiser,
+        text_fingerprint=base.text,
         base_name=base_name(material.backbone.pipe.name_or_path),
         recipe=material.method.model_dump(mode="json"),
         seed=material.method.training.seed,
@@ -212,11 +234,12 @@ def _provenance(material: Material, task: Task, *, base: str, result: TrainResul
     )
 
 
-def _summary(data: ConceptData, retained: RetainSet, parameters: Sequence[str]) -> dict[str, Any]:
+def _summary(data: ConceptData, retained: RetainSet, parameters: Sequence[str], part: NetworkName) -> dict[str, Any]:
     layers = [name.partition(".attn2.")[0] + ".attn2" for name in parameters if ".attn2." in name]
     return {
         "forget_prompts": data.forget_prompts,
         **retained.summary(),
         "layers": list(dict.fromkeys(layers)),
+        "network": part,
         "parameters": list(parameters),
     }

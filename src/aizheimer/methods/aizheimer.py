@@ -16,10 +16,10 @@ from aizheimer.engine.callbacks import Callbacks
 from aizheimer.engine.run_folder import RunFolder
 from aizheimer.engine.settings import TrainSettings
 from aizheimer.methods._attention import AttentionBuilder
+from aizheimer.methods._closed_distraction import ClosedDistraction
 from aizheimer.methods._material import RetainPlan
 from aizheimer.methods._trained import Task, check_images, learn
 from aizheimer.methods.base import MethodInfo
-from aizheimer.methods._closed_distraction import ClosedDistraction
 from aizheimer.modules.parameters import select_layers, select_parameters
 
 PAPER = "Birben, Dervişoğlu, Külçe: AIzheimer: How was I Drawing?"
