@@ -48,8 +48,14 @@ def same_state(a: dict[str, Any], b: dict[str, Any]) -> bool:
     )
 
 
+def tensors(edit: Edit) -> dict[str, torch.Tensor]:
+    """Return everything an edit was trained to be: changes of weights, and what its hook holds."""
+    return {**edit.deltas, **({} if edit.hook is None else edit.hook.tensors)}
+
+
 def same_edit(a: Edit, b: Edit) -> bool:
-    return a.deltas.keys() == b.deltas.keys() and all(torch.equal(a.deltas[name], b.deltas[name]) for name in a.deltas)
+    first, second = tensors(a), tensors(b)
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
 def check_method(method: Any, concept: Concept, *, pipeline: dict[str, Any] | None = None) -> tuple[Edit, list, dict]:
@@ -60,7 +66,7 @@ def check_method(method: Any, concept: Concept, *, pipeline: dict[str, Any] | No
     edit = method.unlearn(backbone, concept, callbacks=callbacks)
     assert same_state(before, state(backbone))
     assert not edit.is_noop
-    assert all(delta.isfinite().all() for delta in edit.deltas.values())
+    assert all(tensor.isfinite().all() for tensor in tensors(edit).values())
     names = {name.removeprefix("unet.") for name in edit.deltas}
     assert names <= set(data["parameters"])
     assert data["forget_prompts"]

@@ -99,6 +99,7 @@ METHODS = Registry(
         "salun": "aizheimer.methods.salun:SalUn",
         "sepme": "aizheimer.methods.sepme:SepME",
         "doco": "aizheimer.methods.doco:DoCo",
+        "spm": "aizheimer.methods.spm:SPM",
     },
     group="aizheimer.methods",
 )
@@ -112,6 +113,7 @@ HOOKS = Registry(
         "safree": "aizheimer.edits.hooks.safree:SAFREEHook",
         "adavd": "aizheimer.edits.hooks.adavd:AdaVDHook",
         "judge_filter": "aizheimer.edits.hooks.judge_filter:JudgeFilterHook",
+        "spm": "aizheimer.edits.hooks.spm:SPMHook",
     },
     group="aizheimer.hooks",
     error=EditError,

@@ -24,6 +24,7 @@ from aizheimer.methods.base import Method, MethodInfo
 from aizheimer.recipes import load_recipe
 from tests.contracts.quick import RECIPES, TRAINED, has, is_trained, quick_recipe, seed_key
 from tests.tiny import tiny_pipeline, tiny_world
+from tests.trained import same_edit, tensors
 
 CONCEPT = Concept("santa claus", keep=("cat",))
 BACKBONES = {
@@ -58,10 +59,6 @@ def same(a: dict, b: dict) -> bool:
     return a.keys() == b.keys() and all(
         torch.equal(a[name], b[name]) if isinstance(a[name], torch.Tensor) else a[name] == b[name] for name in a
     )
-
-
-def same_edit(a: Edit, b: Edit) -> bool:
-    return a.deltas.keys() == b.deltas.keys() and all(torch.equal(a.deltas[name], b.deltas[name]) for name in a.deltas)
 
 
 @dataclasses.dataclass
@@ -115,7 +112,7 @@ def test_it_returns_an_edit_that_says_where_it_comes_from(unlearned):
     assert provenance.concept.to_concept() == CONCEPT
     assert provenance.base_fingerprint == unlearned.backbone.fingerprint()
     assert METHODS.get(provenance.method).model_validate(provenance.recipe).model_dump(mode="json") == provenance.recipe
-    assert all(delta.isfinite().all() for delta in unlearned.edit.deltas.values())
+    assert all(tensor.isfinite().all() for tensor in tensors(unlearned.edit).values())
 
 
 def test_only_selected_parameters_changed(unlearned):

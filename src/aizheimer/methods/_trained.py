@@ -17,6 +17,7 @@ from aizheimer.data.latents import RolloutPlan
 from aizheimer.data.prepare import ConceptData, generate_count, parked, prepare
 from aizheimer.data.retain import RetainSet, retain_set
 from aizheimer.edits.edit import Edit
+from aizheimer.edits.hook import Hook
 from aizheimer.edits.provenance import ConceptRecord, Provenance, base_name
 from aizheimer.engine.callbacks import Callbacks
 from aizheimer.engine.gradient_rules import EmaStop, GradientRule
@@ -29,6 +30,8 @@ from aizheimer.errors import DataError, TrainingError
 from aizheimer.methods._material import Material, TrainedMethod
 from aizheimer.modules.parameters import ParameterSelection
 
+NOTHING = ParameterSelection(())
+"""What a method selects that trains adapters and leaves every weight alone."""
 _WATCHED = ("attention_mass", "mass_ratio", "erase_error", "retention_drift")
 
 
@@ -43,6 +46,7 @@ class Task:
         companion: What learns along.
         during: A context for the training.
         edited: Turns trained tensors into the denoiser's; None when they are the denoiser's.
+        hook: Makes the edit's behaviour of trained tensors; with one, no weight of the denoiser changes.
         extra: JSON values for the provenance.
     """
 
@@ -52,6 +56,7 @@ class Task:
     companion: Companion | None = None
     during: AbstractContextManager[Any] = field(default_factory=nullcontext)
     edited: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] | None = None
+    hook: Callable[[Mapping[str, Tensor]], Hook] | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -88,7 +93,8 @@ def learn(
     backbone: Backbone,
     concept: Concept,
     *,
-    selection: ParameterSelection,
+    selection: ParameterSelection = NOTHING,
+    layers: Sequence[str] = (),
     task: Callable[[Material], Task],
     images: str | None = None,
     forget_latents: bool = True,
@@ -102,7 +108,8 @@ def learn(
         method: Whose hyper-parameters.
         backbone: The model.
         concept: What to forget.
-        selection: What may change.
+        selection: What may change of the denoiser's own parameters.
+        layers: Cross-attention modules that something is put on, beside those of the selection.
         task: Builds the training problem.
         images: Where the concept's images come from; see `aizheimer.data.prepare.prepare`.
         forget_latents: Whether latents of the concept are needed at all.
@@ -130,7 +137,7 @@ def learn(
         progress=callbacks.on_progress,
         forget_latents=forget_latents,
     )
-    callbacks.on_data(_summary(data, retained, selection.names))
+    callbacks.on_data(_summary(data, retained, selection.names, layers))
     with borrowed(backbone, selection) as weights:
         material = Material(
             method=method,
@@ -157,8 +164,11 @@ def _trained(material: Material, task: Task, *, base: str, run: RunFolder | None
     identity["recipe"] = method.model_dump(mode="json", exclude={"training"})
 
     def edit(tensors: Mapping[str, Tensor], result: TrainResult | None) -> Edit:
-        edited = tensors if task.edited is None else task.edited(tensors)
         provenance = _provenance(material, task, base=base, result=result)
+        if task.hook is not None:
+            kept = {name: tensor.detach().cpu().float().clone() for name, tensor in tensors.items()}
+            return Edit({}, provenance, task.hook(kept))
+        edited = tensors if task.edited is None else task.edited(tensors)
         return Edit.between(material.originals, edited, provenance=provenance)
 
     try:
@@ -198,11 +208,13 @@ def _provenance(material: Material, task: Task, *, base: str, result: TrainResul
     )
 
 
-def _summary(data: ConceptData, retained: RetainSet, parameters: Sequence[str]) -> dict[str, Any]:
-    layers = [name.partition(".attn2.")[0] + ".attn2" for name in parameters if ".attn2." in name]
+def _summary(
+    data: ConceptData, retained: RetainSet, parameters: Sequence[str], layers: Sequence[str]
+) -> dict[str, Any]:
+    own = [name.partition(".attn2.")[0] + ".attn2" for name in parameters if ".attn2." in name]
     return {
         "forget_prompts": data.forget_prompts,
         **retained.summary(),
-        "layers": list(dict.fromkeys(layers)),
+        "layers": list(dict.fromkeys([*own, *layers])),
         "parameters": list(parameters),
     }
