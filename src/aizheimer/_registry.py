@@ -100,6 +100,7 @@ METHODS = Registry(
         "sepme": "aizheimer.methods.sepme:SepME",
         "doco": "aizheimer.methods.doco:DoCo",
         "spm": "aizheimer.methods.spm:SPM",
+        "receler": "aizheimer.methods.receler:Receler",
     },
     group="aizheimer.methods",
 )
@@ -114,6 +115,7 @@ HOOKS = Registry(
         "adavd": "aizheimer.edits.hooks.adavd:AdaVDHook",
         "judge_filter": "aizheimer.edits.hooks.judge_filter:JudgeFilterHook",
         "spm": "aizheimer.edits.hooks.spm:SPMHook",
+        "erasers": "aizheimer.edits.hooks.erasers:ErasersHook",
     },
     group="aizheimer.hooks",
     error=EditError,

@@ -24,6 +24,7 @@ SMALL = {
 
 OWN = {
     "doco": ("warmup=1",),
+    "receler": ("attack_steps=1", "attack_tokens=4", "mask_shrink=2"),
     "sepme": ("protect=1", "tolerance=0.01", "beta=0.1", "stop_below=-100"),
 }
 """What a method or recipe needs beside that, by its name."""
