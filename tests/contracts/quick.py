@@ -24,8 +24,9 @@ SMALL = {
 
 OWN = {
     "doco": ("warmup=1",),
-    "receler": ("attack_steps=1", "attack_tokens=4", "mask_shrink=2"),
+    "receler": ("attack_steps=1", "attack_tokens=4", "mask_shrink=2", "training.lr=0.01"),
     "sepme": ("protect=1", "tolerance=0.01", "beta=0.1", "stop_below=-100"),
+    "spm": ("anchor_weight=1", "training.lr=0.02"),
 }
 """What a method or recipe needs beside that, by its name."""
 
@@ -60,3 +61,6 @@ def seed_key(name: str) -> str:
 
 
 TRAINED = tuple(name for name in RECIPES if is_trained(name))
+
+SELF_DRAWN = ("spm", "receler")
+"""Trained on latents that the edited model draws, which change with it: no step's loss compares with another's."""

@@ -22,7 +22,7 @@ from aizheimer.engine.run_folder import RunFolder
 from aizheimer.errors import ConceptError, RecipeError, SelectorError
 from aizheimer.methods.base import Method, MethodInfo
 from aizheimer.recipes import load_recipe
-from tests.contracts.quick import RECIPES, TRAINED, has, is_trained, quick_recipe, seed_key
+from tests.contracts.quick import RECIPES, SELF_DRAWN, TRAINED, has, is_trained, quick_recipe, seed_key
 from tests.tiny import tiny_pipeline, tiny_world
 from tests.trained import same_edit, tensors
 
@@ -160,7 +160,8 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(recipe, tmp_path
         assert not same_edit(first, other)
 
 
-@pytest.mark.parametrize("recipe", [name for name in TRAINED if name != "doco"])  # whose adversary learns as well
+# DoCo's adversary learns as well.
+@pytest.mark.parametrize("recipe", [name for name in TRAINED if name not in ("doco", *SELF_DRAWN)])
 def test_the_loss_falls(recipe):
     """The loss itself, not the attention mass: at four pixels the notebook's target, 1/4, is more than a word gets.
 
@@ -171,6 +172,16 @@ def test_the_loss_falls(recipe):
     method = quick_recipe(recipe, "training.steps=14", "training.batch_size=4").method
     method.unlearn(make_backbone(), CONCEPT, callbacks=callbacks)
     assert sum(losses[-4:]) < 0.9 * sum(losses[:4])
+
+
+@pytest.mark.parametrize("recipe", SELF_DRAWN)
+def test_the_held_out_error_falls(recipe):
+    errors = []
+    callbacks = Callbacks(on_monitor=lambda row: errors.append(row["erase_error"]))
+    method = quick_recipe(recipe, "training.steps=14", "training.batch_size=4").method
+    method.unlearn(make_backbone(), CONCEPT, callbacks=callbacks)
+    assert errors[0] == pytest.approx(1.0)
+    assert errors[-1] < 0.85
 
 
 @every_recipe
