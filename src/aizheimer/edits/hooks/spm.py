@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, cast, get_args
 
 import torch
 import torch.nn.functional as F
@@ -86,6 +86,8 @@ class SPMHook:
     def from_saved(cls, tensors: Mapping[str, Tensor], settings: Mapping[str, Any]) -> Self:
         """Return the hook with these adapters and settings."""
         grouped(LowRank, tensors)
+        if settings["gate"] not in get_args(GateKind):
+            raise ValueError(f"gate {settings['gate']!r} is none of {', '.join(get_args(GateKind))}")
         return cls(adapters=dict(tensors), **{**settings, "words": tuple(settings["words"])})
 
     def changes(self, unet: nn.Module) -> dict[str, Tensor]:
