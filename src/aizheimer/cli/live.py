@@ -95,8 +95,9 @@ def describe_data(row: Row, *, kind: str = "fine-tune") -> list[str]:
     forget, retain = len(row.get("forget_prompts", ())), len(row.get("retain_prompts", ()))
     text = row.get("network") == "text_encoder"
     doing = "solving" if kind == "closed form" else "editing"
+    what = _count(parameters, "tensor") if (parameters := row.get("parameters")) else "adapters"
     lines.append(
-        f"{doing}    {_count(row.get('parameters'), 'tensor')} {'of the text encoder' if text else f'in {layers}'}, "
+        f"{doing}    {what} {'of the text encoder' if text else f'in {layers}'}, "
         f"on {forget} prompts to forget and {retain} to retain"
     )
     return lines

@@ -58,7 +58,10 @@ class TargetTerm:
 
     def losses(self, step: int, generator: torch.Generator) -> dict[str, Loss]:
         """Return the one loss, "erase"."""
-        draw = self.source.draw(self.batch_size, step=step, generator=generator)
+        return self.on(self.source.draw(self.batch_size, step=step, generator=generator))
+
+    def on(self, draw: Draw) -> dict[str, Loss]:
+        """Return the loss on given examples, for a term that adds others on the same latents."""
         target = self.target.predict(draw)
         term = target_mse(predicted(self.backbone, draw, self.embeddings), target)
         return {"erase": Loss(term.total, self.weight, term.parts)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
@@ -19,14 +20,15 @@ from aizheimer.data.anchors import anchor_prompts
 from aizheimer.data.latents import LatentBank, RolloutPlan, rollout
 from aizheimer.data.prepare import ConceptData, picture_latents
 from aizheimer.data.retain import RetainSet
-from aizheimer.data.sources import BankSource, Draw, NoisedSource, Source, teacher_source
+from aizheimer.data.sources import BankSource, Draw, NoisedSource, Source, StudentRolloutSource, teacher_source
 from aizheimer.data.words import Embeddings, LiveEmbeddings
-from aizheimer.engine.anchor import anchor_predictions
+from aizheimer.engine.anchor import Anchor, anchor_predictions
 from aizheimer.engine.callbacks import Callbacks
 from aizheimer.engine.noise_problem import NoiseMonitor, RetainTerm, baseline_error
 from aizheimer.engine.session import Borrowed
 from aizheimer.engine.settings import TrainSettings
 from aizheimer.errors import ConceptError
+from aizheimer.modules.parameters import swapped
 
 AnchorChoice = Literal["refuse", "auto", "null", "template"]
 """What a method that needs an anchor does when the concept names none; all but ``refuse`` are `EmptyAnchor`'s."""
@@ -211,6 +213,21 @@ class Material:
         )
         return first, second
 
+    def teacher_weights(self) -> AbstractContextManager[None]:
+        """Run the network with its original weights for the length of a ``with`` block."""
+        return swapped(self.backbone.networks[self.part], self.originals)
+
+    def student_rollouts(self, embeddings: Tensor) -> StudentRolloutSource:
+        """Return latents that the model draws as it is at the time, for prompts (prompts, tokens, dim)."""
+        plan = self.method.rollouts
+        return StudentRolloutSource(
+            backbone=self.backbone,
+            embeddings=embeddings,
+            null_embedding=self.data.null_embedding,
+            steps=plan.steps,
+            guidance=plan.guidance_or(self.backbone.world.guidance),
+        )
+
     def held_out(self, source: Source, *, target: Tensor | None = None) -> Draw:
         """Return the held-out forget examples; with the frozen model's predictions under other words as targets.
 
@@ -224,6 +241,15 @@ class Material:
             return draw
         predictions = anchor_predictions(self.backbone, draw, embeddings=target)
         return replace(draw, target=predictions.to(draw.x_t.device))
+
+    def held_out_towards(self, target: Anchor) -> Draw:
+        """Return the held-out steps of the frozen model's forget rollouts, with what the prediction should become.
+
+        Args:
+            target: Asked once; the network still has to be the frozen one.
+        """
+        draw = self.held_out(BankSource.of(self.forget_banks()[1], target=None, device=self.backbone.device))
+        return replace(draw, target=target.predict(draw))
 
     def rolled_out(self, prompts: Sequence[str], count: int) -> tuple[Tensor, LatentBank, LatentBank]:
         """Roll the frozen model out on other prompts.

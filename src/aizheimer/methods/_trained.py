@@ -20,6 +20,7 @@ from aizheimer.data.latents import RolloutPlan
 from aizheimer.data.prepare import ConceptData, generate_count, parked, prepare
 from aizheimer.data.retain import RetainSet, retain_set
 from aizheimer.edits.edit import Edit
+from aizheimer.edits.hook import Hook
 from aizheimer.edits.provenance import ConceptRecord, Provenance, base_name
 from aizheimer.engine.callbacks import Callbacks
 from aizheimer.engine.gradient_rules import EmaStop, GradientRule
@@ -32,6 +33,8 @@ from aizheimer.errors import DataError, TrainingError
 from aizheimer.methods._material import Material, TrainedMethod
 from aizheimer.modules.parameters import ParameterSelection
 
+NOTHING = ParameterSelection(())
+"""What a method selects that trains adapters and leaves every weight alone."""
 _WATCHED = ("attention_mass", "mass_ratio", "erase_error", "forget_drift", "retention_drift")
 
 
@@ -47,6 +50,7 @@ class Task:
         during: A context for the training.
         data: Hashes of data of its own, which a resumed run must share.
         edited: Turns trained tensors into the network's; None when they are the network's.
+        hook: Makes the edit's behaviour of trained tensors; with one, no weight changes.
         begin: Changes by parameter name that training begins from.
         extra: JSON values for the provenance.
     """
@@ -58,6 +62,7 @@ class Task:
     during: AbstractContextManager[Any] = field(default_factory=nullcontext)
     data: Mapping[str, str] = field(default_factory=dict)
     edited: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] | None = None
+    hook: Callable[[Mapping[str, Tensor]], Hook] | None = None
     begin: Mapping[str, Tensor] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
 
@@ -95,7 +100,8 @@ def learn(
     backbone: Backbone,
     concept: Concept,
     *,
-    selection: ParameterSelection,
+    selection: ParameterSelection = NOTHING,
+    layers: Sequence[str] = (),
     part: NetworkName = "unet",
     task: Callable[[Material], Task],
     images: str | None = None,
@@ -111,7 +117,8 @@ def learn(
         method: Whose hyper-parameters.
         backbone: The model.
         concept: What to forget.
-        selection: What may change.
+        selection: What may change of the network's own parameters.
+        layers: Cross-attention modules that something is put on, beside those of the selection.
         part: The network it is of.
         task: Builds the training problem.
         images: Where the concept's images come from; see `aizheimer.data.prepare.prepare`.
@@ -129,7 +136,9 @@ def learn(
     """
     callbacks = callbacks or Callbacks()
     backbone.token_columns(backbone.world.prompts(concept), concept.target, policy="concept")
-    check_parameters(selection.parameters(backbone.networks[part]))
+    network = backbone.networks[part]
+    # Without a selection adapters are trained, and those have the type of what they are put on.
+    check_parameters(selection.parameters(network) or dict(network.named_parameters()))
     for place in (images, pictures):
         if place is not None and generate_count(place) is None:
             check_picture_folder(Path(place))
@@ -146,7 +155,7 @@ def learn(
         progress=callbacks.on_progress,
         forget_latents=forget_latents,
     )
-    callbacks.on_data(_summary(data, retained, selection.names, part))
+    callbacks.on_data(_summary(data, retained, selection.names, layers=layers, part=part))
     with borrowed(backbone, selection, part=part) as weights:
         material = Material(
             method=method,
@@ -191,8 +200,11 @@ def _trained(material: Material, task: Task, *, base: _Base, run: RunFolder | No
     identity["recipe"] = method.model_dump(mode="json", exclude={"training"})
 
     def edit(tensors: Mapping[str, Tensor], result: TrainResult | None) -> Edit:
-        edited = tensors if task.edited is None else task.edited(tensors)
         provenance = _provenance(material, task, base=base, result=result)
+        if task.hook is not None:
+            kept = {name: tensor.detach().cpu().float().clone() for name, tensor in tensors.items()}
+            return Edit({}, provenance, task.hook(kept))
+        edited = tensors if task.edited is None else task.edited(tensors)
         return Edit.between(material.originals, edited, provenance=provenance, part=material.part)
 
     try:
@@ -234,12 +246,19 @@ def _provenance(material: Material, task: Task, *, base: _Base, result: TrainRes
     )
 
 
-def _summary(data: ConceptData, retained: RetainSet, parameters: Sequence[str], part: NetworkName) -> dict[str, Any]:
-    layers = [name.partition(".attn2.")[0] + ".attn2" for name in parameters if ".attn2." in name]
+def _summary(
+    data: ConceptData,
+    retained: RetainSet,
+    parameters: Sequence[str],
+    *,
+    layers: Sequence[str],
+    part: NetworkName,
+) -> dict[str, Any]:
+    own = [name.partition(".attn2.")[0] + ".attn2" for name in parameters if ".attn2." in name]
     return {
         "forget_prompts": data.forget_prompts,
         **retained.summary(),
-        "layers": list(dict.fromkeys(layers)),
+        "layers": list(dict.fromkeys([*own, *layers])),
         "network": part,
         "parameters": list(parameters),
     }
