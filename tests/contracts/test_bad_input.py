@@ -89,7 +89,7 @@ def missing_anchor(name: str) -> Bad | None:
 
 
 def more_than_fits(name: str) -> Bad | None:
-    """32 dimensions, of which retained rows may take 31; prompts of 32 tokens, which leave room for fewer of an attack."""
+    """32 dimensions, of which retained rows may take 31; and prompts that leave an attack less room than it asks for."""
     if name == "advunlearn":
         return Bad(
             ConceptError, r"40 free tokens do not fit before '.*'.*; take at most \d+, or", ("attack.tokens=40",)
