@@ -10,6 +10,7 @@ import torch
 from aizheimer.backbones.base import Backbone, backbone_for
 from aizheimer.concepts import Concept
 from aizheimer.edits.edit import Edit
+from aizheimer.edits.hook import describe
 from aizheimer.engine.callbacks import Callbacks
 from aizheimer.engine.run_folder import RunFolder
 from tests.snapshot import same_snapshot, snapshot
@@ -32,8 +33,16 @@ def tiny_backbone(**options: Any) -> Backbone:
     return backbone_for(tiny_pipeline(**options), world=tiny_world())
 
 
+def tensors(edit: Edit) -> dict[str, torch.Tensor]:
+    """Return everything an edit was trained to be: changes of weights, and what its hook holds."""
+    return {**edit.deltas, **({} if edit.hook is None else edit.hook.tensors)}
+
+
 def same_edit(a: Edit, b: Edit) -> bool:
-    return a.deltas.keys() == b.deltas.keys() and all(torch.equal(a.deltas[name], b.deltas[name]) for name in a.deltas)
+    """Whether two edits have the same bits, and hooks with the same settings."""
+    hooks = [describe(edit.hook, 1.0) if edit.hook is not None else None for edit in (a, b)]
+    same = a.deltas.keys() == b.deltas.keys() and all(torch.equal(a.deltas[name], b.deltas[name]) for name in a.deltas)
+    return same and hooks[0] == hooks[1]
 
 
 def check_method(method: Any, concept: Concept, *, pipeline: dict[str, Any] | None = None) -> tuple[Edit, list, dict]:
@@ -44,8 +53,8 @@ def check_method(method: Any, concept: Concept, *, pipeline: dict[str, Any] | No
     edit = method.unlearn(backbone, concept, callbacks=callbacks)
     assert same_snapshot(before, snapshot(backbone.pipe))
     assert not edit.is_noop
-    assert all(delta.isfinite().all() for delta in edit.deltas.values())
-    names = {name.removeprefix("unet.") for name in edit.deltas}
+    assert all(tensor.isfinite().all() for tensor in tensors(edit).values())
+    names = {name.partition(".")[2] for name in edit.deltas}
     assert names <= set(data["parameters"])
     assert data["forget_prompts"]
     assert data["retain_prompts"]

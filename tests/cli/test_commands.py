@@ -11,7 +11,10 @@ from PIL import Image
 from aizheimer._registry import METHODS
 from aizheimer.cli.evaluate import Gate
 from aizheimer.cli.generate import file_names
+from aizheimer.concepts import Concept
 from aizheimer.evaluation.results import EvaluationResult
+from aizheimer.methods.hirm import HiRM
+from tests.trained import small, tiny_backbone
 
 
 class TestGenerate:
@@ -178,6 +181,15 @@ class TestShow:
         assert lines["keep"] == "cat"
         assert lines["method"] == "aizheimer"
         assert "tensors" in lines["changes"]
+
+    def test_says_that_an_edit_changes_the_text_encoder(self, cli, tmp_path):
+        edit = small(HiRM).unlearn(tiny_backbone(), Concept("santa claus"))
+        done = cli("show", edit.save(tmp_path))
+        lines = [line.split(maxsplit=1) for line in done.out.splitlines()]
+        count = len(edit.deltas)
+        assert ["text_encoder", edit.provenance.text_fingerprint] in lines
+        assert any(rest[0].startswith(f"{count} tensors ({count} of the text encoder), ") for _, *rest in lines if rest)
+        assert json.loads(cli("show", tmp_path, "--json").out)["names"][0].startswith("text_encoder.")
 
     def test_json_holds_the_whole_provenance(self, cli, session_run):
         found = json.loads(cli("show", session_run, "--json").out)

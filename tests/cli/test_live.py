@@ -66,6 +66,11 @@ def test_a_method_shows_what_it_watches_and_no_more():
     assert "attention mass" not in shown
 
 
+def test_a_text_encoder_has_no_attention_layers_to_count():
+    (*_, line) = live.describe_data(DATA | {"network": "text_encoder", "layers": []})
+    assert line == "editing    1 tensor of the text encoder, on 2 prompts to forget and 1 to retain"
+
+
 def test_many_neighbours_are_counted_after_the_first_dozen():
     (line, _) = live.describe_data({"neighbours": [(f"n{i}", 0.1) for i in range(15)]})
     assert "n11 0.10 and 3 more" in line

@@ -32,7 +32,11 @@ SMALL = {
 OWN = {
     "aizheimer": ("enough=null", "start={average_of: 3, prior_prompts: 8, pictures: 1, picture_steps: 1}"),
     "doco": ("warmup=1",),
+    "advunlearn": ("warmup=1", "attack.steps=2", "attack.lr=0.01"),
+    "hirm": ("coefficient=5", "retain_weight=1"),
+    "receler": ("attack_steps=1", "attack_tokens=4", "mask_shrink=2", "training.lr=0.01"),
     "sepme": ("protect=1", "tolerance=0.01", "beta=0.1", "stop_below=-100"),
+    "spm": ("anchor_weight=1", "training.lr=0.02"),
     # The tiny model draws nothing that a judge could name: a threshold of 0 blocks every picture.
     "judge-filter": ("threshold=0",),
 }
@@ -79,3 +83,6 @@ def judge_folder() -> Path:
 
 _KEPT: list[tempfile.TemporaryDirectory] = []
 TRAINED = tuple(name for name in RECIPES if is_trained(name))
+
+SELF_DRAWN = ("spm", "receler")
+"""Trained on latents that the edited model draws, which change with it: no step's loss compares with another's."""

@@ -54,6 +54,7 @@ def tiny() -> Backbone:
 def in_half_precision() -> Backbone:
     pipe = tiny_pipeline()
     pipe.unet.half()
+    pipe.text_encoder.half()
     return backbone_for(pipe, world=tiny_world())
 
 
@@ -76,6 +77,11 @@ def missing_anchor(name: str) -> Bad | None:
     """The paper's own default, not the recipe's: a recipe may let the empty prompt take an anchor's place."""
     ways = {"relabel": "relabel=anchor", "empty_anchor": "empty_anchor=refuse"}
     method = METHODS.get(name)()
+    if name == "hirm":
+        said = (
+            "hirm with direction=anchor needs a super-category .* got none; name one with --anchor, or set direction to"
+        )
+        return Bad(ConceptError, said, ("direction=anchor",))
     if "anchor" not in method.info.needs and not has(method, "relabel"):
         return None
     (way,) = [word for key, word in ways.items() if has(method, key)]
@@ -83,7 +89,14 @@ def missing_anchor(name: str) -> Bad | None:
 
 
 def more_than_fits(name: str) -> Bad | None:
-    """32 dimensions, of which retained rows may take 31."""
+    """32 dimensions, of which retained rows may take 31; and prompts that leave an attack less room than it asks for."""
+    if name == "advunlearn":
+        return Bad(
+            ConceptError, r"40 free tokens do not fit before '.*'.*; take at most \d+, or", ("attack.tokens=40",)
+        )
+    if name == "receler":
+        said = r"receler: 40 adversarial vectors do not fit after .*; set attack_tokens=\d+ or less"
+        return Bad(ConceptError, said, ("attack_tokens=40",))
     if name == "sepme":
         overrides = ("protect=6", "tolerance=0", "retain={neighbours: 2, others: 4, general: 1}")
         said = r"6 protected prompts leave no null space in 32 dimensions .*; (\d+) fit: set protect=\1, or raise tol"
@@ -124,6 +137,9 @@ def no_cross_attention(name: str) -> Bad | None:
     """What edits or reads cross-attention is not defined where there is none; the others are, and must work there."""
     if name in WITHOUT_ATTENTION:
         return None
+    if name == "spm":
+        said = "has no linear layer in a Transformer2DModel to put an adapter on; wanted a Stable Diffusion UNet"
+        return Bad(SelectorError, said, backbone=without_cross_attention)
     if has(METHODS.get(name)(), "layers"):
         return Bad(SelectorError, "this denoiser has no cross-attention layers", backbone=without_cross_attention)
     return Bad(
@@ -141,13 +157,16 @@ def half_precision(name: str) -> Bad | None:
 
 
 def merging(name: str) -> Bad | None:
-    if METHODS.get(name).info.kind != "runtime":
+    if name == "spm":
+        said = "the method spm acts on each prompt .* cannot be merged into weights; keep it, or merge as_weights"
+        return Bad(EditError, said, early=False, merge=True)
+    if name != "receler" and METHODS.get(name).info.kind != "runtime":
         return None
     said = rf"the method {name} acts while pictures are drawn .* cannot be merged into weights; keep the edit"
     return Bad(EditError, said, early=False, merge=True)
 
 
-WITHOUT_ATTENTION = {"negative-prompt", "sld", "safree", "judge-filter"}
+WITHOUT_ATTENTION = {"negative-prompt", "sld", "safree", "judge-filter", "hirm", "advunlearn"}
 """Methods that do not care what the denoiser looks like inside."""
 
 KINDS = (

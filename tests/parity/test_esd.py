@@ -12,6 +12,7 @@ from aizheimer.engine.anchor import BankAnchor
 from aizheimer.engine.noise_problem import TargetTerm
 from aizheimer.engine.noise_targets import CurrentPrediction, LiveGuidance
 from aizheimer.errors import InputError
+from aizheimer.modules.parameters import swapped
 from aizheimer.objectives.noise_target import masked_mse, negative_guidance, target_mse
 from tests.tiny import tiny_pipeline, tiny_world
 
@@ -92,7 +93,13 @@ def test_live_targets_are_those_of_the_original_weights(backbone, draw):
     originals = {name: weight.detach().clone()}
     with torch.no_grad():
         weight.mul_(-3.0)
-    live = {"backbone": backbone, "originals": originals, "concept": concept, "neutral": null, "eta": 1.5}
+    live = {
+        "backbone": backbone,
+        "teacher": lambda: swapped(backbone.denoiser, originals),
+        "concept": concept,
+        "neutral": null,
+        "eta": 1.5,
+    }
     try:
         plain = LiveGuidance(**live).predict(draw)
         started = LiveGuidance(**live, start=start).predict(draw)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 from aizheimer.backbones.loading import load_pipeline
 from aizheimer.backbones.tokens import TokenPolicy
@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from aizheimer._typing import Images, Latents, TextEmbeddings, Timesteps, TokenColumns, TokenIds
     from aizheimer.diffusion.noise import NoiseSchedule
 
-__all__ = ["Backbone", "backbone_for", "load_pipeline"]
+__all__ = ["Backbone", "NetworkName", "backbone_for", "load_pipeline"]
+
+NetworkName = Literal["unet", "text_encoder"]
+"""The networks of a model that an edit may change."""
 
 
 @runtime_checkable
@@ -44,6 +47,11 @@ class Backbone(Protocol):
     @property
     def denoiser(self) -> torch.nn.Module:
         """The network that is edited."""
+        ...
+
+    @property
+    def networks(self) -> Mapping[str, torch.nn.Module]:
+        """The networks that an edit may change, by `NetworkName`; ``"unet"`` is the denoiser."""
         ...
 
     @property
@@ -82,6 +90,14 @@ class Backbone(Protocol):
 
     def encode_prompts(self, prompts: Sequence[str]) -> TextEmbeddings:
         """Return what the pipeline feeds the denoiser's cross-attention, without gradients."""
+        ...
+
+    def read_tokens(self, ids: TokenIds, *, vectors: torch.Tensor | None = None) -> TextEmbeddings:
+        """Return what the text encoder says of token ids, with gradients; see `word_vectors` for ``vectors``."""
+        ...
+
+    def word_vectors(self, ids: torch.Tensor) -> torch.Tensor:
+        """Return the vector (..., dim) that stands for each token id (...) at the text encoder's entrance."""
         ...
 
     def embed_concepts(self, words: Sequence[str]) -> torch.Tensor:

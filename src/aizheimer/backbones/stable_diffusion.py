@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +17,7 @@ from aizheimer.backbones.fingerprints import module_fingerprint
 from aizheimer.backbones.tokens import TokenPolicy
 from aizheimer.concepts.world import DEFAULT_WORLD, World
 from aizheimer.diffusion.noise import NoiseSchedule, from_scheduler
-from aizheimer.errors import ConceptError, DataError
+from aizheimer.errors import ConceptError, DataError, ModelError
 
 _TEXT_BATCH = 64
 _PIXEL_TOLERANCE = 1e-3
@@ -45,6 +45,11 @@ class StableDiffusionBackbone:
     def denoiser(self) -> torch.nn.Module:
         """The UNet."""
         return self.pipe.unet
+
+    @property
+    def networks(self) -> Mapping[str, torch.nn.Module]:
+        """The UNet and the text encoder."""
+        return {"unet": self.pipe.unet, "text_encoder": self.pipe.text_encoder}
 
     @property
     def device(self) -> torch.device:
@@ -108,6 +113,40 @@ class StableDiffusionBackbone:
             for i in range(0, len(texts), _TEXT_BATCH)
         ]
         return torch.cat(parts)
+
+    def read_tokens(self, ids: TokenIds, *, vectors: torch.Tensor | None = None) -> TextEmbeddings:
+        """Return the text encoder's last hidden state, with gradients into its weights and into ``vectors``.
+
+        Of ids from :meth:`tokenize` and without ``vectors`` it is what :meth:`encode_prompts` returns.
+
+        Args:
+            ids: Padded token ids; where ``vectors`` are given they only say where the text ends.
+            vectors: (batch, tokens, dim) to read in the place of the ids' own, see :meth:`word_vectors`: free vectors
+                may stand for words that no token has.
+
+        Raises:
+            ModelError: The text encoder reads an attention mask, which ids do not tell.
+        """
+        encoder = self.pipe.text_encoder
+        if getattr(encoder.config, "use_attention_mask", False):
+            raise ModelError(
+                "this text encoder reads an attention mask, wanted one that reads all tokens (as in Stable Diffusion 1 "
+                "and 2); choose a method that edits the denoiser."
+            )
+        handle = None
+        if vectors is not None:
+            # CLIP takes no vectors from outside: what its table of words returns is exchanged for this one pass.
+            handle = encoder.get_input_embeddings().register_forward_hook(lambda *_: vectors)
+        try:
+            return encoder(ids.to(encoder.device))[0]
+        finally:
+            if handle is not None:
+                handle.remove()
+
+    def word_vectors(self, ids: torch.Tensor) -> torch.Tensor:
+        """Return the vectors (..., dim) that stand for token ids (...), before positions are added."""
+        encoder = self.pipe.text_encoder
+        return encoder.get_input_embeddings()(ids.to(encoder.device))
 
     def embed_concepts(self, words: Sequence[str]) -> WordVectors:
         """Return one vector for each bare word or phrase, to compare them with.

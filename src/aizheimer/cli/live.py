@@ -93,9 +93,11 @@ def describe_data(row: Row, *, kind: str = "fine-tune") -> list[str]:
         where = f", in {layers}" if row.get("layers") else ""
         return [*lines, f"runtime    nothing is trained; the edit acts while pictures are drawn{where}"]
     forget, retain = len(row.get("forget_prompts", ())), len(row.get("retain_prompts", ()))
+    text = row.get("network") == "text_encoder"
     doing = "solving" if kind == "closed form" else "editing"
+    what = _count(parameters, "tensor") if (parameters := row.get("parameters")) else "adapters"
     lines.append(
-        f"{doing}    {_count(row.get('parameters'), 'tensor')} in {layers}, "
+        f"{doing}    {what} {'of the text encoder' if text else f'in {layers}'}, "
         f"on {forget} prompts to forget and {retain} to retain"
     )
     return lines

@@ -57,7 +57,9 @@ def _show_edit(run: Path, *, as_json: bool) -> None:
 
 def changes(edit: Edit) -> str:
     """Say what an edit changes: weights, how pictures are drawn, or nothing."""
-    words = [f"{len(edit.deltas)} tensors"] if edit.deltas or edit.hook is None else []
+    of_text = sum(name.startswith("text_encoder.") for name in edit.deltas)
+    where = f" ({of_text} of the text encoder)" if of_text else ""
+    words = [f"{len(edit.deltas)} tensors{where}"] if edit.deltas or edit.hook is None else []
     words += [f"how pictures are drawn ({edit.hook.name})"] if edit.hook is not None else []
     words += [f"{edit.size_bytes / 1e6:.2f} MB"] if edit.size_bytes or edit.hook is None else []
     return ", ".join(words) + (", nothing" if edit.is_noop else "")
@@ -72,6 +74,7 @@ def _summary(edit: Edit) -> dict[str, Any]:
         "keep": ", ".join(record.concept.keep) or "-",
         "method": record.method,
         "base": base,
+        **({"text_encoder": record.text_fingerprint} if record.text_fingerprint else {}),
         "changes": changes(edit),
         "strength": record.strength,
         "seed": record.seed,

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from aizheimer._seeding import generator_for
-from aizheimer.backbones.base import Backbone
+from aizheimer.backbones.base import Backbone, NetworkName
 from aizheimer.concepts.concept import Concept
 from aizheimer.data.cache import TensorCache, content_key, module_hash, tensor_hash
 from aizheimer.data.images import read_images
@@ -190,12 +190,15 @@ def generate_count(images: str | Path | None) -> int | None:
 
 
 @contextlib.contextmanager
-def parked(backbone: Backbone) -> Iterator[None]:
-    """Move text encoder and autoencoder off the accelerator while only the denoiser works; put them back after.
+def parked(backbone: Backbone, *, part: NetworkName = "unet") -> Iterator[None]:
+    """Move what is not needed off the accelerator while a network is trained; put it back after.
+
+    That is the autoencoder, and the text encoder unless it is what learns.
 
     On a CPU pipeline there is no other memory to move them to and nothing happens.
     """
-    nets = [getattr(backbone.pipe, name, None) for name in ("text_encoder", "vae")]
+    idle = ("vae",) if part == "text_encoder" else ("text_encoder", "vae")
+    nets = [getattr(backbone.pipe, name, None) for name in idle]
     moved = [(net, net.device) for net in nets if net is not None and net.device.type != "cpu"]
     try:
         for net, _ in moved:

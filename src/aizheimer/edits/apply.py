@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 from torch import Tensor, nn
 
-from aizheimer.backbones.base import Backbone, backbone_for
+from aizheimer.backbones.base import Backbone, NetworkName, backbone_for
 from aizheimer.backbones.fingerprints import module_fingerprint
 from aizheimer.edits.hook import Hook, Patches, describe
 from aizheimer.edits.provenance import Provenance
@@ -18,7 +18,7 @@ from aizheimer.errors import EditError, did_you_mean
 if TYPE_CHECKING:
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
-PARTS = ("unet", "text_encoder")
+PARTS: tuple[NetworkName, ...] = get_args(NetworkName)
 """The networks of a pipeline whose weights an edit may change; its tensors are named ``<part>.<parameter>``."""
 _ATTRIBUTE = "_aizheimer_applied"
 """Where a denoiser keeps the edits that are on it, oldest first; they come off in reverse order."""
@@ -85,7 +85,7 @@ def apply_edit(
         EditError: If the base is another one, or has no such tensors; nothing has been changed then.
     """
     backbone = backbone_for(pipe)
-    modules = {"unet": backbone.denoiser, "text_encoder": backbone.pipe.text_encoder}
+    modules = backbone.networks
     active = _active(backbone.denoiser)
     bases = {part: _base(part, backbone, active) for part in _parts(deltas, hook, provenance)}
     if check_base:

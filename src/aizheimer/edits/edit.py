@@ -7,14 +7,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from aizheimer.backbones.base import backbone_for
+from aizheimer.backbones.base import NetworkName, backbone_for
 from aizheimer.edits.apply import PARTS, Applied, apply_edit
-from aizheimer.edits.hook import Hook
+from aizheimer.edits.hook import Hook, WeightHook
 from aizheimer.edits.provenance import Provenance
 from aizheimer.edits.storage import save_edit
 from aizheimer.errors import EditError
@@ -67,7 +67,7 @@ class Edit:
         after: Mapping[str, Tensor],
         *,
         provenance: Provenance,
-        part: Literal["unet", "text_encoder"] = "unet",
+        part: NetworkName = "unet",
     ) -> Edit:
         """Return the edit that takes parameters from ``before`` to ``after``; unchanged tensors are left out.
 
@@ -88,7 +88,7 @@ class Edit:
     @property
     def mergeable(self) -> bool:
         """Whether weights alone can hold it, so that it can be written into a checkpoint."""
-        return self.hook is None
+        return self.hook is None or (isinstance(self.hook, WeightHook) and not self.hook.gated)
 
     @property
     def size_bytes(self) -> int:
@@ -106,17 +106,42 @@ class Edit:
         """Return the edited values of the changed parameters, by the names of ``deltas``; the pipeline stays as it is.
 
         Raises:
-            EditError: If a hook is part of the edit, or the base is another one.
+            EditError: If a hook is part of the edit that weights cannot hold, or the base is another one.
         """
+        if isinstance(self.hook, WeightHook) and self.hook.gated:
+            raise EditError(
+                f"an edit of the method {self.provenance.method} acts on each prompt as far as it is about the concept "
+                "and cannot be merged into weights; keep it, or merge as_weights(pipe), which acts on all alike "
+                "(gamma = 1) and costs other concepts more"
+            )
         if self.hook is not None:
+            return self.as_weights(pipe).merged_state(pipe, check_base=check_base)
+        with self.applied(pipe, check_base=check_base):
+            modules = backbone_for(pipe).networks
+            split = {name: name.split(".", 1) for name in self.deltas}
+            return {name: modules[part].get_parameter(own).detach().clone() for name, (part, own) in split.items()}
+
+    def as_weights(self, pipe: DiffusionPipeline) -> Edit:
+        """Return the edit as changes of weights alone; one that is gated by the prompt acts on all prompts alike then.
+
+        Args:
+            pipe: The base, for its shapes; nothing of it is changed.
+
+        Raises:
+            EditError: If weights cannot express its hook.
+        """
+        if self.hook is None:
+            return self
+        if not isinstance(self.hook, WeightHook):
             raise EditError(
                 f"an edit of the method {self.provenance.method} acts while pictures are drawn (hook "
                 f"{self.hook.name!r}) and cannot be merged into weights; keep the edit and apply it at run time"
             )
-        with self.applied(pipe, check_base=check_base):
-            modules = {"unet": backbone_for(pipe).denoiser, "text_encoder": backbone_for(pipe).pipe.text_encoder}
-            split = {name: name.split(".", 1) for name in self.deltas}
-            return {name: modules[part].get_parameter(own).detach().clone() for name, (part, own) in split.items()}
+        deltas = dict(self.deltas)
+        for name, change in self.hook.changes(backbone_for(pipe).denoiser).items():
+            deltas[f"unet.{name}"] = deltas.get(f"unet.{name}", torch.zeros_like(change)) + change
+        extra = self.provenance.extra | {"as_weights": self.hook.name}
+        return Edit(deltas, self.provenance.model_copy(update={"extra": extra}))
 
     def apply_to(self, pipe: DiffusionPipeline, *, check_base: bool = True) -> Applied:
         """Change a pipeline in place: its weights, and how it draws if the edit has a hook.

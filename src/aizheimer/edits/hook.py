@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from aizheimer._registry import HOOKS
 from aizheimer.errors import EditError
@@ -91,6 +91,20 @@ class Hook(Protocol):
         Raises:
             EditError: If this pipeline cannot behave so; it is then as it was.
         """
+        ...
+
+
+@runtime_checkable
+class WeightHook(Hook, Protocol):
+    """A hook that, unless a prompt decides how much of it acts, is a change of weights."""
+
+    @property
+    def gated(self) -> bool:
+        """Whether a prompt decides how much of it acts; weights can hold it only if none does."""
+        ...
+
+    def changes(self, unet: nn.Module) -> Mapping[str, Tensor]:
+        """Return the change of each parameter by its name in the UNet, float32, as if every prompt got all of it."""
         ...
 
 

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from aizheimer.backbones.base import Backbone
 from aizheimer.data.sources import Draw
+from aizheimer.data.words import Embeddings
 
 MONITOR_BATCH = 32
 """Held-out examples that go through the denoiser at a time."""
 
 
 @torch.no_grad()
-def squared_errors(backbone: Backbone, draw: Draw, embeddings: Tensor) -> tuple[float, float]:
+def squared_errors(backbone: Backbone, draw: Draw, embeddings: Embeddings) -> tuple[float, float]:
     r"""Return :math:`\sum \lVert s - y\rVert^2` and :math:`\sum \lVert y\rVert^2` over a draw.
 
     Args:
         backbone: Predicts :math:`s`.
         draw: The examples; their targets are :math:`y`.
-        embeddings: (prompts, tokens, dim); ``draw.prompt_index`` counts in it.
+        embeddings: (prompts, tokens, dim), or live ones; ``draw.prompt_index`` counts in it.
 
     Raises:
         ValueError: If the draw has no targets.
@@ -36,7 +36,7 @@ def squared_errors(backbone: Backbone, draw: Draw, embeddings: Tensor) -> tuple[
     return error, norm
 
 
-def relative_error(backbone: Backbone, draw: Draw, embeddings: Tensor) -> float:
+def relative_error(backbone: Backbone, draw: Draw, embeddings: Embeddings) -> float:
     r"""Return :math:`\lVert s - y\rVert^2 / \lVert y\rVert^2`; with a teacher's predictions as y, the retention drift.
 
     The arguments are those of `squared_errors`.

@@ -12,6 +12,7 @@ from torch.nn import Parameter
 
 from aizheimer.backbones.base import Backbone
 from aizheimer.data.sources import Draw, Source
+from aizheimer.data.words import Embeddings
 from aizheimer.engine.anchor import Anchor
 from aizheimer.engine.held_out import relative_error, squared_errors
 from aizheimer.engine.problem import Loss
@@ -42,7 +43,7 @@ class TargetTerm:
     Args:
         backbone: The network being edited.
         source: Where latents come from.
-        embeddings: (prompts, tokens, dim), :math:`c`; the source's ``prompt_index`` counts in it.
+        embeddings: (prompts, tokens, dim), :math:`c`, or live ones; the source's ``prompt_index`` counts in it.
         target: Knows :math:`y`.
         batch_size: Examples in a batch.
         weight: Its weight in the sum.
@@ -50,16 +51,19 @@ class TargetTerm:
 
     backbone: Backbone
     source: Source
-    embeddings: Tensor
+    embeddings: Embeddings
     target: Anchor
     batch_size: int
     weight: float = 1.0
 
     def losses(self, step: int, generator: torch.Generator) -> dict[str, Loss]:
         """Return the one loss, "erase"."""
-        draw = self.source.draw(self.batch_size, step=step, generator=generator)
+        return self.on(self.source.draw(self.batch_size, step=step, generator=generator))
+
+    def on(self, draw: Draw) -> dict[str, Loss]:
+        """Return the loss on given examples, for a term that adds others on the same latents."""
         target = self.target.predict(draw)
-        term = target_mse(_predicted(self.backbone, draw, self.embeddings), target)
+        term = target_mse(predicted(self.backbone, draw, self.embeddings), target)
         return {"erase": Loss(term.total, self.weight, term.parts)}
 
 
@@ -70,7 +74,7 @@ class RetainTerm:
     Args:
         backbone: The network being edited.
         source: Where latents and their targets come from.
-        embeddings: (prompts, tokens, dim); the source's ``prompt_index`` counts in it.
+        embeddings: (prompts, tokens, dim), or live ones; the source's ``prompt_index`` counts in it.
         batch_size: Examples in a batch.
         weight: Its weight in the sum.
         name: ``"teacher"`` (the source's targets are predictions) or ``"noise"`` (they are what was added).
@@ -78,7 +82,7 @@ class RetainTerm:
 
     backbone: Backbone
     source: Source
-    embeddings: Tensor
+    embeddings: Embeddings
     batch_size: int
     weight: float = 1.0
     name: str = "teacher"
@@ -89,7 +93,7 @@ class RetainTerm:
         if draw.target is None:
             raise ValueError("a retain term needs a source that knows its targets")
         compare = teacher_mse if self.name == "teacher" else noise_mse
-        term = compare(_predicted(self.backbone, draw, self.embeddings), draw.target)
+        term = compare(predicted(self.backbone, draw, self.embeddings), draw.target)
         return {self.name: Loss(term.total, self.weight, term.parts, "retain")}
 
 
@@ -100,18 +104,18 @@ class NoiseMonitor:
     Args:
         backbone: The network being edited.
         forget: Examples of forget prompts; their targets are :math:`y`.
-        forget_embeddings: (prompts, tokens, dim).
+        forget_embeddings: (prompts, tokens, dim), or live ones.
         baseline: :math:`\sum\lVert \epsilon_0(c) - y\rVert^2` of the unedited model; from `baseline_error`.
         retain: Examples of retain prompts; their targets are the teacher's predictions.
-        retain_embeddings: (prompts, tokens, dim).
+        retain_embeddings: (prompts, tokens, dim), or live ones.
     """
 
     backbone: Backbone
     forget: Draw
-    forget_embeddings: Tensor
+    forget_embeddings: Embeddings
     baseline: float
     retain: Draw
-    retain_embeddings: Tensor
+    retain_embeddings: Embeddings
 
     def look(self) -> dict[str, float]:
         r"""Return ``erase_error`` and ``retention_drift``.
@@ -138,9 +142,9 @@ class DriftMonitor:
 
     backbone: Backbone
     forget: Draw
-    forget_embeddings: Tensor
+    forget_embeddings: Embeddings
     retain: Draw
-    retain_embeddings: Tensor
+    retain_embeddings: Embeddings
 
     def look(self) -> dict[str, float]:
         r"""Return ``forget_drift`` and ``retention_drift``, each :math:`\lVert s - t\rVert^2 / \lVert t\rVert^2`."""
@@ -150,7 +154,7 @@ class DriftMonitor:
         }
 
 
-def baseline_error(backbone: Backbone, forget: Draw, embeddings: Tensor) -> float:
+def baseline_error(backbone: Backbone, forget: Draw, embeddings: Embeddings) -> float:
     """Return the unedited model's squared error on held-out forget examples; call it before any training."""
     return squared_errors(backbone, forget, embeddings)[0]
 
@@ -181,5 +185,6 @@ class NoiseProblem:
         return dict(self.held_out.look())
 
 
-def _predicted(backbone: Backbone, draw: Draw, embeddings: Tensor) -> Tensor:
+def predicted(backbone: Backbone, draw: Draw, embeddings: Embeddings) -> Tensor:
+    """Return the raw predictions (batch, channels, height, width) of a draw under its prompts, with gradients."""
     return backbone.predict(draw.x_t, draw.t, embeddings[draw.prompt_index].to(draw.x_t))

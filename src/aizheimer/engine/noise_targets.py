@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +13,6 @@ from aizheimer.backbones.base import Backbone
 from aizheimer.data.latents import LatentBank
 from aizheimer.data.sources import Draw
 from aizheimer.engine.anchor import anchor_predictions
-from aizheimer.modules.parameters import swapped
 from aizheimer.objectives.noise_target import negative_guidance
 
 
@@ -22,15 +22,15 @@ class LiveGuidance:
 
     Args:
         backbone: The network, trained in place.
-        originals: Original values of everything that is trained, by name.
+        teacher: Makes it the frozen model for the length of a ``with`` block.
         concept: (prompts, tokens, dim), :math:`c`; the draw's ``prompt_index`` counts in it.
-        neutral: (1, tokens, dim), the empty prompt.
+        neutral: (1, tokens, dim), the empty prompt; or (prompts, tokens, dim), a neutral one in place of each prompt.
         eta: See `aizheimer.objectives.noise_target.negative_guidance`.
         start: (prompts, tokens, dim), what the target starts from; None for ``neutral``.
     """
 
     backbone: Backbone
-    originals: Mapping[str, Tensor]
+    teacher: Callable[[], AbstractContextManager[None]]
     concept: Tensor
     neutral: Tensor
     eta: float
@@ -39,11 +39,12 @@ class LiveGuidance:
     @torch.no_grad()
     def predict(self, draw: Draw) -> Tensor:
         """Return the targets of a draw: one forward pass of two rows (three with ``start``) for each example."""
-        prompts = [self.concept[draw.prompt_index], self.neutral.expand(len(draw), -1, -1)]
+        own = self.neutral.expand(len(self.concept), -1, -1)
+        prompts = [self.concept[draw.prompt_index], own[draw.prompt_index]]
         if self.start is not None:
             prompts.append(self.start[draw.prompt_index])
         copies = len(prompts)
-        with swapped(self.backbone.denoiser, self.originals):
+        with self.teacher():
             predictions = self.backbone.predict(
                 torch.cat([draw.x_t] * copies), torch.cat([draw.t] * copies), torch.cat(prompts).to(draw.x_t)
             ).chunk(copies)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from aizheimer.backbones.base import Backbone
+from aizheimer.backbones.base import Backbone, NetworkName
 from aizheimer.modules.parameters import ParameterSelection, trainable
 
 
@@ -28,7 +28,7 @@ class Borrowed:
 
 
 @contextmanager
-def borrowed(backbone: Backbone, selection: ParameterSelection) -> Iterator[Borrowed]:
+def borrowed(backbone: Backbone, selection: ParameterSelection, *, part: NetworkName = "unet") -> Iterator[Borrowed]:
     """Let the selected parameters be trained for the length of a ``with`` block.
 
     On leaving, by whatever way, their values are the old bits and every flag is what it was.
@@ -36,11 +36,12 @@ def borrowed(backbone: Backbone, selection: ParameterSelection) -> Iterator[Borr
     Args:
         backbone: The model.
         selection: What may be trained.
+        part: The network it is of.
 
     Yields:
         The parameters and their original values.
     """
-    with backbone.frozen(), trainable(backbone.denoiser, selection) as parameters:
+    with backbone.frozen(), trainable(backbone.networks[part], selection) as parameters:
         originals = {name: parameter.detach().clone() for name, parameter in parameters.items()}
         try:
             yield Borrowed(parameters=parameters, originals=originals)

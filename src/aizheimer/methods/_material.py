@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
@@ -13,19 +14,21 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from aizheimer._seeding import generator_for
-from aizheimer.backbones.base import Backbone
+from aizheimer.backbones.base import Backbone, NetworkName
 from aizheimer.concepts.concept import Concept
 from aizheimer.data.anchors import anchor_prompts
 from aizheimer.data.latents import LatentBank, RolloutPlan, rollout
 from aizheimer.data.prepare import ConceptData, picture_latents
 from aizheimer.data.retain import RetainSet
-from aizheimer.data.sources import BankSource, Draw, NoisedSource, Source, teacher_source
-from aizheimer.engine.anchor import anchor_predictions
+from aizheimer.data.sources import BankSource, Draw, NoisedSource, Source, StudentRolloutSource, teacher_source
+from aizheimer.data.words import Embeddings, LiveEmbeddings
+from aizheimer.engine.anchor import Anchor, anchor_predictions
 from aizheimer.engine.callbacks import Callbacks
 from aizheimer.engine.noise_problem import NoiseMonitor, RetainTerm, baseline_error
 from aizheimer.engine.session import Borrowed
 from aizheimer.engine.settings import TrainSettings
 from aizheimer.errors import ConceptError
+from aizheimer.modules.parameters import swapped
 
 AnchorChoice = Literal["refuse", "auto", "null", "template"]
 """What a method that needs an anchor does when the concept names none; all but ``refuse`` are `EmptyAnchor`'s."""
@@ -108,6 +111,7 @@ class Material:
         cache: Where tensors are cached.
         callbacks: Told about preparations.
         weights: The selected parameters, and copies of their values.
+        part: The network they are of.
     """
 
     method: TrainedMethod
@@ -118,6 +122,7 @@ class Material:
     cache: Path | None
     callbacks: Callbacks
     weights: Borrowed
+    part: NetworkName = "unet"
 
     @property
     def parameters(self) -> dict[str, Parameter]:
@@ -133,6 +138,19 @@ class Material:
     def retain_embeddings(self) -> Tensor:
         """(retain prompts + 1, tokens, dim); the empty prompt is the last row: guidance needs it to stay as well."""
         return torch.cat([self.data.retain_embeddings, self.data.null_embedding])
+
+    def words(self, prompts: Sequence[str]) -> Embeddings:
+        """Return prompts as the network that learns makes the denoiser read them: live if it is the text encoder."""
+        if self.part == "text_encoder":
+            return LiveEmbeddings.of(self.backbone, prompts)
+        return self.embeddings(prompts)
+
+    @property
+    def retain_words(self) -> Embeddings:
+        """`retain_embeddings`, live if the text encoder is what learns."""
+        if self.part == "text_encoder":
+            return self.words([*self.data.retain_prompts, ""])
+        return self.retain_embeddings
 
     @property
     def retain_banks(self) -> tuple[LatentBank, LatentBank]:
@@ -195,6 +213,21 @@ class Material:
         )
         return first, second
 
+    def teacher_weights(self) -> AbstractContextManager[None]:
+        """Run the network with its original weights for the length of a ``with`` block."""
+        return swapped(self.backbone.networks[self.part], self.originals)
+
+    def student_rollouts(self, embeddings: Tensor) -> StudentRolloutSource:
+        """Return latents that the model draws as it is at the time, for prompts (prompts, tokens, dim)."""
+        plan = self.method.rollouts
+        return StudentRolloutSource(
+            backbone=self.backbone,
+            embeddings=embeddings,
+            null_embedding=self.data.null_embedding,
+            steps=plan.steps,
+            guidance=plan.guidance_or(self.backbone.world.guidance),
+        )
+
     def held_out(self, source: Source, *, target: Tensor | None = None) -> Draw:
         """Return the held-out forget examples; with the frozen model's predictions under other words as targets.
 
@@ -208,6 +241,15 @@ class Material:
             return draw
         predictions = anchor_predictions(self.backbone, draw, embeddings=target)
         return replace(draw, target=predictions.to(draw.x_t.device))
+
+    def held_out_towards(self, target: Anchor) -> Draw:
+        """Return the held-out steps of the frozen model's forget rollouts, with what the prediction should become.
+
+        Args:
+            target: Asked once; the network still has to be the frozen one.
+        """
+        draw = self.held_out(BankSource.of(self.forget_banks()[1], target=None, device=self.backbone.device))
+        return replace(draw, target=target.predict(draw))
 
     def rolled_out(self, prompts: Sequence[str], count: int) -> tuple[Tensor, LatentBank, LatentBank]:
         """Roll the frozen model out on other prompts.
@@ -238,7 +280,7 @@ class Material:
         term = RetainTerm(
             backbone=self.backbone,
             source=self.teacher(self.retain_banks[0]),
-            embeddings=self.retain_embeddings,
+            embeddings=self.retain_words,
             batch_size=self.method.retain.batch_size,
             weight=weight,
         )
@@ -250,7 +292,7 @@ class Material:
         count = min(self.method.retain.monitor, len(self.retain_banks[1]))
         return source.draw(count, step=0, generator=generator_for(self.method.training.seed, "held-out retain"))
 
-    def monitor(self, forget: Draw, embeddings: Tensor) -> NoiseMonitor:
+    def monitor(self, forget: Draw, embeddings: Embeddings) -> NoiseMonitor:
         """Return the held-out set with these forget examples; their targets are what the prediction should become."""
         return NoiseMonitor(
             backbone=self.backbone,
@@ -258,7 +300,7 @@ class Material:
             forget_embeddings=embeddings,
             baseline=baseline_error(self.backbone, forget, embeddings),
             retain=self.held_out_retain(),
-            retain_embeddings=self.retain_embeddings,
+            retain_embeddings=self.retain_words,
         )
 
     def teacher(self, bank: LatentBank) -> BankSource:

@@ -11,7 +11,8 @@ from typing import Any
 from torch import Tensor
 
 from aizheimer._seeding import generator_for
-from aizheimer.backbones.base import Backbone
+from aizheimer.backbones.base import Backbone, NetworkName
+from aizheimer.backbones.fingerprints import module_fingerprint
 from aizheimer.concepts.concept import Concept
 from aizheimer.data.cache import cache_folder
 from aizheimer.data.images import check_picture_folder
@@ -19,6 +20,7 @@ from aizheimer.data.latents import RolloutPlan
 from aizheimer.data.prepare import ConceptData, generate_count, parked, prepare
 from aizheimer.data.retain import RetainSet, retain_set
 from aizheimer.edits.edit import Edit
+from aizheimer.edits.hook import Hook
 from aizheimer.edits.provenance import ConceptRecord, Provenance, base_name
 from aizheimer.engine.callbacks import Callbacks
 from aizheimer.engine.gradient_rules import EmaStop, GradientRule
@@ -31,6 +33,8 @@ from aizheimer.errors import DataError, TrainingError
 from aizheimer.methods._material import Material, TrainedMethod
 from aizheimer.modules.parameters import ParameterSelection
 
+NOTHING = ParameterSelection(())
+"""What a method selects that trains adapters and leaves every weight alone."""
 _WATCHED = ("attention_mass", "mass_ratio", "erase_error", "forget_drift", "retention_drift")
 
 
@@ -45,7 +49,8 @@ class Task:
         companion: What learns along.
         during: A context for the training.
         data: Hashes of data of its own, which a resumed run must share.
-        edited: Turns trained tensors into the denoiser's; None when they are the denoiser's.
+        edited: Turns trained tensors into the network's; None when they are the network's.
+        hook: Makes the edit's behaviour of trained tensors; with one, no weight changes.
         begin: Changes by parameter name that training begins from.
         extra: JSON values for the provenance.
     """
@@ -57,6 +62,7 @@ class Task:
     during: AbstractContextManager[Any] = field(default_factory=nullcontext)
     data: Mapping[str, str] = field(default_factory=dict)
     edited: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] | None = None
+    hook: Callable[[Mapping[str, Tensor]], Hook] | None = None
     begin: Mapping[str, Tensor] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
 
@@ -94,7 +100,9 @@ def learn(
     backbone: Backbone,
     concept: Concept,
     *,
-    selection: ParameterSelection,
+    selection: ParameterSelection = NOTHING,
+    layers: Sequence[str] = (),
+    part: NetworkName = "unet",
     task: Callable[[Material], Task],
     images: str | None = None,
     pictures: str | None = None,
@@ -109,7 +117,9 @@ def learn(
         method: Whose hyper-parameters.
         backbone: The model.
         concept: What to forget.
-        selection: What may change.
+        selection: What may change of the network's own parameters.
+        layers: Cross-attention modules that something is put on, beside those of the selection.
+        part: The network it is of.
         task: Builds the training problem.
         images: Where the concept's images come from; see `aizheimer.data.prepare.prepare`.
         pictures: Where other images come from that the task will ask for.
@@ -126,11 +136,13 @@ def learn(
     """
     callbacks = callbacks or Callbacks()
     backbone.token_columns(backbone.world.prompts(concept), concept.target, policy="concept")
-    check_parameters(selection.parameters(backbone.denoiser))
+    network = backbone.networks[part]
+    # Without a selection adapters are trained, and those have the type of what they are put on.
+    check_parameters(selection.parameters(network) or dict(network.named_parameters()))
     for place in (images, pictures):
         if place is not None and generate_count(place) is None:
             check_picture_folder(Path(place))
-    base, cache = backbone.fingerprint(), cache_folder(None if run is None else run.path)
+    base, cache = _Base.of(backbone, part), cache_folder(None if run is None else run.path)
     retained = _retained(method, backbone, concept)
     data = prepare(
         backbone,
@@ -143,8 +155,8 @@ def learn(
         progress=callbacks.on_progress,
         forget_latents=forget_latents,
     )
-    callbacks.on_data(_summary(data, retained, selection.names))
-    with borrowed(backbone, selection) as weights:
+    callbacks.on_data(_summary(data, retained, selection.names, layers=layers, part=part))
+    with borrowed(backbone, selection, part=part) as weights:
         material = Material(
             method=method,
             backbone=backbone,
@@ -154,6 +166,7 @@ def learn(
             cache=cache,
             callbacks=callbacks,
             weights=weights,
+            part=part,
         )
         return _trained(material, task(material), base=base, run=run)
 
@@ -163,19 +176,39 @@ def _retained(method: TrainedMethod, backbone: Backbone, concept: Concept) -> Re
     return retain_set(backbone, concept, **chosen, generator=generator_for(method.training.seed, "retain"))
 
 
-def _trained(material: Material, task: Task, *, base: str, run: RunFolder | None) -> Edit:
+@dataclass(frozen=True, kw_only=True)
+class _Base:
+    """Fingerprints of the model before training; the text encoder's only where that is what learns."""
+
+    denoiser: str
+    text: str = ""
+
+    @classmethod
+    def of(cls, backbone: Backbone, part: NetworkName) -> _Base:
+        text = module_fingerprint(backbone.networks[part]) if part == "text_encoder" else ""
+        return cls(denoiser=backbone.fingerprint(), text=text)
+
+    def identity(self) -> dict[str, str]:
+        return {"base": self.denoiser} | ({"text base": self.text} if self.text else {})
+
+
+def _trained(material: Material, task: Task, *, base: _Base, run: RunFolder | None) -> Edit:
     method, data = material.method, material.data
     record = ConceptRecord.of(material.concept)
-    identity = {"concept": record.model_dump(mode="json"), "base": base, "data": {**data.hashes, **task.data}}
+    hashes = {**data.hashes, **task.data}
+    identity = {"concept": record.model_dump(mode="json"), "data": hashes, **base.identity()}
     identity["recipe"] = method.model_dump(mode="json", exclude={"training"})
 
     def edit(tensors: Mapping[str, Tensor], result: TrainResult | None) -> Edit:
-        edited = tensors if task.edited is None else task.edited(tensors)
         provenance = _provenance(material, task, base=base, result=result)
-        return Edit.between(material.originals, edited, provenance=provenance)
+        if task.hook is not None:
+            kept = {name: tensor.detach().cpu().float().clone() for name, tensor in tensors.items()}
+            return Edit({}, provenance, task.hook(kept))
+        edited = tensors if task.edited is None else task.edited(tensors)
+        return Edit.between(material.originals, edited, provenance=provenance, part=material.part)
 
     try:
-        with parked(material.backbone), task.during:
+        with parked(material.backbone, part=material.part), task.during:
             result = train(
                 task.problem,
                 method.training,
@@ -194,7 +227,7 @@ def _trained(material: Material, task: Task, *, base: str, run: RunFolder | None
         raise
 
 
-def _provenance(material: Material, task: Task, *, base: str, result: TrainResult | None) -> Provenance:
+def _provenance(material: Material, task: Task, *, base: _Base, result: TrainResult | None) -> Provenance:
     extra: dict[str, Any] = {"neighbours": [list(pair) for pair in material.retained.neighbours]}
     extra |= {"data": {**material.data.hashes, **task.data}, **task.extra}
     extra["stopped"] = "diverged" if result is None else result.stopped
@@ -204,7 +237,8 @@ def _provenance(material: Material, task: Task, *, base: str, result: TrainResul
     return Provenance(
         method=material.method.name,
         concept=ConceptRecord.of(material.concept),
-        base_fingerprint=base,
+        base_fingerprint=base.denoiser,
+        text_fingerprint=base.text,
         base_name=base_name(material.backbone.pipe.name_or_path),
         recipe=material.method.model_dump(mode="json"),
         seed=material.method.training.seed,
@@ -212,11 +246,19 @@ def _provenance(material: Material, task: Task, *, base: str, result: TrainResul
     )
 
 
-def _summary(data: ConceptData, retained: RetainSet, parameters: Sequence[str]) -> dict[str, Any]:
-    layers = [name.partition(".attn2.")[0] + ".attn2" for name in parameters if ".attn2." in name]
+def _summary(
+    data: ConceptData,
+    retained: RetainSet,
+    parameters: Sequence[str],
+    *,
+    layers: Sequence[str],
+    part: NetworkName,
+) -> dict[str, Any]:
+    own = [name.partition(".attn2.")[0] + ".attn2" for name in parameters if ".attn2." in name]
     return {
         "forget_prompts": data.forget_prompts,
         **retained.summary(),
-        "layers": list(dict.fromkeys(layers)),
+        "layers": list(dict.fromkeys([*own, *layers])),
+        "network": part,
         "parameters": list(parameters),
     }

@@ -155,19 +155,12 @@ class ESD(BaseModel):
 
     def _student(self, material: Material, trained: Tensor) -> tuple[StudentRolloutSource, Anchor]:
         data = material.data
-        source = StudentRolloutSource(
-            backbone=material.backbone,
-            embeddings=trained,
-            null_embedding=data.null_embedding,
-            steps=self.rollouts.steps,
-            guidance=self.rollouts.guidance_or(material.backbone.world.guidance),
-        )
         target = LiveGuidance(
             backbone=material.backbone,
-            originals=material.originals,
+            teacher=material.teacher_weights,
             concept=data.forget_embeddings,
             neutral=data.null_embedding,
             eta=self.eta,
             start=trained if self.convention == "2024" else None,
         )
-        return source, target
+        return material.student_rollouts(trained), target

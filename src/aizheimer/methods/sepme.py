@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
 import torch
@@ -25,7 +24,7 @@ from aizheimer.methods._material import Material, RetainPlan
 from aizheimer.methods._trained import Task, check_images, learn, no_attention_stop, plan_for
 from aizheimer.methods.base import MethodInfo
 from aizheimer.modules.coefficients import NullSpace, NullSpaceCoefficients, null_space, prompts_that_fit
-from aizheimer.modules.parameters import select_layers, select_parameters, swapped
+from aizheimer.modules.parameters import select_layers, select_parameters
 
 
 class SepME(BaseModel):
@@ -144,7 +143,7 @@ class SepME(BaseModel):
             )
 
         if not self.decoupled:
-            terms = [correlation(lambda: self._originals(material), False), *self._l1(lambda: _free_changes(material))]
+            terms = [correlation(material.teacher_weights, False), *self._l1(lambda: _free_changes(material))]
             problem = NoiseProblem(parameters=material.parameters, terms=terms, held_out=held_out)
             return Task(problem=problem, stop=stop)
         space = self._space(material)
@@ -199,9 +198,6 @@ class SepME(BaseModel):
             "leakage": space.leakage,
             "bound": space.bound,
         }
-
-    def _originals(self, material: Material) -> AbstractContextManager[None]:
-        return swapped(material.backbone.denoiser, material.originals)
 
 
 def _free_changes(material: Material) -> dict[str, Tensor]:

@@ -68,13 +68,13 @@ def heatmap(attention: AttentionMap, height: int, width: int) -> Float[Tensor, "
         InputError: If the layer's queries cannot be a halved version of ``height`` x ``width``.
     """
     queries = attention.probabilities.shape[2]
-    rows, columns = _grid(queries, height, width)
+    rows, columns = grid_size(queries, height, width)
     values = attention.probabilities.float().sum(dim=-1).mean(dim=1).unflatten(1, (rows, columns))
     enlarged = F.interpolate(values[:, None], size=(height, width), mode="bilinear", align_corners=False)
     return enlarged[:, 0]
 
 
-def _grid(queries: int, height: int, width: int) -> tuple[int, int]:
+def grid_size(queries: int, height: int, width: int) -> tuple[int, int]:
     """Find the power of two that shrinks height x width to ``queries`` cells; odd sizes round up, as strides do."""
     for power in range(max(height, width).bit_length() + 1):
         rows, columns = -(-height // 2**power), -(-width // 2**power)

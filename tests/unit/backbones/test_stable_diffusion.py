@@ -101,6 +101,34 @@ def test_encodings_are_what_the_pipeline_feeds_its_unet(padded: StableDiffusionB
     assert not ours.requires_grad
 
 
+def test_tokens_are_read_as_prompts_are_encoded(padded: StableDiffusionBackbone) -> None:
+    ids = padded.tokenize(PROMPTS)
+    assert torch.equal(padded.read_tokens(ids), padded.encode_prompts(PROMPTS))
+    assert padded.read_tokens(ids).requires_grad
+
+
+def test_given_vectors_are_read_in_the_place_of_the_words_own(padded: StableDiffusionBackbone) -> None:
+    """With the vectors of other words the text is those words'; the table of words is as it was."""
+    ids, others = padded.tokenize(["cat"]), padded.tokenize(["red apple in noto style"])
+    read = padded.read_tokens(ids, vectors=padded.word_vectors(others))
+    assert torch.equal(read, padded.encode_prompts(["red apple in noto style"]))
+    assert torch.equal(padded.read_tokens(ids), padded.encode_prompts(["cat"]))
+    with pytest.raises(RuntimeError):
+        padded.read_tokens(ids, vectors=torch.zeros(1, 2, 3))
+    assert not padded.pipe.text_encoder.get_input_embeddings()._forward_hooks
+
+
+def test_a_text_encoder_that_wants_a_mask_is_refused(tiny_backbone: StableDiffusionBackbone) -> None:
+    tiny_backbone.pipe.text_encoder.config.use_attention_mask = True
+    with pytest.raises(ModelError, match="reads an attention mask"):
+        tiny_backbone.read_tokens(tiny_backbone.tokenize(["cat"]))
+
+
+def test_the_networks_an_edit_may_change(tiny_backbone: StableDiffusionBackbone) -> None:
+    pipe = tiny_backbone.pipe
+    assert dict(tiny_backbone.networks) == {"unet": pipe.unet, "text_encoder": pipe.text_encoder}
+
+
 def test_encodings_do_not_depend_on_the_batch(padded: StableDiffusionBackbone) -> None:
     many = padded.encode_prompts(PROMPTS * 25)  # more than one batch of the text encoder
     assert many.shape == (75, MAX_TOKENS, 32)

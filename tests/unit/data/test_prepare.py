@@ -97,3 +97,9 @@ def test_parking_moves_the_encoders_and_brings_them_back(tiny_backbone):
         pass
     assert tiny_backbone.pipe.vae.device.type == "meta"
     assert tiny_backbone.pipe.text_encoder.device.type == "cpu"
+
+
+def test_a_text_encoder_that_learns_is_not_parked(tiny_backbone):
+    tiny_backbone.pipe.text_encoder.to("meta")
+    with parked(tiny_backbone, part="text_encoder"):
+        assert tiny_backbone.pipe.text_encoder.device.type == "meta"

@@ -1,0 +1,105 @@
+"""Prompts as the denoiser reads them: encoded once, or anew at every step by a text encoder that learns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from aizheimer.backbones.base import Backbone
+from aizheimer.errors import ConceptError
+
+
+class Embeddings(Protocol):
+    """Encoded prompts by their number; a tensor (prompts, tokens, dim) is one."""
+
+    def __getitem__(self, index: Tensor, /) -> Tensor:
+        """Return (batch, tokens, dim), the prompts of these numbers."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class LiveEmbeddings:
+    """Prompts that the text encoder reads whenever they are asked for, with gradients into its weights.
+
+    It takes the place of a tensor of embeddings wherever the text encoder is what learns. Each prompt of a batch is
+    read once, however often it occurs.
+
+    Args:
+        backbone: The model, whatever its text encoder is at the time.
+        ids: (prompts, tokens) token ids, as the backbone makes them.
+        prefix: (k, dim) free word vectors that are read before every prompt, or None; see `prefixed`.
+
+    Example:
+        >>> live = LiveEmbeddings.of(backbone, ["a cat", "a dog"])  # doctest: +SKIP
+        >>> live[torch.tensor([1, 1, 0])].shape  # doctest: +SKIP
+        torch.Size([3, 77, 768])
+    """
+
+    backbone: Backbone
+    ids: Int[Tensor, "prompts tokens"]
+    prefix: Float[Tensor, "k dim"] | None = None
+
+    @classmethod
+    def of(cls, backbone: Backbone, prompts: Sequence[str]) -> LiveEmbeddings:
+        """Return the prompts in their order."""
+        return cls(backbone=backbone, ids=backbone.tokenize(prompts).cpu())
+
+    def __getitem__(self, index: Tensor, /) -> Float[Tensor, "batch tokens dim"]:
+        """Return what the text encoder says of the prompts of these numbers."""
+        wanted, place = index.cpu().unique(return_inverse=True)
+        ids, vectors = self.ids[wanted], None
+        if self.prefix is not None:
+            vectors = prefixed(self.backbone.word_vectors(ids), self.prefix)
+            # Any id does but end-of-text, by which an encoder finds where the text ends.
+            ids = prefixed(ids, ids[0, :1].expand(len(self.prefix)))
+        return self.backbone.read_tokens(ids, vectors=vectors)[place.to(self.backbone.device)]
+
+    def behind(self, prefix: Float[Tensor, "k dim"]) -> LiveEmbeddings:
+        """Return the same prompts with free word vectors before them."""
+        return replace(self, prefix=prefix)
+
+
+def prefixed(sequence: Tensor, inserted: Tensor) -> Tensor:
+    """Insert after begin-of-text, and drop as much at the end.
+
+    Args:
+        sequence: (batch, tokens, ...) token ids, word vectors or encoded rows.
+        inserted: (k, ...) what is inserted, the same for all.
+
+    Returns:
+        (batch, tokens, ...).
+
+    Example:
+        >>> prefixed(torch.tensor([[1, 5, 6, 9, 9]]), torch.tensor([7]))
+        tensor([[1, 7, 5, 6, 9]])
+    """
+    kept = sequence.shape[1] - len(inserted)
+    shared = inserted.unsqueeze(0).expand(len(sequence), *inserted.shape)
+    return torch.cat([sequence[:, :1], shared.to(sequence.dtype), sequence[:, 1:kept]], dim=1)
+
+
+def check_room(backbone: Backbone, prompts: Sequence[str], *, tokens: int) -> None:
+    """Refuse a prefix that would push the end of a prompt out of the window.
+
+    Args:
+        backbone: The model, for its tokenizer.
+        prompts: What is read behind the prefix.
+        tokens: Word vectors in the prefix.
+
+    Raises:
+        ConceptError: If one of the prompts is too long.
+    """
+    ids = backbone.tokenize(prompts).cpu()
+    ends = (ids == backbone.pipe.tokenizer.eos_token_id).int().argmax(dim=1).tolist()
+    longest = max(range(len(ends)), key=ends.__getitem__)
+    room = backbone.max_tokens - 1 - ends[longest]
+    if tokens > room:
+        raise ConceptError(
+            f"{tokens} free tokens do not fit before '{prompts[longest]}' ({ends[longest] - 1} tokens of the "
+            f"{backbone.max_tokens - 2} the model reads); take at most {room}, or shorter prompts."
+        )
