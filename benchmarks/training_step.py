@@ -17,6 +17,7 @@ Usage:
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import statistics
 import time
@@ -36,6 +37,8 @@ from aizheimer.objectives.distraction import distraction
 
 PROMPT = "Santa Claus in noto style"
 CONCEPT = "Santa Claus"
+HELD = contextlib.ExitStack()
+"""What keeps a model frozen for as long as this runs."""
 
 
 def inputs(backbone: Backbone, batch: int) -> tuple[Tensor, Tensor]:
@@ -48,10 +51,10 @@ def inputs(backbone: Backbone, batch: int) -> tuple[Tensor, Tensor]:
 def ours(batch: int) -> tuple[Backbone, Callable[[], None]]:
     """Return a model and its training step as the package takes it."""
     backbone = load_model("emoji")
+    HELD.enter_context(backbone.frozen())
     layers = select_layers(list(backbone.attention_modules()), "all")
     selection = select_parameters(backbone.denoiser, layers, ("q", "k", "v", "out"))
-    backbone.frozen().__enter__()
-    parameters = trainable(backbone.denoiser, selection).__enter__()
+    parameters = HELD.enter_context(trainable(backbone.denoiser, selection))
     columns = backbone.token_columns([PROMPT] * batch, CONCEPT, policy="concept")
     embeddings = backbone.encode_prompts([PROMPT] * batch)
     latents, t = inputs(backbone, batch)
