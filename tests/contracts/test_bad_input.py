@@ -89,7 +89,7 @@ def missing_anchor(name: str) -> Bad | None:
 
 
 def more_than_fits(name: str) -> Bad | None:
-    """32 dimensions, of which retained rows may take 31; and prompts that leave an attack less room than it asks for."""
+    """32 dimensions, of which retained rows may take 31; prompts that leave an attack less room than it asks for."""
     if name == "advunlearn":
         return Bad(
             ConceptError, r"40 free tokens do not fit before '.*'.*; take at most \d+, or", ("attack.tokens=40",)
@@ -137,6 +137,9 @@ def no_cross_attention(name: str) -> Bad | None:
     """What edits or reads cross-attention is not defined where there is none; the others are, and must work there."""
     if name in WITHOUT_ATTENTION:
         return None
+    if name == "advunlearn":
+        said = "this denoiser has no cross-attention layers, so no word changes what it predicts; wanted one that reads"
+        return Bad(SelectorError, said, backbone=without_cross_attention)
     if name == "spm":
         said = "has no linear layer in a Transformer2DModel to put an adapter on; wanted a Stable Diffusion UNet"
         return Bad(SelectorError, said, backbone=without_cross_attention)
@@ -166,7 +169,7 @@ def merging(name: str) -> Bad | None:
     return Bad(EditError, said, early=False, merge=True)
 
 
-WITHOUT_ATTENTION = {"negative-prompt", "sld", "safree", "judge-filter", "hirm", "advunlearn"}
+WITHOUT_ATTENTION = {"negative-prompt", "sld", "safree", "judge-filter", "hirm"}
 """Methods that do not care what the denoiser looks like inside."""
 
 KINDS = (

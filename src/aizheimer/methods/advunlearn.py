@@ -18,6 +18,7 @@ from aizheimer.engine.noise_targets import guided_away
 from aizheimer.engine.run_folder import RunFolder
 from aizheimer.engine.settings import TrainSettings
 from aizheimer.engine.text_terms import AttackedTerm
+from aizheimer.errors import SelectorError
 from aizheimer.methods._material import Material, RetainPlan
 from aizheimer.methods._trained import Task, learn, no_attention_stop, plan_for
 from aizheimer.methods.base import MethodInfo
@@ -103,8 +104,13 @@ class AdvUnlearn(BaseModel):
 
         Raises:
             ConceptError: If the attacker's words do not fit before the prompts.
-            SelectorError: If the text encoder has fewer blocks.
+            SelectorError: If the text encoder has fewer blocks, or the denoiser does not read words.
         """
+        if not backbone.attention_modules():
+            raise SelectorError(
+                "advunlearn: this denoiser has no cross-attention layers, so no word changes what it predicts; wanted "
+                "one that reads prompts. Choose a model with cross-attention."
+            )
         encoder = backbone.networks["text_encoder"]
         selection = select_text(encoder, blocks=self.blocks, parts=self.parts, final_norm=self.blocks is None)
         prompts = backbone.world.prompts(concept)
