@@ -164,7 +164,7 @@ class TestRunFolder:
             "loss=random_stimulus",
         )
         assert done.code == 2
-        assert "other parameters (loss" in done.error
+        assert "other parameters (start, enough, loss" in done.error
         assert snapshot(run_folder) == before
 
     def test_resumed_with_another_concept(self, cli, saved_tiny_pipeline, run_folder):

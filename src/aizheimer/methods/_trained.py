@@ -136,12 +136,7 @@ def learn(
     """
     callbacks = callbacks or Callbacks()
     backbone.token_columns(backbone.world.prompts(concept), concept.target, policy="concept")
-    network = backbone.networks[part]
-    # Without a selection adapters are trained, and those have the type of what they are put on.
-    check_parameters(selection.parameters(network) or dict(network.named_parameters()))
-    for place in (images, pictures):
-        if place is not None and generate_count(place) is None:
-            check_picture_folder(Path(place))
+    check_trainable(backbone, selection, part=part, pictures=(images, pictures))
     base, cache = _Base.of(backbone, part), cache_folder(None if run is None else run.path)
     retained = _retained(method, backbone, concept)
     data = prepare(
@@ -169,6 +164,33 @@ def learn(
             part=part,
         )
         return _trained(material, task(material), base=base, run=run)
+
+
+def check_trainable(
+    backbone: Backbone,
+    selection: ParameterSelection,
+    *,
+    part: NetworkName = "unet",
+    pictures: Sequence[str | None] = (),
+) -> None:
+    """Refuse, before any work, what training could not begin from.
+
+    Args:
+        backbone: The model.
+        selection: What would be trained; empty for adapters.
+        part: The network it is of.
+        pictures: Where images come from: folders, ``generate:N`` or nothing.
+
+    Raises:
+        ModelError: If the weights are not in float32.
+        DataError: If a folder does not exist.
+    """
+    network = backbone.networks[part]
+    # Without a selection adapters are trained, and those have the type of what they are put on.
+    check_parameters(selection.parameters(network) or dict(network.named_parameters()))
+    for place in pictures:
+        if place is not None and generate_count(place) is None:
+            check_picture_folder(Path(place))
 
 
 def _retained(method: TrainedMethod, backbone: Backbone, concept: Concept) -> RetainSet:

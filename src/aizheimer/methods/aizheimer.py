@@ -18,7 +18,7 @@ from aizheimer.engine.settings import TrainSettings
 from aizheimer.methods._attention import AttentionBuilder
 from aizheimer.methods._closed_distraction import ClosedDistraction
 from aizheimer.methods._material import RetainPlan
-from aizheimer.methods._trained import Task, check_images, learn
+from aizheimer.methods._trained import Task, check_images, check_trainable, learn
 from aizheimer.methods.base import MethodInfo
 from aizheimer.modules.parameters import select_layers, select_parameters
 
@@ -139,8 +139,10 @@ class AIzheimer(BaseModel):
         layers = select_layers(list(backbone.attention_modules()), self.layers)
         backbone.token_columns(backbone.world.prompts(concept), concept.target, policy=self.token_policy)
         selection = select_parameters(backbone.denoiser, layers, self.parts)
-        first = self._first(backbone, concept, callbacks)
         settled = self.enough is not None and self.images is None
+        if not settled:
+            check_trainable(backbone, selection, pictures=(self.images,))
+        first = self._first(backbone, concept, callbacks)
         if first and settled and first.provenance.extra["residual"] <= self.enough:
             return self._signed(first)
         begin = {name.removeprefix("unet."): change for name, change in first.deltas.items()} if first else {}

@@ -53,7 +53,7 @@ def test_a_name_is_taken_literally_before_it_is_a_pattern():
         (NAMES, "skip_end", "Did you mean 'skip_ends'"),
         (NAMES[:2], "skip_ends", "selects none of the 2"),
         (NAMES[:2], "notebook", "selects none of the 2"),
-        ([], "all", "selects none of the 0"),
+        ([], "all", "no cross-attention layers to choose from; take a method without layers"),
         (NAMES, [], "selects none"),
         (NAMES, "", "selects none"),
         (NAMES, [MID, MID + "x"], "no layer is called .*attn2x.*Did you mean 'mid_block"),
