@@ -78,7 +78,7 @@ def picture(rows: list[tuple[str, dict[str, np.ndarray]]], path: Path) -> None:
             axis.set_yticks([])
             for spine in axis.spines.values():
                 spine.set_visible(False)
-            if line is axes[0]:
+            if name == rows[0][0]:
                 axis.set_title(f"{label}\n({role})", fontsize=9)
         line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
     figure.tight_layout(pad=0.4)
