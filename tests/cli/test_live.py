@@ -13,7 +13,7 @@ DATA = {
     "neighbours": [["Mrs. [bold]Claus[/bold]", 0.912], ["old man", 0.5]],
     "kept": ["cat"],
     "layers": ["down", "mid", "up"],
-    "parameters": ["w"],
+    "parameters": ["mid_block.attn2.to_k.weight"],
 }
 
 
@@ -40,6 +40,11 @@ def test_the_neighbours_are_named_with_their_similarity():
     ("kind", "row", "line"),
     [
         ("closed form", DATA, "solving    1 tensor in 3 attention layers, on 2 prompts to forget and 1 to retain"),
+        (
+            "fine-tune",
+            DATA | {"parameters": ["mid_block.attn2.to_k.weight", "conv_in.weight"]},
+            "editing    2 tensors of the denoiser, on 2 prompts to forget and 1 to retain",
+        ),
         ("runtime", {}, "runtime    nothing is trained; the edit acts while pictures are drawn"),
         (
             "runtime",

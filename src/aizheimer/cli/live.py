@@ -88,19 +88,22 @@ def describe_data(row: Row, *, kind: str = "fine-tune") -> list[str]:
         named = [f"{label} {similarity:.2f}" for label, similarity in neighbours[:_NEIGHBOURS_SHOWN]]
         more = len(neighbours) - len(named)
         lines.append(f"keeping    {', '.join(named)}{f' and {more} more' if more > 0 else ''} (nearest, by cosine)")
-    layers = _count(row.get("layers"), "attention layer")
     if kind == "runtime":
-        where = f", in {layers}" if row.get("layers") else ""
+        where = f", {_where(row)}" if row.get("layers") else ""
         return [*lines, f"runtime    nothing is trained; the edit acts while pictures are drawn{where}"]
     forget, retain = len(row.get("forget_prompts", ())), len(row.get("retain_prompts", ()))
-    text = row.get("network") == "text_encoder"
     doing = "solving" if kind == "closed form" else "editing"
     what = _count(parameters, "tensor") if (parameters := row.get("parameters")) else "adapters"
-    lines.append(
-        f"{doing}    {what} {'of the text encoder' if text else f'in {layers}'}, "
-        f"on {forget} prompts to forget and {retain} to retain"
-    )
+    lines.append(f"{doing}    {what} {_where(row)}, on {forget} prompts to forget and {retain} to retain")
     return lines
+
+
+def _where(row: Row) -> str:
+    """Say which part of the model is edited: attention layers, if they hold all of it."""
+    if row.get("network") == "text_encoder":
+        return "of the text encoder"
+    inside = all(".attn2." in name for name in row.get("parameters", ()))
+    return f"in {_count(row.get('layers'), 'attention layer')}" if inside else "of the denoiser"
 
 
 def describe_monitor(row: Row) -> str:
