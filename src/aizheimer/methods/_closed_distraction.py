@@ -130,11 +130,10 @@ class ClosedDistraction(BaseModel):
         held = RidgeSums.keep(retained).mean().times(self.preserve)
         held += prior_sums(task, prompts=self.prior_prompts).times(self.prior)
         erase = RidgeSums.of(pairs.keys, pairs.sources).mean()
-        metrics = self._metrics(task, callbacks)
+        pencil, metrics = TextPencil.of(erase, held.gram, ridge=self.ridge), self._metrics(task)
 
         def solve(firmness: float) -> tuple[dict[str, Tensor], dict[str, float]]:
-            pencil = TextPencil.of(erase, firmness * held.gram, ridge=firmness * self.ridge)
-            changes = _solved(task.weights, metrics, pencil)
+            changes = _solved(task.weights, metrics, pencil.held(firmness))
             return changes, outcome(task.weights, changes, pairs=pairs, retained=retained)
 
         firmness = 1.0 if self.residual is None else _firmest(lambda f: solve(f)[1]["residual"], self.residual)
@@ -162,13 +161,12 @@ class ClosedDistraction(BaseModel):
             progress=lambda done, total: task.callbacks.on_progress("average", done, total),
         )
 
-    def _metrics(self, task: Task, callbacks: Callbacks | None) -> dict[str, Tensor]:
+    def _metrics(self, task: Task) -> dict[str, Tensor]:
         """Return the queries' second moments by layer, from pictures of the concept that the model begins to draw."""
         if self.metric == "identity" or "k" not in self.parts:
             return {}
         backbone = task.backbone
         modules = {name: module for name, module in backbone.attention_modules().items() if name in task.layers}
-        progress = (callbacks or Callbacks()).on_progress
         with query_moments(modules) as moments:
             rollout(
                 backbone,
@@ -178,7 +176,7 @@ class ClosedDistraction(BaseModel):
                 steps=self.picture_steps,
                 guidance=backbone.world.guidance,
                 generator=generator_for(self.seed, "queries"),
-                progress=lambda done, total: progress("queries", done, total),
+                progress=lambda done, total: task.callbacks.on_progress("queries", done, total),
             )
         return {name: moments.metric(name).cpu() for name in modules}
 
@@ -208,7 +206,9 @@ def _solved(weights: Mapping[str, Tensor], metrics: Mapping[str, Tensor], pencil
     """Return the change of every projection: keys by their layer's metric, values by the identity."""
     changes = {}
     for name, weight in weights.items():
-        same = torch.eye(len(weight), dtype=torch.float64)[None]
+        same = torch.ones(
+            len(weight), 1, 1, dtype=torch.float64
+        )  # the identity, as heads of one row: nothing to decompose
         layer = name.rsplit(".", 2)[0]
         changes[name] = solve_keys(weight, metrics.get(layer, same) if name.endswith("to_k.weight") else same, pencil)
     return changes

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -137,8 +137,41 @@ def learn(
     callbacks = callbacks or Callbacks()
     backbone.token_columns(backbone.world.prompts(concept), concept.target, policy="concept")
     check_trainable(backbone, selection, part=part, pictures=(images, pictures))
-    base, cache = _Base.of(backbone, part), cache_folder(None if run is None else run.path)
-    retained = _retained(method, backbone, concept)
+    base = _Base.of(backbone, part)
+    with _material(
+        method,
+        backbone,
+        concept,
+        selection=selection,
+        layers=layers,
+        part=part,
+        images=images,
+        forget_latents=forget_latents,
+        plan=plan or method.rollouts,
+        cache=cache_folder(None if run is None else run.path),
+        callbacks=callbacks,
+    ) as material:
+        return _trained(material, task(material), base=base, run=run)
+
+
+@contextmanager
+def _material(
+    method: TrainedMethod,
+    backbone: Backbone,
+    concept: Concept,
+    *,
+    selection: ParameterSelection,
+    layers: Sequence[str],
+    part: NetworkName,
+    images: str | None,
+    forget_latents: bool,
+    plan: RolloutPlan,
+    cache: Path | None,
+    callbacks: Callbacks,
+) -> Iterator[Material]:
+    """Choose what to retain, prepare the data, tell, and lend the selected parameters for the length of the block."""
+    chosen = method.retain.model_dump(include={"neighbours", "others", "general"})
+    retained = retain_set(backbone, concept, **chosen, generator=generator_for(method.training.seed, "retain"))
     data = prepare(
         backbone,
         concept,
@@ -146,13 +179,13 @@ def learn(
         retain_prompts=retained.prompts,
         seed=method.training.seed,
         cache_dir=cache,
-        plan=plan or method.rollouts,
+        plan=plan,
         progress=callbacks.on_progress,
         forget_latents=forget_latents,
     )
     callbacks.on_data(_summary(data, retained, selection.names, layers=layers, part=part))
     with borrowed(backbone, selection, part=part) as weights:
-        material = Material(
+        yield Material(
             method=method,
             backbone=backbone,
             concept=concept,
@@ -163,7 +196,6 @@ def learn(
             weights=weights,
             part=part,
         )
-        return _trained(material, task(material), base=base, run=run)
 
 
 def check_trainable(
@@ -191,11 +223,6 @@ def check_trainable(
     for place in pictures:
         if place is not None and generate_count(place) is None:
             check_picture_folder(Path(place))
-
-
-def _retained(method: TrainedMethod, backbone: Backbone, concept: Concept) -> RetainSet:
-    chosen = method.retain.model_dump(include={"neighbours", "others", "general"})
-    return retain_set(backbone, concept, **chosen, generator=generator_for(method.training.seed, "retain"))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,6 +22,7 @@ Directions that no query looks along (:math:`s_i = 0`) stay exactly as they were
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -71,6 +72,10 @@ class TextPencil:
         values, basis = torch.linalg.eigh((whitened + whitened.T) / 2)
         vectors = torch.linalg.solve_triangular(factor.T, basis, upper=True)
         return cls(vectors=vectors, values=values.clamp(min=0), drift=cross - targets)
+
+    def held(self, firmness: float) -> TextPencil:
+        r"""Return the pencil of :math:`(T, f P)`, with :math:`f > 0`, without another decomposition."""
+        return TextPencil(vectors=self.vectors / math.sqrt(firmness), values=self.values / firmness, drift=self.drift)
 
 
 def solve_keys(

@@ -111,6 +111,24 @@ def test_more_retention_moves_retained_rows_less(problem):
     assert drifts[0] > drifts[1] > drifts[2]
 
 
+@pytest.mark.parametrize("firmness", [0.1, 30.0])
+def test_a_firmer_hold_is_the_same_problem_with_heavier_rows(problem, firmness):
+    weight, metric, target, anchor, retained, ridge = problem
+    erase, gram = RidgeSums.of(target, anchor), RidgeSums.keep(retained).gram
+    held = TextPencil.of(erase, gram, ridge=ridge).held(firmness)
+    anew = TextPencil.of(erase, firmness * gram, ridge=firmness * ridge)
+    torch.testing.assert_close(solve_keys(weight, metric, held), solve_keys(weight, metric, anew))
+
+
+def test_heads_of_one_row_are_the_identity(problem):
+    weight, _, target, anchor, retained, ridge = problem
+    whole, rows_alone = torch.eye(len(weight))[None], torch.ones(len(weight), 1, 1)
+    torch.testing.assert_close(
+        solve(weight, rows_alone, target, anchor, retained, ridge),
+        solve(weight, whole, target, anchor, retained, ridge),
+    )
+
+
 def test_moments_of_real_queries(tiny_backbone):
     modules = tiny_backbone.attention_modules()
     seen = {}
