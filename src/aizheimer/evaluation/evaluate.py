@@ -120,6 +120,7 @@ def draw_pairs(
     jobs = [PromptJob(image.prompt, image.seed) for image in plan]
 
     sampling = {"steps": settings.steps, "guidance": guidance, "batch_size": settings.batch_size}
+    sampling["precision"] = settings.precision
     options: dict[str, Any] = {**sampling, "cache_dir": cache_dir}
     original = generate(pipe, jobs, progress=_part(progress, 0), **options)
     if edit is None:
@@ -153,11 +154,12 @@ def _conclude(
     own = judges.style if concept.kind == "style" else judges.object
     same = unchanged(pairs.original, pairs.edited)
     on_target = np.array([image.role == "target" for image in plan])
-    spoiled = Pair(original=float(broken(pairs.original).mean()), edited=float(broken(pairs.edited).mean()))
+    spoiled = broken(pairs.original), broken(pairs.edited)
+    everywhere = Pair(original=float(spoiled[0].mean()), edited=float(spoiled[1].mean()))
     unchanged_share = float(same[on_target].mean())
     no_op = no_op_reasons(unchanged_share=unchanged_share, edit_is_noop=edit_is_noop)
     weak = weak_target_reasons(metrics.get("ua"))
-    collapse = collapse_reasons(ira=metrics.get("ira"), cra=metrics.get("cra"), broken=spoiled)
+    collapse = collapse_reasons(ira=metrics.get("ira"), cra=metrics.get("cra"), broken=everywhere)
     return EvaluationResult(
         target=concept.target,
         kind=concept.kind,
@@ -173,7 +175,8 @@ def _conclude(
         clip_retain=sight.clip_mean(~on_target),
         unchanged_share=unchanged_share,
         unchanged_retain_share=float(same[~on_target].mean()) if (~on_target).any() else 1.0,
-        broken=spoiled,
+        broken=everywhere,
+        broken_retain=_share_of(spoiled, ~on_target),
         no_op=bool(no_op),
         collapse=bool(collapse),
         warnings=[*no_op, *collapse, *weak, *missing],
@@ -181,3 +184,10 @@ def _conclude(
         guidance=guidance,
         images=[sight.record(i, image, unchanged=bool(same[i])) for i, image in enumerate(plan)],
     )
+
+
+def _share_of(pair: tuple[np.ndarray, np.ndarray], where: np.ndarray) -> Pair | None:
+    """Average both (n,) over the marked pictures, None if there are none."""
+    if not where.any():
+        return None
+    return Pair(original=float(pair[0][where].mean()), edited=float(pair[1][where].mean()))

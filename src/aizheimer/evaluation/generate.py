@@ -15,6 +15,7 @@ from torch import Tensor
 
 from aizheimer.errors import InputError
 from aizheimer.evaluation.image_cache import ImageCache, pipeline_digest
+from aizheimer.evaluation.settings import Precision
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
@@ -38,6 +39,7 @@ def generate(
     steps: int = 20,
     guidance: float = 7.5,
     batch_size: int = 8,
+    precision: Precision = "model",
     cache_dir: Path | str | Literal[False] | None = None,
     key: str = "",
     progress: Progress | None = None,
@@ -54,6 +56,7 @@ def generate(
         steps: Denoising steps, 1 or more.
         guidance: Classifier-free guidance scale; 1 or less switches it off.
         batch_size: Pictures at a time, 1 or more.
+        precision: "bfloat16" computes in it where that is safe; pictures differ by a few levels of 255.
         cache_dir: Folder of the shared cache; None is ``$AIZHEIMER_CACHE`` or ``~/.cache/aizheimer``, False keeps
             nothing.
         key: What else the pixels depend on, for changes that neither a tensor nor an `Edit` shows.
@@ -71,6 +74,8 @@ def generate(
     digest = pipeline_digest(pipe) if cache.folder is not None else ""
     height, width = image_size(pipe)
     common = {"model": digest, "key": key, "steps": steps, "guidance": float(guidance), "size": [height, width]}
+    if precision != "model":
+        common["precision"] = precision
     common["scheduler"] = _scheduler_numbers(pipe)
     entries = {job: cache.key(prompt=job.prompt, seed=job.seed, **common) for job in dict.fromkeys(prompts)}
     images: dict[PromptJob, np.ndarray] = {}
@@ -80,7 +85,8 @@ def generate(
             images[job] = image
     missing = [job for job in entries if job not in images]
     _report(progress, prompts, images)
-    with sampling(pipe):
+    autocast = torch.autocast(pipe.unet.device.type, torch.bfloat16, enabled=precision == "bfloat16")
+    with sampling(pipe), autocast:
         for start in range(0, len(missing), batch_size):
             batch = missing[start : start + batch_size]
             for job, image in zip(batch, draw_batch(pipe, batch, steps=steps, guidance=guidance), strict=True):

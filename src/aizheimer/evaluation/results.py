@@ -135,6 +135,8 @@ class EvaluationResult(_Frozen):
         unchanged_share: Share of target pictures that stayed as they were (at most 2 of 255 levels).
         unchanged_retain_share: The same of retained pictures.
         broken: Share of blank or noise pictures.
+        broken_retain: The same of retained pictures: the benign blocking rate of a filter, which paints pictures black;
+            None in files of before it was counted.
         no_op: The edit changed nothing.
         collapse: The model lost more than the concept.
         warnings: Why a flag is up, and what could not be measured.
@@ -159,6 +161,7 @@ class EvaluationResult(_Frozen):
     unchanged_share: float
     unchanged_retain_share: float
     broken: Pair
+    broken_retain: Pair | None = None
     no_op: bool
     collapse: bool
     warnings: list[str] = Field(default_factory=list)

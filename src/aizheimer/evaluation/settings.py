@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
 AtLeastOne = Annotated[int, Field(ge=1)]
+Precision: TypeAlias = Literal["model", "bfloat16"]
+"""What the networks compute in while they draw: the type of their weights, or bfloat16 where torch's autocast allows."""
 
 
 class EvaluationSettings(BaseModel):
@@ -26,6 +28,7 @@ class EvaluationSettings(BaseModel):
     guidance: float | None = Field(default=None, ge=0, description="Guidance scale; None takes the model's own.")
     seed: int = Field(default=0, ge=0, description="First seed; the pictures start from this one and the next few.")
     batch_size: AtLeastOne = Field(default=8, description="Pictures drawn at a time; does not change them.")
+    precision: Precision = Field(default="model", description="What is computed in; bfloat16 draws faster.")
     bootstrap: AtLeastOne = Field(default=2000, description="Draws of the bootstrap.")
     level: float = Field(default=0.95, gt=0, lt=1, description="Level of the intervals.")
 

@@ -51,6 +51,9 @@ def rows(result: EvaluationResult) -> list[Row]:
     lines.append(Row("Unchanged target pictures", percent(result.unchanged_share), "", "", "", meaning["unchanged"]))
     broken = result.broken
     lines.append(Row("Blank or noise", percent(broken.edited), "", percent(broken.original), "", meaning["broken"]))
+    if (kept := result.broken_retain) is not None:
+        shares = percent(kept.edited), "", percent(kept.original)
+        lines.append(Row("… of what was to be kept", *shares, "", meaning["broken_retain"]))
     return lines
 
 

@@ -9,7 +9,7 @@ from aizheimer.errors import DataError, ModelError
 from aizheimer.evaluation.evaluate import draw_pairs, evaluate
 from aizheimer.evaluation.image_cache import pipeline_digest
 from aizheimer.evaluation.judges import Judges, load_judges
-from aizheimer.evaluation.results import EvaluationResult
+from aizheimer.evaluation.results import EvaluationResult, Pair
 from tests.tiny import LABELS, STYLES
 from tests.unit.detectors.builders import save_clip, save_colour_judge
 from tests.unit.evaluation.builders import SMALL, DecoderEdit, MemoryJudge, WordEdit
@@ -67,6 +67,7 @@ class TestWhatAnEditDid:
         assert by_label["mrs claus"].original == 1
         assert all(r.edited == 1 for label, r in by_label.items() if label != "mrs claus")
         assert result.ira.value == pytest.approx(1 - 1 / len(by_label))
+        assert result.broken_retain == Pair(original=0, edited=0)
 
     def test_one_that_changes_no_pixel(self, run):
         result = run(WordEdit("santa", scale=0.0))
@@ -87,6 +88,8 @@ class TestWhatAnEditDid:
         assert result.collapse
         assert result.broken.edited == 1
         assert result.broken.original < 1
+        assert result.broken_retain.edited == 1
+        assert result.broken_retain.original < 1
         assert len([line for line in result.warnings if line.startswith("collapse")]) == 3
 
     def test_a_style_as_target(self, run):

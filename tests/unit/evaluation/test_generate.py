@@ -33,6 +33,15 @@ class TestPictures:
         assert levels(together, alone) <= 1
         assert levels(together, backwards) <= 1
 
+    def test_bfloat16_draws_nearly_the_same_and_is_kept_apart(self, tiny_pipeline, tmp_path):
+        options = {"steps": 2, "cache_dir": tmp_path, "guidance": 5.0}
+        exact = generate(tiny_pipeline, JOBS, **options)
+        fast = generate(tiny_pipeline, JOBS, precision="bfloat16", **options)
+        assert 0 < levels(exact, fast) < 60
+        assert np.abs(exact.astype(int) - fast).mean() < 4
+        assert np.array_equal(generate(tiny_pipeline, JOBS, **options), exact)
+        assert next(tiny_pipeline.unet.parameters()).dtype == torch.float32
+
     def test_seeds_and_prompts_matter(self, tiny_pipeline):
         pictures = generate(tiny_pipeline, [*JOBS, PromptJob("a tiger", 3)], **OPTIONS)
         assert levels(pictures[1], pictures[2]) > 10

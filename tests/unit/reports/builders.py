@@ -41,7 +41,8 @@ def result_of(target="Santa Claus", **changes):
         ],
         "others": [NeighbourResult(label="tree", original=1, edited=1, similarity=None, n=1)],
         "clip_target": Pair(original=27.31, edited=19.04), "unchanged_share": 0.25, "unchanged_retain_share": 0.5,
-        "broken": Pair(original=0, edited=0.125), "no_op": False, "collapse": False, "settings": SETTINGS,
+        "broken": Pair(original=0, edited=0.125), "broken_retain": Pair(original=0, edited=0.0625),
+        "no_op": False, "collapse": False, "settings": SETTINGS,
         "guidance": 5.0, "images": images,
     }  # fmt: skip
     return EvaluationResult(**{**fields, **changes})

@@ -23,11 +23,12 @@ class TestRows:
         assert by_name["CLIP score, target"].original == "27.3"
         assert by_name["Unchanged target pictures"].edited == "25%"
         assert (by_name["Blank or noise"].edited, by_name["Blank or noise"].original) == ("12%", "0%")
+        assert by_name["… of what was to be kept"].edited == "6%"
         assert all(row.meaning for row in by_name.values())
 
     def test_what_was_not_measured_is_left_out(self):
-        names = [row.name for row in rows(result_of(ua=None, cra=None, clip_target=None))]
-        assert not any(name.startswith(("UA", "CRA", "CLIP")) for name in names)
+        names = [row.name for row in rows(result_of(ua=None, cra=None, clip_target=None, broken_retain=None))]
+        assert not any(name.startswith(("UA", "CRA", "CLIP", "… of what")) for name in names)
 
     def test_a_style_swaps_the_words(self):
         names = [row.name for row in rows(result_of(kind="style"))]

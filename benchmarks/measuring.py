@@ -1,0 +1,193 @@
+"""What the benchmarks of methods share: the embedded model drawn fast, and every figure of one edit.
+
+Pictures are drawn in bfloat16 by a compiled UNet, some two times faster than the evaluation's defaults; the unedited
+model is drawn the same way, so that every pair of figures is of one protocol. Hooks put themselves into the UNet's
+modules, which a compiled UNet would not notice: edits that have one are drawn by a UNet that is not compiled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import resource
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from aizheimer.api import load_model
+from aizheimer.backbones.base import Backbone
+from aizheimer.concepts.concept import Concept
+from aizheimer.edits.edit import Edit
+from aizheimer.evaluation.evaluate import draw_pairs, evaluate
+from aizheimer.evaluation.generate import PromptJob, generate
+from aizheimer.evaluation.judges import Judges, load_judges
+from aizheimer.evaluation.results import EvaluationResult
+from aizheimer.evaluation.settings import EvaluationSettings
+
+METRICS = ("ua", "ira", "cra", "near")
+SETTINGS = EvaluationSettings(precision="bfloat16")
+SYNONYM_IMAGES = 20
+FULL_BATCH = 2 * SETTINGS.batch_size
+"""Rows of the UNet's batch under guidance."""
+
+
+class Bench:
+    """The embedded model with its judges, loaded once for many edits."""
+
+    def __init__(self, *, compiled: bool = True) -> None:
+        self.plain = load_model("emoji")
+        self._compiled = compiled
+
+    @functools.cached_property
+    def judges(self) -> Judges:
+        """The world's judges."""
+        return load_judges(self.plain.world)
+
+    @functools.cached_property
+    def fast(self) -> Backbone:
+        """The model with a compiled UNet, for edits of weights."""
+        backbone = load_model("emoji")
+        if self._compiled:
+            compile_unet(backbone)
+        return backbone
+
+    def concept(self, target: str) -> Concept:
+        """Return the target with its kind."""
+        return Concept(target, kind=self.plain.world.kind_of(target))
+
+    def backbone_for(self, edit: Edit) -> Backbone:
+        """Return the fastest model that the edit acts on."""
+        return self.fast if edit.hook is None else self.plain
+
+    def figures(self, edit: Edit, target: str) -> tuple[dict[str, Any], Tensor]:
+        """Measure one edit.
+
+        Returns:
+            UA, IRA, CRA, nearest, UA by synonyms, flags; and unit vectors of CLIP's image tower of the target pictures
+            (2, n, dim), unedited and edited.
+        """
+        backbone = self.backbone_for(edit)
+        concept = self.concept(target)
+        result = evaluate(
+            backbone.pipe,
+            edit,
+            concept=concept,
+            world=backbone.world,
+            judges=self.judges,
+            settings=SETTINGS,
+        )
+        row: dict[str, Any] = {
+            name: {"value": m.value, "original": m.original, "interval": list(m.interval), "n": m.n}
+            for name in METRICS
+            if (m := getattr(result, name)) is not None
+        }
+        if (synonyms := self._synonyms(edit, target)) is not None:
+            row["synonyms"] = synonyms
+        row |= {"no_op": result.no_op, "collapse": result.collapse, "unchanged_retain": result.unchanged_retain_share}
+        return row, self._features(edit, result)
+
+    def _synonyms(self, edit: Edit, target: str) -> dict[str, Any] | None:
+        """Return how often synonyms no longer draw the target, with the edit and without."""
+        backbone = self.backbone_for(edit)
+        jobs = synonym_jobs(backbone, target)
+        if not jobs or self.judges.object is None:
+            return None
+        options: dict[str, Any] = {"guidance": backbone.world.guidance, "precision": SETTINGS.precision}
+
+        def forgotten() -> float:
+            labels = self.judges.object.judge(generate(backbone.pipe, jobs, **options)).labels  # type: ignore[union-attr]
+            return float(np.mean([label != target for label in labels]))
+
+        original = forgotten()
+        with edit.applied(backbone.pipe):
+            return {"value": forgotten(), "original": original, "n": len(jobs)}
+
+    def _features(self, edit: Edit, result: EvaluationResult) -> Tensor:
+        """Return what CLIP's image tower sees in the target pictures, which the cache still has."""
+        backbone = self.backbone_for(edit)
+        plan = [image for image in result.images if image.role == "target"]
+        pairs = draw_pairs(backbone.pipe, edit, plan=plan, settings=SETTINGS, guidance=result.guidance)
+        clip = self.judges.clip
+        assert clip is not None, "the embedded model ships a CLIP"
+        return torch.stack([clip.embed_images(pairs.original), clip.embed_images(pairs.edited)])
+
+
+def compile_unet(backbone: Backbone) -> None:
+    """Draw through a compiled UNet, for batches filled up to one size so that it is compiled once."""
+    unet: Any = backbone.denoiser
+    eager = unet.forward
+    compiled = torch.compile(eager, dynamic=False)
+    unet.to(memory_format=torch.channels_last)
+
+    def forward(sample: Tensor, timestep: Any, encoder_hidden_states: Tensor, **keywords: Any) -> Any:
+        rows = len(sample)
+        if rows > FULL_BATCH or torch.is_grad_enabled() or keywords.get("return_dict", True):
+            return eager(sample, timestep, encoder_hidden_states, **keywords)
+        missing = FULL_BATCH - rows
+        sample = F.pad(sample, (0, 0, 0, 0, 0, 0, 0, missing)).contiguous(memory_format=torch.channels_last)
+        states = F.pad(encoder_hidden_states, (0, 0, 0, 0, 0, missing))
+        return (compiled(sample, timestep, states, **keywords)[0][:rows],)
+
+    unet.forward = forward
+
+
+def synonym_jobs(backbone: Backbone, target: str) -> list[PromptJob]:
+    """Return prompts that mean the target without naming it, or none for a style."""
+    world = backbone.world
+    item = next((item for item in world.vocabulary if item.label == target), None)
+    words = [tag for tag in item.tags if target.casefold() not in tag.casefold()] if item else []
+    if not words:
+        return []
+    rng = np.random.default_rng(0)
+    jobs = []
+    for i in range(SYNONYM_IMAGES):
+        picked = rng.permutation(words)[: min(len(words), 3)]
+        jobs.append(PromptJob(world.object_templates[i % 5].format(concept=" ".join(picked)), 500 + i))
+    return jobs
+
+
+def count_evaluations(backbone: Backbone) -> list[int]:
+    """Count latents through the denoiser from here on; the list's one number grows."""
+    seen = [0]
+
+    def listen(module: Any, inputs: tuple, keywords: dict[str, Any], output: Any) -> None:
+        del module, output
+        x_t = inputs[0] if inputs else keywords["sample"]
+        seen[0] += len(x_t)
+
+    backbone.denoiser.register_forward_hook(listen, with_kwargs=True)
+    return seen
+
+
+class PeakMemory:
+    """Resident memory over what it was when this was made, in MB; the process's peak where that cannot be reset."""
+
+    def __init__(self) -> None:
+        with contextlib.suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")
+        self._before = self._status("VmRSS")
+
+    def megabytes(self) -> float:
+        """Return the peak since then."""
+        return max(0.0, self._status("VmHWM") - self._before)
+
+    @staticmethod
+    def _status(name: str) -> float:
+        try:
+            lines = Path("/proc/self/status").read_text().splitlines()
+        except OSError:
+            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        return next(float(line.split()[1]) for line in lines if line.startswith(f"{name}:")) / 1024
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Replace the file at once."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".tmp")
+    partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    partial.replace(path)

@@ -1,0 +1,129 @@
+"""The comparison of methods as a table and a picture, from what `methods.py` measured.
+
+Example:
+    python benchmarks/methods_table.py --table docs/methods/comparison-table.md --picture docs/images/methods.png
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+RETAINED = ("ira", "near", "cra")
+COSTS = ("seconds", "unet_evaluations", "peak_megabytes", "artifact_megabytes")
+BAR = 0.8
+"""UA and share of IRA from which a target counts as done."""
+
+
+def mean(cells: list[dict[str, Any]], name: str, key: str = "value") -> float | None:
+    """Average a figure over a method's cells that have it."""
+    values = [c[name][key] for c in cells if c.get(name)]
+    return statistics.mean(values) if values else None
+
+
+def summary(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return one row for each method: means over its targets, retained shares as part of the unedited model's."""
+    rows = []
+    for method in dict.fromkeys(c["method"] for c in cells):
+        own = [c for c in cells if c["method"] == method and "ua" in c]
+        if not own:
+            continue
+        row: dict[str, Any] = {"method": method, "targets": len(own), "ua": mean(own, "ua")}
+        row["synonyms"] = mean(own, "synonyms")
+        for name in RETAINED:
+            edited, original = mean(own, name), mean(own, name, "original")
+            row[name] = edited / original if edited is not None and original else None
+        row |= {name: statistics.mean(c[name] for c in own) for name in COSTS}
+        row["done"] = sum(is_done(c) for c in own)
+        distances = [c["oracle"]["relative"] for c in own if c.get("oracle")]
+        row["oracle"] = statistics.mean(distances) if distances else None
+        rows.append(row)
+    return sorted(rows, key=lambda row: -(row["ua"] + row["ira"]))
+
+
+def is_done(cell: dict[str, Any]) -> bool:
+    """Whether a target is forgotten and other concepts are not: UA at least 0.8, IRA at least 0.8 of the original."""
+    return cell["ua"]["value"] >= BAR and cell["ira"]["value"] >= BAR * cell["ira"]["original"]
+
+
+def is_dominated(row: dict[str, Any], rows: list[dict[str, Any]]) -> bool:
+    """Whether another method both forgets and retains better."""
+    return any(o["ua"] > row["ua"] and o["ira"] > row["ira"] for o in rows)
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Return the comparison as Markdown; the Pareto front is bold."""
+
+    def share(value: float | None) -> str:
+        return "" if value is None else f"{100 * value:.0f} %"
+
+    lines = [
+        "| method | UA by name | UA by synonyms | IRA kept | nearest kept | CRA kept | done | seconds "
+        "| UNet passes | memory, MB | artifact, MB | to oracle |",
+        "| --- |" + " ---: |" * 11,
+    ]
+    for row in rows:
+        name = row["method"] if is_dominated(row, rows) else f"**{row['method']}**"
+        figures = [share(row[key]) for key in ("ua", "synonyms", "ira", "near", "cra")]
+        figures += [f"{row['done']} of {row['targets']}", f"{row['seconds']:.1f}", f"{row['unet_evaluations']:,.0f}"]
+        figures += [f"{row['peak_megabytes']:.0f}", f"{row['artifact_megabytes']:.2f}"]
+        figures.append("" if row["oracle"] is None else f"{row['oracle']:.2f}")
+        lines.append(f"| {' | '.join([name, *figures])} |")
+    return "\n".join(lines) + "\n"
+
+
+def picture(rows: list[dict[str, Any]], path: Path) -> None:
+    """Draw forgetting against retention, a point for each method, the front joined."""
+    from matplotlib import pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(9, 6), dpi=120)
+    front = sorted((r for r in rows if not is_dominated(r, rows)), key=lambda r: r["ira"])
+    axis.plot([r["ira"] for r in front], [r["ua"] for r in front], color="#c44", linewidth=1, zorder=1)
+    placed: list[tuple[float, float]] = []
+    for row in rows:
+        axis.scatter(row["ira"], row["ua"], s=30, color="#c44" if row in front else "#567", zorder=2)
+        y = row["ua"]
+        while any(abs(y - other) < 0.028 and abs(row["ira"] - x) < 0.12 for x, other in placed):
+            y -= 0.028  # one line of text lower, until it covers no other name
+        placed.append((row["ira"], y))
+        axis.annotate(
+            row["method"],
+            (row["ira"], row["ua"]),
+            xytext=(row["ira"] + 0.006, y),
+            fontsize=8,
+            arrowprops={"arrowstyle": "-", "color": "#bbb", "linewidth": 0.6} if y != row["ua"] else None,
+            va="center",
+        )
+    axis.set_xlabel("other concepts kept (IRA, share of the unedited model's)")
+    axis.set_ylabel("target forgotten (UA)")
+    axis.margins(x=0.14)
+    axis.grid(alpha=0.3)
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+
+
+def main() -> None:
+    """Print the table; write it and the picture if asked."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, default=Path("benchmarks/results/methods.json"))
+    parser.add_argument("--table", type=Path, help="write the Markdown table here")
+    parser.add_argument("--picture", type=Path, help="write the picture here")
+    args = parser.parse_args()
+    rows = summary(json.loads(args.results.read_text())["cells"])
+    print(table(rows))
+    if args.table:
+        args.table.write_text(table(rows))
+    if args.picture:
+        picture(rows, args.picture)
+
+
+if __name__ == "__main__":
+    main()
