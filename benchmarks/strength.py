@@ -7,6 +7,7 @@ Example:
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ def means(rows: list[dict[str, Any]]) -> dict[str, list[float]]:
 def is_monotone(rows: list[dict[str, Any]], target: str) -> bool:
     """Whether a target's UA never falls as the strength grows from 0 to 1."""
     values = [row["ua"]["value"] for row in rows if row["target"] == target and row["strength"] <= 1]
-    return all(a <= b for a, b in zip(values, values[1:], strict=False))
+    return all(a <= b for a, b in itertools.pairwise(values))
 
 
 def picture(content: dict[str, Any], path: Path) -> None:
