@@ -142,6 +142,18 @@ METHODS = Registry(
 )
 """Every unlearning method by the name that recipes and the command line use."""
 
+ATTACKS = Registry(
+    "attack",
+    {
+        "seed-search": "aizheimer.attacks.seed_search:SeedSearch",
+    },
+    group="aizheimer.attacks",
+)
+"""Every attack by the name that the command line uses."""
+
+SUITES = Registry("suite", {}, group="aizheimer.suites")
+"""Every kind of evaluation by the name that suite files use."""
+
 HOOKS = Registry(
     "hook",
     {

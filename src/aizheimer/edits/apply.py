@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -105,6 +106,26 @@ def apply_edit(
             raise
     _set_active(backbone.denoiser, (*active, handle))
     return handle
+
+
+@contextmanager
+def lifted(pipe: DiffusionPipeline) -> Iterator[DiffusionPipeline]:
+    """Take every edit off for the length of a ``with`` block; then the pipeline is edited again, bit for bit."""
+    backbone = backbone_for(pipe)
+    modules, active = backbone.networks, _active(backbone.denoiser)
+    edited = {name: _parameter(modules, name).detach().clone() for applied in active for name in applied.originals}
+    for applied in reversed(active):
+        applied.patches.remove()
+        _write(modules, applied.originals)
+    _set_active(backbone.denoiser, ())
+    try:
+        yield pipe
+    finally:
+        _write(modules, edited)
+        for applied in active:
+            if applied.hook is not None:
+                applied.patches = applied.hook.install(backbone.pipe, strength=applied.strength)
+        _set_active(backbone.denoiser, active)
 
 
 def hooks_on(pipe: DiffusionPipeline) -> list[dict[str, Any]]:

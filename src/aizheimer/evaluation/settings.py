@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 AtLeastOne = Annotated[int, Field(ge=1)]
 Precision: TypeAlias = Literal["model", "bfloat16"]
-"""What the networks compute in while they draw: the type of their weights, or bfloat16 where torch's autocast allows."""
+"""What the networks compute in while they draw: their weights' type, or bfloat16 where torch's autocast allows."""
 
 
 class EvaluationSettings(BaseModel):

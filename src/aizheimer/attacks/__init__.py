@@ -1,0 +1,1 @@
+"""Can it be brought back: attacks on an edit, one file each."""

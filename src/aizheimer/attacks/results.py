@@ -1,0 +1,108 @@
+"""What an attack found, as JSON that explains itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from aizheimer._files import write_text
+from aizheimer.attacks.base import AttackSettings, Spent
+from aizheimer.errors import DataError
+from aizheimer.evaluation.functional.bootstrap import bootstrap_interval
+from aizheimer.evaluation.results import Interval
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Rate(_Frozen):
+    """The share of pictures in which the judge sees the target, in [0, 1].
+
+    Attributes:
+        value: The share.
+        interval: Its bootstrap interval, 95 %.
+        n: Pictures.
+    """
+
+    value: float
+    interval: Interval
+    n: int
+
+    @classmethod
+    def of(cls, seen: np.ndarray, *, seed: int) -> Rate:
+        """Average bool (n,)."""
+        interval = bootstrap_interval(seen.astype(float), seed=seed, samples=2000, level=0.95)
+        return cls(value=float(seen.mean()), interval=interval, n=len(seen))
+
+
+class AttackResult(_Frozen):
+    """Whether a concept came back, and whether that means anything.
+
+    ASR follows UnlearnDiffAtk: a picture counts if the target is in it with the attack *or* without, so that the rate
+    contains the rate before the attack. An attack that fails on the unedited model too (``unedited``) says nothing of
+    the edit; one that does no better than random words of the same size (``random``) is no attack.
+
+    Attributes:
+        schema_version: Of this file.
+        attack: Its name.
+        parameters: Its budget and hyper-parameters.
+        target: The concept.
+        kind: "object" or "style".
+        access: What the attacker must have.
+        before: Target in the pictures without the attack.
+        alone: Target in the attack's own pictures.
+        asr: Either of the two, picture by picture.
+        unedited: ``alone`` of the same attack on the unedited model; None if it was not run.
+        unedited_before: ``before`` of the unedited model.
+        random: ``alone`` of the random control; None if it was not run or means nothing here.
+        spent: What it took, controls not counted.
+        judge: Who looked.
+        settings: How pictures were drawn.
+        guidance: The scale that was used.
+        details: What was found, as the attack tells it.
+        warnings: Why the rates must be read with care.
+    """
+
+    schema_version: Literal[1] = 1
+    attack: str
+    parameters: dict[str, Any]
+    target: str
+    kind: Literal["object", "style"]
+    access: str
+    before: Rate
+    alone: Rate
+    asr: Rate
+    unedited: Rate | None = None
+    unedited_before: Rate | None = None
+    random: Rate | None = None
+    spent: Spent
+    judge: str
+    settings: AttackSettings
+    guidance: float
+    details: dict[str, Any] = Field(default_factory=dict)
+    warnings: list[str] = Field(default_factory=list)
+
+    def save(self, path: str | Path) -> None:
+        """Write JSON, all of it or nothing."""
+        write_text(Path(path), self.model_dump_json(indent=2) + "\n")
+
+    @classmethod
+    def load(cls, path: str | Path) -> AttackResult:
+        """Read what ``save`` wrote.
+
+        Raises:
+            DataError: If the file is missing or is not the result of an attack.
+        """
+        try:
+            return cls.model_validate_json(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise DataError(f"{path}: {error.strerror}; run `aizheimer attack` first") from error
+        except (ValidationError, UnicodeDecodeError) as error:
+            where = ".".join(map(str, error.errors()[0]["loc"])) if isinstance(error, ValidationError) else "encoding"
+            raise DataError(
+                f"{path}: not an attack's result ({where or 'not JSON'}); run `aizheimer attack` again"
+            ) from error

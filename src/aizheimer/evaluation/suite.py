@@ -1,0 +1,176 @@
+"""What every suite is: a question asked of an edit, answered by figures that carry their protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from aizheimer._files import write_text
+from aizheimer.backbones.base import Backbone
+from aizheimer.concepts.concept import Concept
+from aizheimer.detectors.base import Judge
+from aizheimer.errors import DataError, InputError
+from aizheimer.evaluation.evaluate import AppliedEdit, ImagePairs, draw_pairs
+from aizheimer.evaluation.generate import Progress
+from aizheimer.evaluation.judges import Judges
+from aizheimer.evaluation.plan import PlannedImage
+from aizheimer.evaluation.results import Metric, Unit
+from aizheimer.evaluation.settings import EvaluationSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """The edit under evaluation, and how its pictures are drawn: one cache feeds every suite.
+
+    Args:
+        backbone: The unedited model; left as it was found.
+        edit: What is evaluated; None measures the unedited model against itself.
+        concept: The target.
+        judges: Who looks.
+        settings: Steps, guidance, seeds, batch and bootstrap; a suite decides itself how many pictures it draws.
+        cache_dir: As in `aizheimer.evaluation.generate.generate`.
+        edit_key: As in `aizheimer.evaluation.evaluate.evaluate`.
+    """
+
+    backbone: Backbone
+    edit: AppliedEdit | None
+    concept: Concept
+    judges: Judges
+    settings: EvaluationSettings
+    cache_dir: Path | str | Literal[False] | None = None
+    edit_key: str = ""
+
+    @property
+    def guidance(self) -> float:
+        """The scale that pictures are drawn with."""
+        chosen = self.settings.guidance
+        return self.backbone.world.guidance if chosen is None else chosen
+
+    def judge(self, kind: str) -> Judge:
+        """Return the judge of objects or of styles.
+
+        Raises:
+            InputError: If this model brings none.
+        """
+        judge = getattr(self.judges, kind)
+        if judge is None:
+            raise InputError(f"this model has no {kind} judge; give a CLIP folder with --clip")
+        return judge
+
+    def pairs(self, plan: Sequence[PlannedImage], *, progress: Progress | None = None) -> ImagePairs:
+        """Draw every planned picture without the edit and with it."""
+        return draw_pairs(
+            self.backbone.pipe, self.edit, plan=plan, settings=self.settings, guidance=self.guidance,
+            cache_dir=self.cache_dir, edit_key=self.edit_key, progress=progress,
+        )  # fmt: skip
+
+    def metric(
+        self, original: np.ndarray, edited: np.ndarray, *, judge: str, protocol: str, unit: Unit = "images"
+    ) -> Metric:
+        """Average paired values (n,) of both models and put intervals around them."""
+        values = np.asarray(original, dtype=float), np.asarray(edited, dtype=float)
+        return Metric.measure(*values, unit=unit, judge=judge, protocol=protocol, settings=self.settings)
+
+
+class SuiteResult(BaseModel):
+    """What a suite found.
+
+    Attributes:
+        schema_version: Of this file.
+        suite: Its name.
+        parameters: Its own parameters.
+        target: The concept.
+        kind: "object" or "style".
+        model_name: Name of the world or model.
+        figures: By dotted name (``"ua.synonyms"``): what gates ask for and comparisons show, each with its protocol,
+            judge, n, interval and the unedited model's value.
+        tables: Rows of JSON values by title: families, neighbours, groups one by one.
+        settings: How pictures were drawn.
+        guidance: The scale that was used.
+        warnings: Why a figure must be read with care, and what could not be measured.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: Literal[1] = 1
+    suite: str
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    target: str
+    kind: Literal["object", "style"]
+    model_name: str
+    figures: dict[str, Metric]
+    tables: dict[str, list[dict[str, Any]]] = Field(default_factory=dict)
+    settings: EvaluationSettings
+    guidance: float
+    warnings: list[str] = Field(default_factory=list)
+
+    @classmethod
+    def of(cls, suite: Suite, scene: Scene, figures: dict[str, Metric], **rest: Any) -> SuiteResult:
+        """Return the figures with all that tells where they come from."""
+        return cls(
+            suite=suite.name,
+            parameters=suite.model_dump(mode="json"),
+            target=scene.concept.target,
+            kind=scene.concept.kind,
+            model_name=scene.backbone.world.name,
+            figures=figures,
+            settings=scene.settings,
+            guidance=scene.guidance,
+            **rest,
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Write JSON, all of it or nothing."""
+        write_text(Path(path), self.model_dump_json(indent=2) + "\n")
+
+    @classmethod
+    def load(cls, path: str | Path) -> SuiteResult:
+        """Read what ``save`` wrote.
+
+        Raises:
+            DataError: If the file is missing or is not a suite's result.
+        """
+        try:
+            return cls.model_validate_json(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise DataError(f"{path}: {error.strerror}; run `aizheimer evaluate` first") from error
+        except (ValidationError, UnicodeDecodeError) as error:
+            where = ".".join(map(str, error.errors()[0]["loc"])) if isinstance(error, ValidationError) else "encoding"
+            raise DataError(f"{path}: not a suite's result ({where or 'not JSON'}); evaluate again") from error
+
+
+SuiteProgress = Callable[[str, int, int], None]
+"""Called with (stage, done, total)."""
+
+
+@runtime_checkable
+class Suite(Protocol):
+    """A question asked of an edit; its parameters are the fields of a frozen pydantic model.
+
+    To add one: write ``evaluation/suites/<name>.py``, add a line to ``_registry.SUITES``, and a YAML file of the same
+    name beside it with the parameters that published figures use.
+    """
+
+    name: ClassVar[str]
+
+    @classmethod
+    def model_validate(cls, obj: Any) -> Self:
+        """Return the suite with these parameters, as pydantic models do."""
+        ...
+
+    def model_dump(self, *, mode: str = "python") -> dict[str, Any]:
+        """Return the parameters, as pydantic models do."""
+        ...
+
+    def run(self, scene: Scene, *, progress: SuiteProgress | None = None) -> SuiteResult:
+        """Draw, judge and count.
+
+        Raises:
+            InputError: If this model or target cannot be asked this; the message says why.
+        """
+        ...

@@ -1,0 +1,161 @@
+"""An attack's rate, the rate before it, the controls, and the pipeline as it was."""
+
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+from pydantic import BaseModel
+
+from aizheimer._registry import ATTACKS
+from aizheimer.attacks.base import Attack, AttackInfo, AttackSettings, NotApplicable, Outcome, Subject
+from aizheimer.attacks.results import AttackResult
+from aizheimer.attacks.run import judge_for, run_attack
+from aizheimer.attacks.seed_search import SeedSearch
+from aizheimer.concepts.concept import Concept
+from aizheimer.errors import DataError, InputError
+from tests.unit.edits.test_edit import bits, edit_of, same
+from tests.unit.evaluation.builders import MemoryJudge
+
+SANTA = Concept("Santa Claus")
+SETTINGS = AttackSettings(images=4, steps=2)
+NAMES = ("Santa Claus", "cat")
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("AIZHEIMER_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def subject(tiny_backbone):
+    edit = edit_of(tiny_backbone.pipe)
+    return Subject(backbone=tiny_backbone, edit=edit, concept=SANTA, judge=MemoryJudge(NAMES), settings=SETTINGS)
+
+
+class Undo(BaseModel):
+    """Takes the edit off and draws: it must bring back what the unedited model draws."""
+
+    name: ClassVar[str] = "undo"
+    info: ClassVar[AttackInfo] = AttackInfo(paper="a test", access="white box", changes="the weights")
+
+    def attack(self, subject, *, progress=None):
+        if subject.random:
+            raise NotApplicable("undo: nothing is random")
+        with subject.unedited():
+            images = subject.draw(subject.jobs)
+        return Outcome(images=images, steps=3, queries=1, details={"how": "undone"})
+
+
+def run(subject, attack=None, **options):
+    return run_attack(
+        attack or Undo(), backbone=subject.backbone, edit=subject.edit, concept=SANTA, judge=subject.judge,
+        settings=SETTINGS, **options,
+    )  # fmt: skip
+
+
+def knows_the_unedited(subject):
+    subject.judge.learn(subject.draw(subject.jobs), ["Santa Claus"] * SETTINGS.images)
+
+
+class TestRates:
+    def test_before_with_it_and_on_the_unedited_model(self, subject):
+        knows_the_unedited(subject)
+        found = run(subject).result
+        assert (found.before.value, found.alone.value, found.asr.value) == (0, 1, 1)
+        assert (found.unedited.value, found.unedited_before.value, found.random) == (1, 1, None)
+        assert found.spent.steps == 3
+        assert found.spent.queries == 1
+        # Two passes a picture and step, for guidance; the controls do not count.
+        assert found.spent.denoiser_evaluations == 2 * SETTINGS.images * SETTINGS.steps
+        assert found.warnings == []
+
+    def test_a_picture_counts_once_with_or_without_the_attack(self, subject):
+        with subject.edit.applied(subject.backbone.pipe):
+            before = subject.draw(subject.jobs)
+        subject.judge.learn(before[:2], ["Santa Claus"] * 2)
+        subject.judge.learn(subject.draw(subject.jobs)[1:3], ["Santa Claus"] * 2)
+        found = run(subject).result
+        assert (found.before.value, found.alone.value, found.asr.value) == (0.5, 0.5, 0.75)
+
+    def test_one_that_fails_on_the_unedited_model_says_so(self, subject):
+        found = run(subject).result
+        assert found.unedited.value == 0
+        assert found.warnings == ["undo reaches only 0% on the unedited model: its failure says nothing of the edit"]
+
+    def test_the_unedited_model_has_no_control_of_itself(self, subject):
+        knows_the_unedited(subject)
+        found = run_attack(
+            Undo(), backbone=subject.backbone, edit=None, concept=SANTA, judge=subject.judge, settings=SETTINGS
+        ).result
+        assert found.unedited is None
+        assert found.before.value == 1
+
+    def test_the_pipeline_is_as_it_was(self, subject):
+        before = bits(subject.backbone.pipe)
+        run(subject)
+        assert same(before, bits(subject.backbone.pipe))
+
+
+def test_lifting_an_edit_and_putting_it_back_is_exact(subject):
+    pipe = subject.backbone.pipe
+    before = bits(pipe)
+    with subject.edit.applied(pipe), edit_of(pipe, seed=1).applied(pipe):
+        edited = bits(pipe)
+        with subject.unedited():
+            assert same(before, bits(pipe))
+        assert same(edited, bits(pipe))
+        assert not same(edited, before)
+    assert same(before, bits(pipe))
+
+
+class TestSeedSearch:
+    def test_it_stops_at_the_first_success_of_each_prompt(self, subject, monkeypatch):
+        drawn = []
+        monkeypatch.setattr(Subject, "shows", lambda self, images: drawn.append(len(images)) or hits.pop(0))
+        hits = [np.array([True, False, False, True]), np.array([False, True])]
+        found = SeedSearch(tries=2).attack(subject)
+        assert drawn == [4, 2]
+        assert found.queries == 6
+        assert found.details["tries_to_success"] == [1, None, 2, 1]
+
+    def test_other_seeds_draw_other_pictures_and_the_same_twice(self, subject):
+        first, again = (SeedSearch(tries=1).attack(subject).images for _ in range(2))
+        assert np.array_equal(first, again)
+        assert not np.array_equal(first, subject.draw(subject.jobs))
+
+    def test_it_is_its_own_control(self, subject):
+        import dataclasses
+
+        with pytest.raises(NotApplicable, match="random already"):
+            SeedSearch().attack(dataclasses.replace(subject, random=True))
+
+
+def test_results_survive_the_disk_and_other_files_are_refused(subject, tmp_path):
+    found = run(subject).result
+    found.save(tmp_path / "undo.json")
+    assert AttackResult.load(tmp_path / "undo.json") == found
+    (tmp_path / "other.json").write_text("{}")
+    with pytest.raises(DataError, match="not an attack's result"):
+        AttackResult.load(tmp_path / "other.json")
+    with pytest.raises(DataError, match="run `aizheimer attack` first"):
+        AttackResult.load(tmp_path / "none.json")
+
+
+def test_a_judge_that_is_blind_or_missing(tiny_backbone):
+    with pytest.raises(InputError, match="no class 'Santa Claus', so no attack could succeed"):
+        run_attack(
+            Undo(), backbone=tiny_backbone, edit=None, concept=SANTA, judge=MemoryJudge(("cat",)), settings=SETTINGS
+        )
+    with pytest.raises(InputError, match="no style judge"):
+        judge_for(Concept("noto", kind="style"), object_judge=MemoryJudge(NAMES), style_judge=None)
+
+
+@pytest.mark.parametrize("name", list(ATTACKS))
+def test_every_registered_attack_is_one(name):
+    kind = ATTACKS.get(name)
+    assert kind.name == name
+    assert isinstance(kind(), Attack)
+    assert isinstance(kind.info, AttackInfo)
+    assert kind.model_validate(kind().model_dump(mode="json")) == kind()
+    assert torch.is_grad_enabled()
