@@ -68,7 +68,7 @@ def run_attack(
     chosen = settings if settings is not None else AttackSettings()
     subject = Subject(backbone=backbone, edit=edit, concept=concept, judge=judge, settings=chosen)
     with _edited(subject):
-        before = subject.draw(subject.jobs)
+        before = dataclasses.replace(subject, cached=True).draw(subject.jobs)
         outcome, meter = _measured(attack, subject, progress)
     seen_before, seen = subject.shows(before), subject.shows(_checked(outcome, subject))
     unedited, unedited_before = _on_unedited(attack, subject) if controls and edit is not None else (None, None)
@@ -130,7 +130,7 @@ def _checked(outcome: Outcome, subject: Subject) -> np.ndarray:
 
 def _on_unedited(attack: Attack, subject: Subject) -> tuple[Rate, Rate]:
     plain = dataclasses.replace(subject, edit=None)
-    before = plain.shows(plain.draw(plain.jobs))
+    before = plain.shows(dataclasses.replace(plain, cached=True).draw(plain.jobs))
     found = plain.shows(attack.attack(plain).images)
     return Rate.of(found, seed=subject.settings.seed), Rate.of(before, seed=subject.settings.seed)
 
