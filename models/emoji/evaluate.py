@@ -133,7 +133,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/emoji_model.json"))
     parser.add_argument("--sheet", type=Path, help="also write a 10 x 5 sample sheet here")
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--guidance", type=float, default=4.0)
+    parser.add_argument("--guidance", type=float, default=2.0)
     parser.add_argument("--batch", type=int, default=40)
     parser.add_argument("--fraction", type=float, default=1.0, help="judge only a fixed random part")
     args = parser.parse_args()

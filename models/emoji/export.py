@@ -58,7 +58,7 @@ def world() -> dict:
         "styles": list(STYLES),
         "vocabulary": [{"label": r.label, "group": r.group, "tags": list(r.tags)} for r in rows],
         "general_prompts": [*(f"a picture in {s} style" for s in STYLES), "a picture", "a drawing", "an emoji"],
-        "guidance": 4.0,
+        "guidance": 2.0,
         "judges": {"object": "judges/object", "style": "judges/style", "clip": "clip"},
     }
 

@@ -259,7 +259,7 @@ class Trainer:
         prompts = [CANONICAL.format(label=label, style=s) for label in SHEET_LABELS for s in STYLES]
         generators = [torch.Generator().manual_seed(i) for i in range(len(prompts))]
         images = pipe(
-            prompts, generator=generators, num_inference_steps=20, guidance_scale=4.0, output_type="pt"
+            prompts, generator=generators, num_inference_steps=20, guidance_scale=2.0, output_type="pt"
         ).images
         save_sheet(images * 2 - 1, self.args.out / f"{self.args.name}-sheet.png", 10)
 
