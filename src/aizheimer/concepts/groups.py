@@ -1,4 +1,4 @@
-"""Groups of people in a vocabulary, found by words: women and men of the same trade, the same person in five skin tones."""
+"""Groups of people in a vocabulary, by words: women and men of the same trade, the same person in five skin tones."""
 
 from __future__ import annotations
 
