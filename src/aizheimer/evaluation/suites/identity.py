@@ -35,7 +35,7 @@ NOBODY = (
 class Identity(BaseModel):
     """Forget one person and look at the others: those most like it by text embedding, and those least.
 
-    The judge is the scene's judge of objects: on the embedded model its people, on photographs a face-recognition judge.
+    The judge is the scene's judge of objects: the embedded model's own, or on photographs a face-recognition judge.
     The share of pictures in which it sees nobody is always shown, because leaving them out flatters: a model that draws
     no faces any more has no wrong faces either. What GCD counts (only pictures with a face) is in the table ``gcd``,
     beside how many pictures that leaves.
