@@ -28,7 +28,7 @@ from aizheimer.evaluation.suites._asking import (
     without_repetitions,
 )
 
-KEPT = "share of pictures of {group} that the judge names right, mean over concepts; the target and its counterpart left out"
+KEPT = "share of pictures of {group} that the judge names right, mean over concepts; without the target's pair"
 INVERTED = "share of pictures of {group} that the judge takes for a member of another group of {grouping}"
 
 

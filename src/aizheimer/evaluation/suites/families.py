@@ -155,7 +155,8 @@ class Families(BaseModel):
         }
         if worst := _worst(figures):
             name, metric = worst
-            protocol = f"smallest accuracy of {len(figures)} figures, that of the family {name!r}: {metric.protocol}"
+            count = sum(key.startswith("ua.") for key in figures)
+            protocol = f"smallest accuracy of {count} families, that of {name!r}: {metric.protocol}"
             figures["ua.worst"] = metric.model_copy(update={"protocol": protocol})
             tables["worst"] = [{"family": name, "ua": metric.value, "unedited": metric.original}]
         if ineffective := len(tables["ineffective"]):
