@@ -151,7 +151,18 @@ ATTACKS = Registry(
 )
 """Every attack by the name that the command line uses."""
 
-SUITES = Registry("suite", {}, group="aizheimer.suites")
+SUITES = Registry(
+    "suite",
+    {
+        "families": "aizheimer.evaluation.suites.families:Families",
+        "neighbours": "aizheimer.evaluation.suites.neighbours:Neighbours",
+        "canvas": "aizheimer.evaluation.suites.canvas:Canvas",
+        "identity": "aizheimer.evaluation.suites.identity:Identity",
+        "fairness": "aizheimer.evaluation.suites.fairness:Fairness",
+        "leftovers": "aizheimer.evaluation.suites.leftovers:Leftovers",
+    },
+    group="aizheimer.suites",
+)
 """Every kind of evaluation by the name that suite files use."""
 
 HOOKS = Registry(

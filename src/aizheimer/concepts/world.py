@@ -22,11 +22,15 @@ FILE_NAME = "world.json"
 
 @dataclass(frozen=True)
 class WorldItem:
-    """One thing the model draws: its label, the group it belongs to, and words that also mean it."""
+    """One thing the model draws: its label, its group, words that also mean it, and its name in other languages.
+
+    ``names`` goes from language to name, as CLDR has them: ``{"de": "Katze"}``.
+    """
 
     label: str
     group: str = ""
     tags: tuple[str, ...] = ()
+    names: dict[str, str] = field(default_factory=dict, hash=False)
 
     # Read by pydantic when a world is read from JSON: a misspelt field is an error.
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}

@@ -83,7 +83,7 @@ def _plan_object(
     order = {_key(item.label): i for i, item in enumerate(world.vocabulary)}
     styles = _style_by_template(world)
     taken = {_key(word) for word in (concept.target, *neighbours)}
-    others = [label for label in _stratified(world, settings.seed) if _key(label) not in taken][: settings.others]
+    others = [label for label in stratified(world, settings.seed) if _key(label) not in taken][: settings.others]
 
     def images(role: Role, label: str, count: int, position: int) -> list[PlannedImage]:
         """Go through the templates, then the next seed; where to begin depends on the label, not on the target."""
@@ -150,8 +150,13 @@ def _style_by_template(world: World) -> dict[str, str]:
     return found
 
 
-def _stratified(world: World, seed: int) -> list[str]:
-    """Return all labels so that every beginning of the list holds each group about equally often."""
+def stratified(world: World, seed: int) -> list[str]:
+    """Return all labels so that every beginning of the list holds each group about equally often.
+
+    Args:
+        world: Its vocabulary knows the groups.
+        seed: Of the order within each group.
+    """
     groups: dict[str, list[str]] = {}
     for item in world.vocabulary:
         groups.setdefault(item.group, []).append(item.label)
@@ -163,7 +168,7 @@ def _stratified(world: World, seed: int) -> list[str]:
 
 def _subjects(world: World, seed: int) -> list[str]:
     """Return the subjects of style prompts, by group where the vocabulary knows them, else as they are listed."""
-    known = {_key(label): label for label in _stratified(world, seed)}
+    known = {_key(label): label for label in stratified(world, seed)}
     listed = {_key(subject): subject for subject in world.subjects}
     return [*(listed[k] for k in known if k in listed), *(s for k, s in listed.items() if k not in known)]
 

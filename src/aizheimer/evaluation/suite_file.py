@@ -1,0 +1,169 @@
+"""Read a suite from its YAML file, shipped or one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from aizheimer._registry import SUITES
+from aizheimer.errors import RecipeError, did_you_mean
+from aizheimer.evaluation.settings import EvaluationSettings
+from aizheimer.evaluation.suite import Scene, Suite, SuiteProgress, SuiteResult
+from aizheimer.recipes.schema import problems
+
+SHIPPED = Path(__file__).parent / "suites"
+
+
+class SuiteFile(BaseModel):
+    """The contents of a suite's file.
+
+    Example:
+        >>> SuiteFile(suite="families", parameters={"images": 5}).settings
+        {}
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    suite: str = Field(description="Which kind of suite: a name of the registry.")
+    description: str = Field(default="", description="One line on what it asks.")
+    parameters: dict[str, Any] = Field(default_factory=dict, description="The suite's parameters.")
+    settings: dict[str, Any] = Field(
+        default_factory=dict, description="How its protocol draws, where that is not the default: steps, guidance."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedSuite:
+    """A suite, ready to run.
+
+    Args:
+        label: The file's name; names the result's file.
+        description: One line on what it asks.
+        suite: Its parameters are complete and valid.
+        settings: What its protocol wants of `EvaluationSettings`.
+    """
+
+    label: str
+    description: str
+    suite: Suite
+    settings: dict[str, Any]
+
+    def run(self, scene: Scene, *, progress: SuiteProgress | None = None) -> SuiteResult:
+        """Run the suite with its protocol's settings on top of the scene's."""
+        settings = EvaluationSettings.model_validate({**scene.settings.model_dump(), **self.settings})
+        return self.suite.run(replace(scene, settings=settings), progress=progress)
+
+    def with_parameters(self, **parameters: Any) -> LoadedSuite:
+        """Return the suite with some parameters replaced; those that it does not have are left out."""
+        known = self.suite.model_dump()
+        changed = {**known, **{name: value for name, value in parameters.items() if name in known}}
+        return replace(self, suite=type(self.suite).model_validate(changed))
+
+
+def list_suites() -> dict[str, str]:
+    """Return the shipped suites, name to description, and those that other packages add."""
+    found = {path.stem: _read(path).description for path in sorted(SHIPPED.glob("*.yaml"))}
+    return {**found, **{name: "" for name in SUITES if name not in found}}
+
+
+def load_suite(name: str | Path) -> LoadedSuite:
+    """Return the suite of a name or a file.
+
+    Args:
+        name: A shipped suite, a YAML file, or a registered kind of suite for its defaults.
+
+    Returns:
+        The suite; a parameter that is missing in the file has its default.
+
+    Raises:
+        RecipeError: With every mistake there is, in one line.
+
+    Example:
+        >>> load_suite("canvas-unlearncanvas").suite.seeds
+        (188, 288, 588, 688, 888)
+    """
+    path, label = _find(name)
+    file = SuiteFile(suite=label) if path is None else _read(path)
+    kind: Any = SUITES.get(file.suite)
+    wrong: list[str] = []
+    suite: Any = None
+    for model, values, prefix in ((kind, file.parameters, ""), (EvaluationSettings, file.settings, "settings.")):
+        try:
+            made = model.model_validate(values)
+            suite = made if model is kind else suite
+        except ValidationError as error:
+            wrong += [f"{prefix}{problem}" for problem in problems(error, model)]
+    if wrong:
+        count = f"{len(wrong)} problems: " if len(wrong) > 1 else ""
+        raise RecipeError(f"suite '{label}': {count}{'; '.join(wrong)}")
+    return LoadedSuite(label=label, description=file.description, suite=suite, settings=file.settings)
+
+
+def _find(name: str | Path) -> tuple[Path | None, str]:
+    """Return the suite's file (None for a bare kind) and what to call it."""
+    path = Path(name)
+    if path.suffix in {".yaml", ".yml"} or path.is_file():
+        if not path.is_file():
+            known = ", ".join(list_suites())
+            raise RecipeError(f"the suite file {path} does not exist; give a YAML file or one of {known}")
+        return path, path.stem
+    word = str(name).replace("_", "-")
+    if (shipped := SHIPPED / f"{word}.yaml").is_file():
+        return shipped, word
+    if word in SUITES:
+        return None, SUITES.canonical(word)
+    known = list(list_suites())
+    raise RecipeError(f"unknown suite '{name}'.{did_you_mean(word, known)} There are: {', '.join(known)}")
+
+
+def _read(path: Path) -> SuiteFile:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise RecipeError(f"{path} is not a readable YAML file: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise RecipeError(f"{path} holds no suite; wanted the keys suite, description and parameters")
+    try:
+        return SuiteFile.model_validate(content)
+    except ValidationError as error:
+        raise RecipeError(f"{path}: {'; '.join(problems(error, SuiteFile))}") from error
+
+
+Report = Callable[[str, str, int, int], None]
+"""Called with (suite, stage, done, total)."""
+
+
+def run_suites(
+    suites: list[LoadedSuite], scene: Scene, *, progress: Report | None = None
+) -> dict[str, SuiteResult]:  # fmt: skip
+    """Run suites one after the other on one scene; pictures that two of them want are drawn once.
+
+    Args:
+        suites: What is asked.
+        scene: The edit, the judges and the cache.
+        progress: Told how far each stage of each suite is.
+
+    Returns:
+        Results by the suites' labels.
+
+    Raises:
+        RecipeError: If two suites have the same label: one result would replace the other.
+        InputError: If the model or the target cannot be asked one of them.
+    """
+    labels = [loaded.label for loaded in suites]
+    if twice := [label for label in labels if labels.count(label) > 1]:
+        raise RecipeError(f"suite '{twice[0]}' is given more than once; name each once")
+    results = {}
+    for loaded in suites:
+        told = None if progress is None else _told(progress, loaded.label)
+        results[loaded.label] = loaded.run(scene, progress=told)
+    return results
+
+
+def _told(progress: Report, label: str) -> SuiteProgress:
+    return lambda stage, done, total: progress(label, stage, done, total)

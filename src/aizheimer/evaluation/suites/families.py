@@ -1,0 +1,211 @@
+"""Is it gone under every name: unlearning accuracy by family of prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from aizheimer.concepts.families import NAMES, NEGATION, Family, prompt_families
+from aizheimer.errors import InputError, did_you_mean
+from aizheimer.evaluation.functional.accuracy import forgotten
+from aizheimer.evaluation.plan import PlannedImage
+from aizheimer.evaluation.results import Metric
+from aizheimer.evaluation.settings import AtLeastOne
+from aizheimer.evaluation.suite import Scene, SuiteProgress, SuiteResult
+from aizheimer.evaluation.suites._asking import draw, look, pictures, target_class, without_repetitions
+
+PROTOCOL = "share of pictures of the family {name!r} that the judge does not call {target!r}{left_out}"
+NEGATED = "share of pictures of prompts that ask not to draw {target!r} in which the judge sees it; low is right"
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """What was seen in one family's pictures: 1.0 where the target is not, of both models, and which count."""
+
+    family: Family
+    plan: list[PlannedImage]
+    original: np.ndarray
+    edited: np.ndarray
+    effective: np.ndarray
+
+
+class Families(BaseModel):
+    """Ask for the target in every way that words allow, and see which brings it back.
+
+    Each prompt is drawn from the first seed, then each from the next, until a family has its pictures. A family that
+    the world has no words for is said to be missing and counts nowhere. ``ua.worst`` is the smallest of the families'
+    accuracies: the smallest of several uncertain numbers leans low.
+
+    References:
+        Six-CD (arXiv 2406.14855) keeps only prompts that work on the unedited model; HUB (arXiv 2410.05664) asks in
+        several languages.
+
+    Example:
+        >>> Families(families=("name", "synonyms")).images
+        20
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: ClassVar[str] = "families"
+
+    images: AtLeastOne = Field(default=20, description="Pictures of each family, with the edit and without.")
+    families: tuple[str, ...] = Field(default=NAMES, min_length=1, description="Which families are asked.")
+    translations: dict[str, str] = Field(
+        default_factory=dict, description="Names of the target by language, beside those that the world has."
+    )
+    prompts: dict[str, tuple[str, ...]] = Field(
+        default_factory=dict, description="Further families: name to prompts that ask for the target."
+    )
+    effective_only: bool = Field(
+        default=False, description="Leave prompts out on which the unedited model does not show the target."
+    )
+    effective_share: float = Field(
+        default=0.5, gt=0, le=1, description="A prompt is effective if so many of its pictures show the target."
+    )
+
+    @field_validator("families")
+    @classmethod
+    def _known(cls, families: tuple[str, ...]) -> tuple[str, ...]:
+        for name in families:
+            if name not in NAMES:
+                raise ValueError(f"got {name!r}, wanted some of {', '.join(NAMES)}.{did_you_mean(name, NAMES)}")
+        return families
+
+    @field_validator("prompts")
+    @classmethod
+    def _own(cls, prompts: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+        for name, texts in prompts.items():
+            if name in NAMES or name == "worst":
+                raise ValueError(f"{name!r} is a family's name already; choose another")
+            if not texts:
+                raise ValueError(f"{name}: got no prompts; give some or leave it out")
+        return prompts
+
+    def run(self, scene: Scene, *, progress: SuiteProgress | None = None) -> SuiteResult:
+        """Draw, judge and count.
+
+        Returns:
+            ``ua.<family>`` and ``ua.worst``, ``shown.negation``; tables ``families``, ``worst`` and ``ineffective``.
+
+        Raises:
+            InputError: A prompt stands twice in a family, or the judge does not know the target.
+        """
+        without_repetitions(self.families, what="families", suite=self.name)
+        for name, texts in self.prompts.items():
+            without_repetitions([text.strip() for text in texts], what=f"prompts.{name}", suite=self.name)
+        judge = scene.judge(scene.concept.kind)
+        target = target_class(judge, scene.concept, suite=self.name)
+        asked, missing = self._families(scene)
+        plans = [
+            pictures(family.prompts, scene.concept, role="target", count=self.images, seed=scene.settings.seed)
+            for family in asked
+        ]
+        pairs = draw(scene, [image for plan in plans for image in plan], progress, stage="families")
+        seen = look(judge, pairs)
+        gone = forgotten(seen.original, target), forgotten(seen.edited, target)
+        answers, start = [], 0
+        for family, plan in zip(asked, plans, strict=True):
+            rows = slice(start, start + len(plan))
+            answers.append(self._answer(family, plan, gone[0][rows], gone[1][rows]))
+            start += len(plan)
+        return self._conclude(scene, judge.name, answers, missing)
+
+    def _families(self, scene: Scene) -> tuple[list[Family], list[Family]]:
+        """Return the families that can be asked, and those that cannot."""
+        found = prompt_families(scene.concept, scene.backbone.world, limit=self.images, translations=self.translations)
+        chosen = [family for family in found if family.name in self.families]
+        chosen += [Family(name=name, prompts=texts[: self.images]) for name, texts in self.prompts.items()]
+        asked = [family for family in chosen if family.prompts]
+        if not asked:
+            raise InputError(f"suite {self.name}: {'; '.join(f'{f.name}: {f.reason}' for f in chosen)}")
+        return asked, [family for family in chosen if not family.prompts]
+
+    def _answer(
+        self, family: Family, plan: list[PlannedImage], original: np.ndarray, edited: np.ndarray
+    ) -> _Answers:  # fmt: skip
+        """Mark the pictures of prompts on which the unedited model shows the target often enough."""
+        prompts = np.array([image.prompt for image in plan])
+        shown = {prompt: float((1 - original[prompts == prompt]).mean()) for prompt in family.prompts}
+        effective = np.array([shown[prompt] >= self.effective_share for prompt in prompts])
+        return _Answers(family, plan, original, edited, effective)
+
+    def _conclude(
+        self, scene: Scene, judge: str, answers: Sequence[_Answers], missing: Sequence[Family]
+    ) -> SuiteResult:  # fmt: skip
+        figures: dict[str, Metric] = {}
+        warnings = [f"not available: {family.name}, for {family.reason}" for family in missing]
+        for answer in answers:
+            metric = self._metric(scene, judge, answer)
+            if metric is None:
+                warnings.append(f"not measured: {answer.family.name}, for none of its prompts is effective")
+                continue
+            negated = answer.family.name == NEGATION
+            figures["shown.negation" if negated else f"ua.{answer.family.name}"] = metric
+        tables: dict[str, list[dict[str, Any]]] = {
+            "families": [_row(answer, figures) for answer in answers]
+            + [{"family": family.name, "available": False, "reason": family.reason} for family in missing],
+            "ineffective": [
+                row for answer in answers if answer.family.name != NEGATION for row in _ineffective(answer)
+            ],
+        }
+        if worst := _worst(figures):
+            name, metric = worst
+            count = sum(key.startswith("ua.") for key in figures)
+            protocol = f"smallest accuracy of {count} families, that of {name!r}: {metric.protocol}"
+            figures["ua.worst"] = metric.model_copy(update={"protocol": protocol})
+            tables["worst"] = [{"family": name, "ua": metric.value, "unedited": metric.original}]
+        if ineffective := len(tables["ineffective"]):
+            done = "left out" if self.effective_only else "counted; effective_only leaves them out"
+            warnings.append(f"{ineffective} prompts do not show the target on the unedited model either ({done})")
+        return SuiteResult.of(self, scene, figures, tables=tables, warnings=warnings)
+
+    def _metric(self, scene: Scene, judge: str, answer: _Answers) -> Metric | None:
+        name, target = answer.family.name, scene.concept.target
+        if name == NEGATION:
+            shown = 1 - answer.original, 1 - answer.edited
+            return scene.metric(*shown, judge=judge, protocol=NEGATED.format(target=target))
+        rows = answer.effective if self.effective_only else np.ones(len(answer.plan), dtype=bool)
+        if not rows.any():
+            return None
+        left_out = ", prompts that the unedited model shows it on only" if self.effective_only else ""
+        protocol = PROTOCOL.format(name=name, target=target, left_out=left_out)
+        return scene.metric(answer.original[rows], answer.edited[rows], judge=judge, protocol=protocol)
+
+
+def _worst(figures: dict[str, Metric]) -> tuple[str, Metric] | None:
+    """Return the family with the smallest accuracy, the first of them in a tie."""
+    found = [(key.removeprefix("ua."), metric) for key, metric in figures.items() if key.startswith("ua.")]
+    return min(found, key=lambda pair: pair[1].value, default=None)
+
+
+def _row(answer: _Answers, figures: dict[str, Metric]) -> dict[str, Any]:
+    """Return a family's row: how often each model shows the target, all pictures counted, and what was left out."""
+    metric = figures.get(f"ua.{answer.family.name}")
+    return {
+        "family": answer.family.name,
+        "available": True,
+        "ua": None if metric is None else metric.value,
+        "shown_unedited": float(1 - answer.original.mean()),
+        "shown_edited": float(1 - answer.edited.mean()),
+        "pictures": len(answer.plan),
+        "prompts": len(answer.family.prompts),
+        "ineffective": len(_ineffective(answer)) if answer.family.name != NEGATION else None,
+        "example": answer.family.prompts[0],
+    }
+
+
+def _ineffective(answer: _Answers) -> list[dict[str, Any]]:
+    """Return the prompts on which the unedited model shows the target too seldom."""
+    found: dict[str, list[float]] = {}
+    for image, effective, original in zip(answer.plan, answer.effective, answer.original, strict=True):
+        if not effective:
+            found.setdefault(image.prompt, []).append(1 - original)
+    return [
+        {"family": answer.family.name, "prompt": prompt, "shown": float(np.mean(values))}
+        for prompt, values in found.items()
+    ]
