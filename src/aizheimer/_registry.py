@@ -151,7 +151,14 @@ ATTACKS = Registry(
 )
 """Every attack by the name that the command line uses."""
 
-SUITES = Registry("suite", {}, group="aizheimer.suites")
+SUITES = Registry(
+    "suite",
+    {
+        "quality": "aizheimer.evaluation.suites.quality:Quality",
+        "safety": "aizheimer.evaluation.suites.safety:Safety",
+    },
+    group="aizheimer.suites",
+)
 """Every kind of evaluation by the name that suite files use."""
 
 HOOKS = Registry(
