@@ -1,4 +1,4 @@
-"""Named extractors: what they give is what the network's own last layer reads, and the name changes with the weights."""
+"""Named extractors: they give what the network's own last layer reads, and the hash changes with the weights."""
 
 import dataclasses
 import json
@@ -133,5 +133,5 @@ class TestAnyClassifierOfTheHub:
         "wrong", [{"size": "large"}, {"size": 8, "do_center_crop": True, "crop_size": 16}, {"image_mean": [1, 2]}]
     )
     def test_what_makes_no_sense(self, colour_folder, tmp_path, wrong):
-        with pytest.raises(ModelError, match="preprocessor_config.json"):
+        with pytest.raises(ModelError, match=r"preprocessor_config\.json"):
             self.judge(colour_folder, tmp_path, **{"size": 16, **wrong})
