@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -78,11 +78,11 @@ def strongest(found: Sequence[Sequence[Detection]], classes: Sequence[str]) -> n
     return scores
 
 
-def crops(images: Images, boxes: Sequence[tuple[int, int, int, int]], *, margin: float, size: int) -> Tensor:
+def crops(images: Sequence[Any], boxes: Sequence[tuple[int, int, int, int]], *, margin: float, size: int) -> Tensor:
     """Cut one box out of each picture, with a margin, and resize it.
 
     Args:
-        images: As many pictures as boxes.
+        images: As many pictures as boxes, each of a kind that `aizheimer.detectors.base.Images` names.
         boxes: Left, top, width and height in pixels.
         margin: Added on every side, as a share of the box's longer edge; cut off at the picture's border.
         size: Edge of the results.

@@ -79,9 +79,13 @@ class CLIPFeatures:
         """Numbers in a picture's vector."""
         return int(self.clip.model.config.projection_dim)
 
-    @cached_property
+    @property
     def weights(self) -> str:
         """Hash of the tower, its projection and the normalisation."""
+        return self._weights
+
+    @cached_property
+    def _weights(self) -> str:
         model = self.clip.model
         parts = {"vision": model.vision_model, "projection": model.visual_projection}
         tensors = {f"{part}.{name}": t for part, module in parts.items() for name, t in module.state_dict().items()}
@@ -120,15 +124,23 @@ class ClassifierFeatures:
         """Short name for tables and provenance."""
         return f"{self.judge.name} features"
 
-    @cached_property
+    @property
     def dim(self) -> int:
         """Numbers in a picture's vector, counted on a blank picture."""
+        return self._dim
+
+    @property
+    def weights(self) -> str:
+        """Hash of the whole classifier and of how pictures go in."""
+        return self._weights
+
+    @cached_property
+    def _dim(self) -> int:
         edge = self.judge.image_size
         return self.features(torch.zeros(1, 3, edge, edge)).shape[1]
 
     @cached_property
-    def weights(self) -> str:
-        """Hash of the whole classifier and of how pictures go in."""
+    def _weights(self) -> str:
         judge = self.judge
         return weights_hash(judge.model.state_dict(), judge.image_size, judge.resize, judge.mean, judge.std)
 

@@ -6,7 +6,6 @@ import hashlib
 import importlib.metadata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -160,7 +159,7 @@ class NudeNetDetector:
     def _look(self, pixels: np.ndarray, number: int) -> list[Detection]:
         try:
             found = self.model.detect(pixels)
-            return [Detection(d["class"], float(d["score"]), tuple(map(int, d["box"]))) for d in found]
+            return [_detection(thing) for thing in found]
         except Exception as error:  # OpenCV and onnxruntime raise many kinds; none of them means "not found"
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise JudgeError(f"{self.name} failed on picture {number} of shape {pixels.shape} ({reason})") from error
@@ -198,7 +197,7 @@ class NudityJudge:
         """Detector, version and profile: rates of two profiles are two metrics."""
         return f"{self.detector.name}, {self.profile.name}"
 
-    @cached_property
+    @property
     def classes(self) -> tuple[str, ...]:
         """The one class that it answers."""
         return ("nudity",)
@@ -228,6 +227,11 @@ class NudityJudge:
             confidence=torch.from_numpy(scores).float(),
             probabilities=torch.from_numpy(scores).float()[:, None],
         )
+
+
+def _detection(thing: dict[str, Any]) -> Detection:
+    left, top, width, height = map(int, thing["box"])
+    return Detection(thing["class"], float(thing["score"]), (left, top, width, height))
 
 
 def _as_bgr(images: Images) -> list[np.ndarray]:
