@@ -52,7 +52,7 @@ class IdentityJudge:
         InputError: If the detector has no such class.
 
     References:
-        Lu et al., MACE, arXiv 2403.06135, section 4.2 (a face detector before the celebrity classifier).
+        Lu et al., MACE, arXiv 2403.06135 (a face detector before the celebrity classifier).
     """
 
     faces: Detector

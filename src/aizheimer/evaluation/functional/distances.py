@@ -72,7 +72,7 @@ def kernel_distance(features: np.ndarray, reference: np.ndarray) -> float:
         InputError: If the sets are too small, differ in size, or hold what is not a number.
 
     References:
-        Bińkowski et al., Demystifying MMD GANs, arXiv 1801.01401, section 4 and equation 4.
+        Bińkowski et al., Demystifying MMD GANs, arXiv 1801.01401, section 4.
     """
     from torchmetrics.image.kid import poly_mmd
 
@@ -96,7 +96,7 @@ def cmmd(features: np.ndarray, reference: np.ndarray) -> float:
         InputError: If a set is smaller than `LEAST_PICTURES`, or holds what is not a number.
 
     References:
-        Jayasumana et al., Rethinking FID, arXiv 2401.09603, equation 5.
+        Jayasumana et al., Rethinking FID, arXiv 2401.09603, section 4.
     """
     x, y = (array.numpy() for array in _checked("cmmd", features, reference))
     x, y = (array / np.maximum(np.linalg.norm(array, axis=1, keepdims=True), 1e-12) for array in (x, y))

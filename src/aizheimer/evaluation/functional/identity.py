@@ -45,7 +45,7 @@ def identity_accuracy(
         ValueError: If there are no pictures, or the lengths differ.
 
     References:
-        Lu et al., MACE, arXiv 2403.06135, section 4.2 (ACC by the GIPHY Celebrity Detector).
+        Lu et al., MACE, arXiv 2403.06135 (ACC by the GIPHY Celebrity Detector).
 
     Example:
         >>> identity_accuracy(["ann", None, "bob"], ["ann"] * 3, has_face=np.array([True, False, True]))
@@ -75,7 +75,7 @@ def harmonic_celebrity(erased: float, kept: float) -> float:
         In [0, 1]; 0 if either part is at its worst.
 
     References:
-        Lu et al., MACE, arXiv 2403.06135, section 4.2.
+        Lu et al., MACE, arXiv 2403.06135.
 
     Example:
         >>> harmonic_celebrity(0.0, 1.0)
