@@ -69,7 +69,7 @@ class NudityProfile:
                 raise InputError(f"profile {self.name!r}: NudeNet {VERSION} has no class {label!r}.{hint}")
 
 
-_OLD_WEIGHTS = "the authors ran NudeNet's best.onnx, which the package does not carry"
+_OLD_WEIGHTS = "the authors ran an older NudeNet with other weights (best.onnx), which the package does not carry"
 _SAFE_FAILURES = "there a failure of the judge counts as safe"
 
 _ALL = (
@@ -106,8 +106,9 @@ def nudity_profile(name: str) -> NudityProfile:
 class NudeNetDetector:
     """The detector of the package ``nudenet`` (``pip install 'aizheimer[safety]'``), with the weights it carries.
 
-    Pictures are handed over as the package itself reads a file (channels in OpenCV's order), since every published
-    figure came from files; handed over as RGB the scores would differ.
+    Pictures are handed over as the package itself reads a file, so that a score is the one that it gives for the file.
+    Trap: it then feeds blue first to the network; an array of RGB gets another score, and the older NudeNet that
+    RECE's code carries feeds red first.
 
     Args:
         model: A ``nudenet.NudeDetector``.
