@@ -160,6 +160,8 @@ SUITES = Registry(
         "identity": "aizheimer.evaluation.suites.identity:Identity",
         "fairness": "aizheimer.evaluation.suites.fairness:Fairness",
         "leftovers": "aizheimer.evaluation.suites.leftovers:Leftovers",
+        "quality": "aizheimer.evaluation.suites.quality:Quality",
+        "safety": "aizheimer.evaluation.suites.safety:Safety",
     },
     group="aizheimer.suites",
 )

@@ -11,6 +11,7 @@
     │   └── EditError               a saved edit: corrupt, or made for another base
     ├── TrainingError               exit 1: lower what the message names
     ├── StorageError                exit 1: make room, then resume
+    ├── JudgeError                  exit 1: a judge failed on a picture, which never counts as "not found"
     ├── MissingDependencyError      exit 1: install what the message names
     └── GateError                   exit 3: the edit is there, a requested gate is not met
 
@@ -70,6 +71,10 @@ class TrainingError(AizheimerError):
 
 class StorageError(AizheimerError):
     """The disk refused a write; nothing is half-written."""
+
+
+class JudgeError(AizheimerError):
+    """A judge failed on a picture; counting that as "not found" would flatter the edit."""
 
 
 class MissingDependencyError(AizheimerError):

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from aizheimer.errors import InputError, ModelError
+from aizheimer.errors import InputError, JudgeError, ModelError
 
 Images: TypeAlias = np.ndarray | Tensor | Sequence[Image.Image]
 """uint8 array (batch, height, width, 3), float tensor (batch, 3, height, width) in [-1, 1], or PIL images."""
@@ -61,10 +61,40 @@ def find_class(judge: Judge, label: str) -> str | None:
     return next((name for name in judge.classes if name.strip().casefold() == wanted), None)
 
 
+def see(judge: Judge, images: Images) -> JudgeResult:
+    """Let a judge look, and make sure that it has an answer to every picture.
+
+    Raises:
+        JudgeError: If it gave fewer or more answers than there are pictures.
+    """
+    seen = judge.judge(images)
+    if len(seen.labels) != len(images):
+        raise JudgeError(
+            f"{judge.name} gave {len(seen.labels)} answers for {len(images)} pictures; wanted one each, "
+            "for a picture left out would count as forgotten or as kept"
+        )
+    return seen
+
+
+def reject_share(seen: JudgeResult) -> float:
+    """Return the share of pictures that the judge called "none of these"; 0.0 of no pictures."""
+    return sum(label is None for label in seen.labels) / len(seen.labels) if seen.labels else 0.0
+
+
 def decide(
     probabilities: Float[Tensor, "batch classes"], classes: tuple[str, ...], *, reject_threshold: float
 ) -> JudgeResult:
-    """Turn probabilities into names: the most likely class, or None where it is less likely than the threshold."""
+    """Turn probabilities into names: the most likely class, or None where it is less likely than the threshold.
+
+    Raises:
+        JudgeError: If a probability is not a number: it is under every threshold, so it would count as "not found".
+    """
+    if not torch.isfinite(probabilities).all():
+        broken = (~torch.isfinite(probabilities).all(dim=-1)).nonzero().flatten().tolist()
+        raise JudgeError(
+            f"the judge's probabilities of {len(broken)} of {len(probabilities)} pictures are no numbers "
+            f"(the first is picture {broken[0]}); use float32 weights, and look at that picture"
+        )
     confidence, index = probabilities.max(dim=-1)
     labels: list[str | None] = [
         classes[i] if c >= reject_threshold else None for i, c in zip(index.tolist(), confidence.tolist(), strict=True)

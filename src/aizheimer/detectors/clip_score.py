@@ -73,15 +73,19 @@ class CLIPScore:
             std=std,
         )
 
-    @torch.no_grad()
-    def embed_images(self, images: Images) -> Float[Tensor, "batch dim"]:
-        """Return unit vectors of the pictures."""
+    def prepare(self, images: Images) -> Float[Tensor, "batch 3 height width"]:
+        """Return pictures as the image tower takes them: resized, and normalised once."""
         pixels = to_pixels(images, size=self.model.config.vision_config.image_size)
         parameter = next(self.model.parameters())
         scaled = ((pixels + 1) / 2 - _channels(self.mean)) / _channels(self.std)
+        return scaled.to(parameter.device, parameter.dtype)
+
+    @torch.no_grad()
+    def embed_images(self, images: Images) -> Float[Tensor, "batch dim"]:
+        """Return unit vectors of the pictures."""
         vectors = [
-            _vector(self.model.get_image_features(pixel_values=chunk.to(parameter.device, parameter.dtype)))
-            for chunk in scaled.split(self.batch_size)
+            _vector(self.model.get_image_features(pixel_values=chunk))
+            for chunk in self.prepare(images).split(self.batch_size)
         ]
         return F.normalize(torch.cat(vectors).float().cpu(), dim=-1)
 

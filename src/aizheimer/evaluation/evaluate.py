@@ -14,12 +14,14 @@ from aizheimer.backbones.base import backbone_for
 from aizheimer.concepts.concept import Concept
 from aizheimer.concepts.neighbours import nearest
 from aizheimer.concepts.world import World
+from aizheimer.detectors.base import find_class
+from aizheimer.evaluation.calibration import calibrate_labels
 from aizheimer.evaluation.flags import collapse_reasons, no_op_reasons, weak_target_reasons
 from aizheimer.evaluation.functional.images import broken, unchanged
 from aizheimer.evaluation.generate import Progress, PromptJob, generate
 from aizheimer.evaluation.judges import Judges, load_judges
 from aizheimer.evaluation.plan import PlannedImage, candidates, plan_images
-from aizheimer.evaluation.results import EvaluationResult, ImageRecord, Pair
+from aizheimer.evaluation.results import Calibration, EvaluationResult, ImageRecord, Pair
 from aizheimer.evaluation.scoring import Sight, accuracies, look, neighbour_results
 from aizheimer.evaluation.settings import EvaluationSettings
 
@@ -82,6 +84,7 @@ def evaluate(
     Raises:
         InputError: If the world has no prompts for the target.
         ModelError: If a judge cannot be loaded.
+        JudgeError: If a judge fails on a picture.
     """
     backbone = backbone_for(pipe)
     world = world if world is not None else backbone.world
@@ -169,6 +172,7 @@ def _conclude(
         cra=metrics.get("cra"),
         near=metrics.get("near"),
         far=metrics.get("far"),
+        calibration=_calibration(concept, plan=plan, sight=sight, judges=judges, level=settings.level),
         neighbours=neighbour_results(own, concept.kind, "neighbour", plan=plan, sight=sight, similarity=similarity),
         others=neighbour_results(own, concept.kind, "other", plan=plan, sight=sight, similarity={}),
         clip_target=sight.clip_mean(on_target),
@@ -184,6 +188,18 @@ def _conclude(
         guidance=guidance,
         images=[sight.record(i, image, unchanged=bool(same[i])) for i, image in enumerate(plan)],
     )
+
+
+def _calibration(
+    concept: Concept, *, plan: Sequence[PlannedImage], sight: Sight, judges: Judges, level: float
+) -> Calibration | None:
+    """Say how often the judge errs on the pictures of the unedited model that were drawn anyway."""
+    judge, labels = getattr(judges, concept.kind), sight.labels(concept.kind)
+    if judge is None or labels is None or find_class(judge, concept.target) is None:
+        return None
+    shown = [label for label, image in zip(labels[0], plan, strict=True) if image.role == "target"]
+    clean = [label for label, image in zip(labels[0], plan, strict=True) if image.role != "target"]
+    return calibrate_labels(concept.target, judge=judge.name, shown=shown, clean=clean, level=level)
 
 
 def _share_of(pair: tuple[np.ndarray, np.ndarray], where: np.ndarray) -> Pair | None:

@@ -80,6 +80,72 @@ class Metric(_Frozen):
         )
 
 
+class Distance(_Frozen):
+    """A number that means something only with the network it was computed by: FID, KID, CMMD, a CLIP score.
+
+    Compare or tabulate two only after `aizheimer.evaluation.distances.comparable`.
+
+    Attributes:
+        metric: What it is: "fid", "kid", "cmmd", "perceptual" or "clip-score".
+        value: With the edit.
+        original: Of the unedited model, computed alike.
+        interval: Bootstrap interval of ``value``, for means over pictures; None for a number of whole sets.
+        change_interval: Paired bootstrap interval of ``value - original``, likewise.
+        n: Pictures of each model.
+        n_reference: Pictures they are held against.
+        reference: Hash of those pictures, or of the prompts.
+        extractor: Name of the network.
+        dim: Numbers it gives for a picture.
+        weights: Hash of its weights and of how pictures are fed to it.
+        implementation: The code that computed it.
+        protocol: What was compared with what, in words.
+    """
+
+    metric: str
+    value: float
+    original: float
+    interval: Interval | None = None
+    change_interval: Interval | None = None
+    n: int = Field(ge=1)
+    n_reference: int = Field(ge=1)
+    reference: str
+    extractor: str
+    dim: int = Field(ge=1)
+    weights: str
+    implementation: str
+    protocol: str
+
+    @property
+    def change(self) -> float:
+        """Edited minus unedited."""
+        return self.value - self.original
+
+
+class Share(_Frozen):
+    """A share of n pictures with Wilson's interval, which has a width even where all agree."""
+
+    value: float
+    interval: Interval
+    n: int
+
+
+class Calibration(_Frozen):
+    """How often the judge itself errs on one concept, without any edit: what UA must be read against.
+
+    Attributes:
+        judge: Who looked.
+        target: The concept.
+        false_negative: Share of the unedited model's target pictures that the judge does not call the target. The judge
+            may be blind or the model may have failed to draw it; nobody else looked, so this is the most it can be.
+        false_positive: Share of pictures that should show something else which the judge calls the target.
+    """
+
+    judge: str
+    target: str
+    false_negative: Share | None = None
+    false_positive: Share | None = None
+
+
 class NeighbourResult(_Frozen):
     """One retained concept: the share of its pictures that the judge names right.
 
@@ -128,6 +194,7 @@ class EvaluationResult(_Frozen):
         cra: Cross-domain retain accuracy.
         near: IRA of the near neighbours alone.
         far: IRA of the other concepts alone.
+        calibration: How often the judge errs on the unedited model's pictures; None in files of before it was counted.
         neighbours: Near neighbours one by one, nearest first.
         others: The other concepts one by one.
         clip_target: Mean CLIP score of target prompts, if there is a CLIP.
@@ -154,6 +221,7 @@ class EvaluationResult(_Frozen):
     cra: Metric | None = None
     near: Metric | None = None
     far: Metric | None = None
+    calibration: Calibration | None = None
     neighbours: list[NeighbourResult] = Field(default_factory=list)
     others: list[NeighbourResult] = Field(default_factory=list)
     clip_target: Pair | None = None

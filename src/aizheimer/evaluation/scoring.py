@@ -10,7 +10,7 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 
 from aizheimer.concepts.concept import Concept
-from aizheimer.detectors.base import Judge, find_class
+from aizheimer.detectors.base import Judge, find_class, see
 from aizheimer.errors import did_you_mean
 from aizheimer.evaluation.functional.accuracy import accuracy_by_concept, forgotten, matches
 from aizheimer.evaluation.judges import Judges
@@ -62,13 +62,17 @@ class Sight:
 
 
 def look(original: np.ndarray, edited: np.ndarray, *, plan: Sequence[PlannedImage], judges: Judges) -> Sight:
-    """Show all pictures (uint8 (n, height, width, 3)) to all judges."""
+    """Show all pictures (uint8 (n, height, width, 3)) to all judges.
+
+    Raises:
+        JudgeError: If one fails on a picture.
+    """
     seen: dict[str, Any] = {}
     for name, pictures in (("original", original), ("edited", edited)):
         if judges.object is not None:
-            seen[f"{name}_object"] = judges.object.judge(pictures).labels
+            seen[f"{name}_object"] = see(judges.object, pictures).labels
         if judges.style is not None:
-            seen[f"{name}_style"] = judges.style.judge(pictures).labels
+            seen[f"{name}_style"] = see(judges.style, pictures).labels
         if judges.clip is not None:
             seen[f"{name}_clip"] = judges.clip.score(pictures, [image.prompt for image in plan]).numpy()
     return Sight(**seen)

@@ -19,7 +19,7 @@ from aizheimer.evaluation.evaluate import AppliedEdit, ImagePairs, draw_pairs
 from aizheimer.evaluation.generate import Progress
 from aizheimer.evaluation.judges import Judges
 from aizheimer.evaluation.plan import PlannedImage
-from aizheimer.evaluation.results import Metric, Unit
+from aizheimer.evaluation.results import Distance, Metric, Unit
 from aizheimer.evaluation.settings import EvaluationSettings
 
 
@@ -89,6 +89,7 @@ class SuiteResult(BaseModel):
         model_name: Name of the world or model.
         figures: By dotted name (``"ua.synonyms"``): what gates ask for and comparisons show, each with its protocol,
             judge, n, interval and the unedited model's value.
+        distances: By name (``"kid"``): numbers that only mean something with the network that computed them.
         tables: Rows of JSON values by title: families, neighbours, groups one by one.
         settings: How pictures were drawn.
         guidance: The scale that was used.
@@ -104,6 +105,7 @@ class SuiteResult(BaseModel):
     kind: Literal["object", "style"]
     model_name: str
     figures: dict[str, Metric]
+    distances: dict[str, Distance] = Field(default_factory=dict)
     tables: dict[str, list[dict[str, Any]]] = Field(default_factory=dict)
     settings: EvaluationSettings
     guidance: float

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from aizheimer.evaluation.results import EvaluationResult, Metric, Pair
+from aizheimer.evaluation.results import EvaluationResult, Metric, Pair, Share
 from aizheimer.reports.wording import counted, explanations, interval, percent
 
 if TYPE_CHECKING:
@@ -44,6 +44,8 @@ def rows(result: EvaluationResult) -> list[Row]:
             count = counted(metric.n, metric.unit.removesuffix("s"))
             values = (percent(metric.value), interval(metric), percent(metric.original))
             lines.append(Row(title, *values, count, meaning[key]))
+            if key == "ua":
+                lines += _judge_errors(result, meaning)
     for key, name in (("clip_target", "CLIP score, target"), ("clip_retain", "CLIP score, the rest")):
         pair: Pair | None = getattr(result, key)
         if pair is not None:
@@ -54,6 +56,21 @@ def rows(result: EvaluationResult) -> list[Row]:
     if (kept := result.broken_retain) is not None:
         shares = percent(kept.edited), "", percent(kept.original)
         lines.append(Row("… of what was to be kept", *shares, "", meaning["broken_retain"]))
+    return lines
+
+
+def _judge_errors(result: EvaluationResult, meaning: dict[str, str]) -> list[Row]:
+    """Return how often the judge of UA errs without any edit, which every UA must be read against."""
+    lines = []
+    if result.calibration is not None:
+        for key, name in (
+            ("false_negative", "… judge misses the target"),
+            ("false_positive", "… judge sees it elsewhere"),
+        ):
+            share: Share | None = getattr(result.calibration, key)
+            if share is not None:
+                values = "", interval(share), percent(share.value)
+                lines.append(Row(name, *values, counted(share.n, "image"), meaning[key]))
     return lines
 
 

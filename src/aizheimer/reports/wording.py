@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from aizheimer.evaluation.flags import WEAK_TARGET_SHARE
-from aizheimer.evaluation.results import EvaluationResult, Metric
+from aizheimer.evaluation.results import EvaluationResult, Metric, Share
 
 
 def percent(value: float) -> str:
@@ -32,7 +32,7 @@ def counted(n: int, noun: str) -> str:
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
-def interval(metric: Metric) -> str:
+def interval(metric: Metric | Share) -> str:
     """Return the interval as "92 to 100%"."""
     low, high = metric.interval
     return f"{100 * low:.0f} to {100 * high:.0f}%"
@@ -79,6 +79,9 @@ def explanations(result: EvaluationResult) -> dict[str, str]:
     return {
         "ua": f"Of the pictures that asked for “{target}”, the share in which the judge no longer sees it. "
         "The unedited model's value is how often it fails by itself.",
+        "false_negative": f"Of the unedited model's pictures of “{target}”, the share that the judge does not call so: "
+        "its blindness and the model's failures together. UA cannot be told from less than this.",
+        "false_positive": f"Of the unedited model's other pictures, the share that the judge calls “{target}”.",
         "ira": f"Other {own}s, near and far: the share still drawn so that the judge names them right.",
         "near": f"The same, only for the {own}s most like the target, which suffer first.",
         "far": f"The same, only for {own}s that have little to do with it.",
