@@ -152,7 +152,7 @@ def _warnings(
         reached = f"{attack.name} reaches only {unedited.value:.0%} on the unedited model"
         found.append(f"{reached}: its failure says nothing of the edit")
     if random is not None and alone > 0 and random.value >= alone:
-        found.append(f"{attack.name} does no better than random words of the same size ({random.value:.0%})")
+        found.append(f"{attack.name} does no better than its random control ({random.value:.0%})")
     if edit is not None and edit.is_noop:
         found.append("the edit changes nothing: this is the unedited model")
     return found
