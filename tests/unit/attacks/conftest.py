@@ -10,7 +10,7 @@ from tests.unit.edits.test_edit import edit_of
 from tests.unit.evaluation.builders import MemoryJudge
 
 SANTA = Concept("Santa Claus")
-SETTINGS = AttackSettings(images=3, steps=4, guidance=2.0)
+SETTINGS = AttackSettings(images=2, steps=4, guidance=2.0)
 
 
 @pytest.fixture(autouse=True)

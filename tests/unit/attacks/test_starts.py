@@ -13,6 +13,7 @@ from aizheimer.attacks._pictures import draw_from, given_pictures, latents_of, o
 from aizheimer.attacks.img2img import NOISE_SEED, Img2Img, noised
 from aizheimer.attacks.inpaint import Inpaint, holding, middle
 from aizheimer.attacks.noise_inversion import NoiseInversion, inverted
+from aizheimer.backbones.base import backbone_for
 from aizheimer.concepts.concept import Concept
 from aizheimer.concepts.world import World
 from aizheimer.errors import InputError
@@ -130,14 +131,14 @@ class TestImg2Img:
         noise = initial_latents(subject.backbone.pipe, [job.seed + NOISE_SEED for job in subject.jobs])
         x_t = noised(subject, latents_of(subject, given.images), noise=noise, start=start)
         assert np.array_equal(found.images, draw_from(subject, x_t, start=start))
-        assert found.queries == 3 * 3
+        assert found.queries == 2 * 3
 
     def test_the_rates_are_the_judges(self, subject):
         first = Img2Img(strength=0.5, curve=(1.0,)).attack(subject)
         assert {row["rate"] for row in first.details["strengths"]} == {0}
-        subject.judge.learn(first.images[:2], ["Santa Claus"] * 2)
+        subject.judge.learn(first.images[:1], ["Santa Claus"])
         again = Img2Img(strength=0.5, curve=(1.0,)).attack(subject)
-        assert [row["rate"] for row in again.details["strengths"]] == [pytest.approx(2 / 3), 0]
+        assert [row["rate"] for row in again.details["strengths"]] == [0.5, 0]
 
     @pytest.mark.parametrize("fields", [{"strength": 0}, {"strength": 1.5}, {"curve": [0.5, 2]}])
     def test_bad_strengths(self, fields):
@@ -207,33 +208,34 @@ class TestNoiseInversion:
         found = inverted(plain, x_0, start=start, embeddings=embeddings)
         assert torch.allclose(found, wanted.expand_as(found))
 
-    @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
-    def test_down_again_is_where_it_came_from(self, plain, kind):
-        from aizheimer.backbones.base import backbone_for
+    def test_a_step_up_from_velocity_by_hand(self, plain):
+        # The noise that v = 0.5 implies at x = 2 is sqrt(a') v + sqrt(1 - a') x.
+        pipe = tiny_pipeline(prediction_type="v_prediction")
+        answer_always(pipe, 0.5)
+        subject = dataclasses.replace(plain, backbone=backbone_for(pipe, world=plain.backbone.world))
+        start = partial_start(subject, 0.25)
+        alpha, above = pipe.scheduler.alphas_cumprod[[0, int(start.t)]]
+        noise = 0.5 * above.sqrt() + 2 * (1 - above).sqrt()
+        wanted = (above / alpha).sqrt() * (2 - noise * (1 - alpha).sqrt()) + noise * (1 - above).sqrt()
+        embeddings = subject.backbone.encode_prompts(["a"])
+        found = inverted(subject, torch.full((1, 4, 8, 8), 2.0), start=start, embeddings=embeddings)
+        assert torch.allclose(found, wanted.expand_as(found))
 
-        pipe = tiny_pipeline(prediction_type=kind)
-        subject = dataclasses.replace(
-            plain,
-            backbone=backbone_for(pipe, world=plain.backbone.world),
-            settings=plain.settings.model_copy(update={"steps": 50, "guidance": 1.0, "images": 1}),
-        )
-        given = given_pictures(subject)
-        x_0 = latents_of(subject, given.images)
-        start = partial_start(subject, 0.6)
-        embeddings = subject.backbone.encode_prompts([subject.jobs[0].prompt])
-        x_t = inverted(subject, x_0, start=start, embeddings=embeddings)
+    def test_down_again_is_where_it_came_from(self, plain):
+        # Where the answer does not depend on the input, the steps up are the exact inverse of the sampler's.
+        answer_always(plain.backbone.pipe, 0.5)
+        x_0 = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+        start = partial_start(plain, 1.0)
+        x_t = inverted(plain, x_0, start=start, embeddings=plain.backbone.encode_prompts(["a"] * 2))
         ends = []
 
         def watch(step, latents, rows):
             ends.append(latents.clone())
             return latents
 
-        draw_from(subject, x_t, start=start, after_step=watch)
-        error = float((ends[-1] - x_0).norm() / x_0.norm())
-        noise = subject.backbone.schedule.add_noise(x_0, torch.randn_like(x_0), start.t)
-        draw_from(subject, noise, start=start, after_step=watch)
-        assert error < 0.05
-        assert float((ends[-1] - x_0).norm() / x_0.norm()) > 3 * error
+        draw_from(plain, x_t, start=start, after_step=watch)
+        assert not torch.allclose(x_t, x_0, atol=0.1)
+        assert torch.allclose(ends[-1], x_0, atol=1e-4)
 
     def test_guidance_on_the_way_up_changes_what_is_found(self, subject):
         alone, guided = (NoiseInversion(guidance=g).attack(subject).images for g in (1.0, 3.0))
@@ -267,7 +269,7 @@ class TestAll:
     def test_it_asks_for_the_target_with_another_concepts_picture_as_control(self, subject, attack):
         own, control = attack.attack(subject), attack.attack(random_of(subject))
         assert (own.details["start"], control.details["start"]) == ("Santa Claus", other_concept(subject).target)
-        assert own.images.shape == control.images.shape == (3, 32, 32, 3)
+        assert own.images.shape == control.images.shape == (2, 32, 32, 3)
         assert not np.array_equal(own.images, control.images)
 
     def test_the_empty_prompt_is_asked_beside_it(self, subject, attack):
