@@ -5,8 +5,10 @@ All of it goes through the pipeline's own call, so that an edit that acts while 
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,7 +107,7 @@ def draw_with(
     scale = subject.guidance if guidance is None else guidance
     autocast = torch.autocast(pipe.unet.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16")
     drawn = []
-    with sampling(pipe), autocast:
+    with sampling(pipe), autocast, _quiet_numpy():
         pipe.scheduler = scheduler  # ``sampling`` puts the pipeline's own back
         for begin in range(0, len(jobs), settings.batch_size):
             rows = slice(begin, begin + settings.batch_size)
@@ -126,6 +128,14 @@ def sampler(subject: Subject, kind: type[Any], **options: Any) -> Any:
     if "clip_sample" not in config and "clip_sample" in inspect.signature(kind).parameters:
         options = {"clip_sample": False, **options}  # latents are not bounded by 1
     return kind.from_config(config, **options)
+
+
+@contextlib.contextmanager
+def _quiet_numpy() -> Iterator[None]:
+    """Let diffusers' schedulers make arrays of tensors, which numpy 2 deprecates for tensors of older torch."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="__array__ implementation", category=DeprecationWarning)
+        yield
 
 
 def _calling(after_step: AfterStep, rows: slice) -> Callable[..., dict[str, Tensor]]:

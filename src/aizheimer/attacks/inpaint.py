@@ -31,7 +31,7 @@ class Inpaint(BaseModel):
         0.5
 
     References:
-        Avrahami et al., Blended Latent Diffusion, arXiv:2206.02779, section 4.1; Lugmayr et al., RePaint,
+        Avrahami et al., Blended Latent Diffusion, arXiv:2206.02779; Lugmayr et al., RePaint,
         arXiv:2201.09865, equation 8, without its jumps back.
     """
 

@@ -21,7 +21,7 @@ def test_names_and_parameters():
         ("relearn", ["step=3"], r"attack 'relearn': unknown key 'step'. Did you mean 'steps'"),
         ("relearn", ["steps"], "'steps' is not key=value"),
         ("relearn", ["weights=lor"], r"Did you mean 'lora'\?"),
-        ("relearn", ["steps=0", "pictures=0"], "2 problems: .*steps: got 0.*pictures: got 0"),
+        ("relearn", ["steps=0", "pictures=0"], "2 problems: .*pictures: got 0.*steps: got 0"),
     ],
 )
 def test_mistakes(name, words, said):

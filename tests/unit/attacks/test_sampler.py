@@ -20,6 +20,7 @@ def test_the_usual_cell_is_the_usual_drawing(subject):
     assert found.details["cells"] == {"ddim x1": 0}
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers' own, under numpy 2
 def test_a_cell_is_what_diffusers_draws_with_that_sampler_and_scale(subject):
     found = Sampler(samplers=("euler",), scales=(1.5,)).attack(subject)
     pipe, own = subject.backbone.pipe, subject.backbone.pipe.scheduler
