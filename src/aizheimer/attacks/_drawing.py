@@ -127,7 +127,8 @@ def sampler(subject: Subject, kind: type[Any], **options: Any) -> Any:
     config = subject.backbone.pipe.scheduler.config
     if "clip_sample" not in config and "clip_sample" in inspect.signature(kind).parameters:
         options = {"clip_sample": False, **options}  # latents are not bounded by 1
-    return kind.from_config(config, **options)
+    with _quiet_numpy():
+        return kind.from_config(config, **options)
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from aizheimer.attacks._drawing import AfterStep, partial_start
-from aizheimer.attacks._pictures import draw_from, given_pictures, latents_of
+from aizheimer.attacks._starts import draw_from, given_pictures, latents_of
 from aizheimer.attacks.base import AttackInfo, Outcome, Progress, Subject
 from aizheimer.evaluation.generate import initial_latents
 

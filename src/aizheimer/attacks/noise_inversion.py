@@ -11,7 +11,7 @@ from torch import Tensor
 
 from aizheimer._typing import Latents, TextEmbeddings
 from aizheimer.attacks._drawing import Start, partial_start
-from aizheimer.attacks._pictures import draw_from, given_pictures, latents_of
+from aizheimer.attacks._starts import draw_from, given_pictures, latents_of
 from aizheimer.attacks.base import AttackInfo, Outcome, Progress, Subject
 from aizheimer.backbones.base import Backbone
 from aizheimer.diffusion.guidance import guide

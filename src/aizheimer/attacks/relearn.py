@@ -17,7 +17,7 @@ from torch.nn import Parameter
 
 from aizheimer._seeding import generator_for
 from aizheimer._typing import TextEmbeddings
-from aizheimer.attacks._pictures import given_pictures, latents_of
+from aizheimer.attacks._starts import given_pictures, latents_of
 from aizheimer.attacks.base import AttackInfo, Outcome, Progress, Subject
 from aizheimer.backbones.base import Backbone
 from aizheimer.data.images import read_images

@@ -9,7 +9,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from aizheimer._seeding import generator_for
-from aizheimer.attacks._pictures import other_concept
+from aizheimer.attacks._starts import other_concept
 from aizheimer.attacks.base import AttackInfo, NotApplicable, Outcome, Progress, Subject
 from aizheimer.concepts.concept import Concept
 from aizheimer.edits.edit import Edit

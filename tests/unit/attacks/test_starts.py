@@ -9,7 +9,7 @@ from diffusers import DDIMScheduler
 from pydantic import ValidationError
 
 from aizheimer.attacks._drawing import draw_with, partial_start, sampler
-from aizheimer.attacks._pictures import draw_from, given_pictures, latents_of, other_concept
+from aizheimer.attacks._starts import draw_from, given_pictures, latents_of, other_concept
 from aizheimer.attacks.img2img import NOISE_SEED, Img2Img, noised
 from aizheimer.attacks.inpaint import Inpaint, holding, middle
 from aizheimer.attacks.noise_inversion import NoiseInversion, inverted

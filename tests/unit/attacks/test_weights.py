@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from pydantic import ValidationError
 
-from aizheimer.attacks._pictures import other_concept
+from aizheimer.attacks._starts import other_concept
 from aizheimer.attacks.base import NotApplicable
 from aizheimer.attacks.quantise import Quantise, quantised, rounded_weights, shaken
 from aizheimer.attacks.relearn import Lesson, Relearn, denoising_loss, steps_to_recover
