@@ -72,6 +72,7 @@ class Subject:
         settings: How much is drawn.
         random: Search nothing and take random words, vectors or the like in its place, of the same size: the control
             that tells an attack from luck. An attack to which that means nothing raises `NotApplicable`.
+        cached: Find pictures in the cache; what an attack draws is not, so that its budget is what it says.
     """
 
     backbone: Backbone
@@ -80,6 +81,7 @@ class Subject:
     judge: Judge
     settings: AttackSettings
     random: bool = False
+    cached: bool = False
 
     @property
     def guidance(self) -> float:
@@ -97,8 +99,8 @@ class Subject:
     def draw(self, jobs: Sequence[PromptJob], *, progress: Progress | None = None, **options: Any) -> np.ndarray:
         """Draw pictures, uint8 (n, height, width, 3), as every attack's are drawn; ``options`` as in `generate`."""
         settings = self.settings
-        chosen = {"steps": settings.steps, "guidance": self.guidance, "batch_size": settings.batch_size}
-        chosen["precision"] = settings.precision
+        chosen: dict[str, Any] = {"steps": settings.steps, "guidance": self.guidance, "batch_size": settings.batch_size}
+        chosen |= {"precision": settings.precision, "cache_dir": None if self.cached else False}
         return generate(self.backbone.pipe, jobs, progress=progress, **{**chosen, **options})
 
     def shows(self, images: np.ndarray) -> np.ndarray:

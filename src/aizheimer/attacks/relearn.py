@@ -113,8 +113,7 @@ class Relearn(BaseModel):
                 if step:
                     losses.append(self._step(subject, lesson, optimizer=optimizer, step=step))
                 if step in self.looks_at:
-                    # The cache cannot see what is trained beside the weights.
-                    images = subject.draw(subject.jobs, **({"cache_dir": False} if step else {}))
+                    images = subject.draw(subject.jobs)
                     rate = float(subject.shows(images).mean())
                     curve.append({"step": step, "rate": rate, "loss": _mean(losses)})
                     losses.clear()

@@ -109,11 +109,11 @@ def run_attack(
     chosen = settings if settings is not None else AttackSettings()
     subject = Subject(backbone=backbone, edit=edit, concept=concept, judge=judge, settings=chosen)
     with _edited(subject):
-        before = Sight.of(subject, subject.draw(subject.jobs))
+        before = _without(subject)
         outcome, meter = _measured(attack, subject, _stage(progress, attack.name))
     attacked = Sight.of(subject, _checked(outcome, subject))
     plain = dataclasses.replace(subject, edit=None)
-    original = before if edit is None else Sight.of(plain, plain.draw(plain.jobs))
+    original = before if edit is None else _without(plain)
     unedited, random = None, None
     if controls and edit is not None:
         unedited = plain.shows(attack.attack(plain, progress=_stage(progress, f"{attack.name}, unedited")).images)
@@ -143,6 +143,11 @@ def run_attack(
     return AttackRun(
         result=result, jobs=subject.jobs, before=before, attacked=attacked, unedited=original, outcome=outcome
     )
+
+
+def _without(subject: Subject) -> Sight:
+    """Return what is drawn without the attack, from the cache if it is there: no attack has paid for it."""
+    return Sight.of(subject, dataclasses.replace(subject, cached=True).draw(subject.jobs))
 
 
 def _stage(progress: StageProgress | None, name: str) -> Progress | None:
