@@ -17,18 +17,29 @@ from typing import TYPE_CHECKING, Any
 from aizheimer._version import __version__
 
 if TYPE_CHECKING:
-    from aizheimer.api import evaluate, forget, load_model
+    from aizheimer.api import attack, evaluate, forget, load_model
     from aizheimer.concepts.concept import Concept
     from aizheimer.edits.edit import Edit
     from aizheimer.edits.io import load_edit
     from aizheimer.errors import AizheimerError
 
-__all__ = ["AizheimerError", "Concept", "Edit", "__version__", "evaluate", "forget", "load_edit", "load_model"]
+__all__ = [
+    "AizheimerError",
+    "Concept",
+    "Edit",
+    "__version__",
+    "attack",
+    "evaluate",
+    "forget",
+    "load_edit",
+    "load_model",
+]
 
 _HOMES = {
     "AizheimerError": "aizheimer.errors",
     "Concept": "aizheimer.concepts.concept",
     "Edit": "aizheimer.edits.edit",
+    "attack": "aizheimer.api",
     "evaluate": "aizheimer.api",
     "forget": "aizheimer.api",
     "load_edit": "aizheimer.edits.io",

@@ -146,6 +146,13 @@ ATTACKS = Registry(
     "attack",
     {
         "seed-search": "aizheimer.attacks.seed_search:SeedSearch",
+        "relearn": "aizheimer.attacks.relearn:Relearn",
+        "quantise": "aizheimer.attacks.quantise:Quantise",
+        "sampler": "aizheimer.attacks.sampler:Sampler",
+        "img2img": "aizheimer.attacks.img2img:Img2Img",
+        "inpaint": "aizheimer.attacks.inpaint:Inpaint",
+        "noise-inversion": "aizheimer.attacks.noise_inversion:NoiseInversion",
+        "stack": "aizheimer.attacks.stack:Stack",
     },
     group="aizheimer.attacks",
 )

@@ -1,4 +1,4 @@
-"""The one-liners: forget, evaluate, report.
+"""The one-liners: forget, evaluate, attack, report.
 
 Every function takes a model in any form: ``"emoji"``, a pipeline's folder, a hub id, a loaded
 ``StableDiffusionPipeline`` or a ``Backbone``.
@@ -26,12 +26,14 @@ from aizheimer.recipes.load import Recipe, load_recipe
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
 
+    from aizheimer.attacks.base import Attack, AttackSettings
+    from aizheimer.attacks.run import AttackRun, StageProgress
     from aizheimer.evaluation.generate import Progress
     from aizheimer.evaluation.results import EvaluationResult
 
 Model: TypeAlias = "str | Path | StableDiffusionPipeline | Backbone"
 
-__all__ = ["as_concept", "environment", "evaluate", "forget", "load_edit", "load_model", "model_of_run"]
+__all__ = ["as_concept", "attack", "environment", "evaluate", "forget", "load_edit", "load_model", "model_of_run"]
 
 
 def load_model(model: Model) -> Backbone:
@@ -169,12 +171,7 @@ def evaluate(
         raise InputError(f"samples: got {samples}; wanted 3 or more.")
     backbone = load_model(model)
     edit = load_edit(edit) if isinstance(edit, str | Path) else edit
-    if concept is not None:
-        target = as_concept(concept, world=backbone.world)
-    elif edit is not None:
-        target = edit.provenance.concept.to_concept()
-    else:
-        raise InputError("Got neither an edit nor a concept; name the concept to look for.")
+    target = _target(concept, edit, world=backbone.world)
     if full:
         settings = EvaluationSettings.full(seed=seed)
     else:
@@ -183,6 +180,63 @@ def evaluate(
     return measure(
         backbone.pipe, edit, concept=target, world=backbone.world, judges=judges, settings=settings, progress=progress
     )
+
+
+def attack(
+    model: Model,
+    edit: Edit | str | Path | None,
+    *,
+    attack: str | Attack,
+    concept: str | Concept | None = None,
+    settings: AttackSettings | None = None,
+    controls: bool = True,
+    clip: str | Path | None = None,
+    progress: StageProgress | None = None,
+    **parameters: Any,
+) -> AttackRun:
+    """Try to bring back what an edit made a model forget, and say whether that succeeded.
+
+    Args:
+        model: The edit's base, bit-identical afterwards.
+        edit: The edit, its run folder, or None to attack the unedited model.
+        attack: An attack's name, or one loaded.
+        concept: What should stay forgotten; by default the edit's own.
+        settings: How many pictures decide, and how they are drawn.
+        controls: Also attack the unedited model, and run the attack's random control.
+        clip: Folder of a CLIP to judge with, for a model that brings no judges.
+        progress: Called with (stage, done, total).
+        **parameters: Parameters of the attack, if it is given by name.
+
+    Returns:
+        The rates before and after beside the controls, with the pictures.
+
+    Raises:
+        InputError: No concept or no such attack, a parameter is wrong, or no judge can see the concept.
+        NotApplicable: This cannot be done to this edit.
+    """
+    from aizheimer.attacks.load import load_attack
+    from aizheimer.attacks.run import load_judge, run_attack
+
+    if not isinstance(attack, str) and parameters:
+        raise InputError(f"Got a loaded attack and parameters ({', '.join(parameters)}) beside it; put them into it.")
+    chosen = load_attack(attack, _dotted(parameters)) if isinstance(attack, str) else attack
+    backbone = load_model(model)
+    edit = load_edit(edit) if isinstance(edit, str | Path) else edit
+    target = _target(concept, edit, world=backbone.world)
+    judge = load_judge(target, world=backbone.world, clip=clip)
+    return run_attack(
+        chosen, backbone=backbone, edit=edit, concept=target, judge=judge, settings=settings, controls=controls,
+        progress=progress,
+    )  # fmt: skip
+
+
+def _target(concept: str | Concept | None, edit: Edit | None, *, world: World) -> Concept:
+    """Return the concept that was named, else the edit's own."""
+    if concept is not None:
+        return as_concept(concept, world=world)
+    if edit is None:
+        raise InputError("Got neither an edit nor a concept; name the concept to look for.")
+    return edit.provenance.concept.to_concept()
 
 
 def environment() -> dict[str, Any]:

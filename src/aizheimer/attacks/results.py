@@ -44,7 +44,7 @@ class AttackResult(_Frozen):
 
     ASR follows UnlearnDiffAtk: a picture counts if the target is in it with the attack *or* without, so that the rate
     contains the rate before the attack. An attack that fails on the unedited model too (``unedited``) says nothing of
-    the edit; one that does no better than random words of the same size (``random``) is no attack.
+    the edit; one that does no better than its random control (``random``) is no attack.
 
     Attributes:
         schema_version: Of this file.
@@ -52,12 +52,13 @@ class AttackResult(_Frozen):
         parameters: Its budget and hyper-parameters.
         target: The concept.
         kind: "object" or "style".
+        edit: `Edit.digest` of the edit; empty for the unedited model.
         access: What the attacker must have.
         before: Target in the pictures without the attack.
         alone: Target in the attack's own pictures.
         asr: Either of the two, picture by picture.
         unedited: ``alone`` of the same attack on the unedited model; None if it was not run.
-        unedited_before: ``before`` of the unedited model.
+        unedited_before: ``before`` of the unedited model; None if that is what was attacked.
         random: ``alone`` of the random control; None if it was not run or means nothing here.
         spent: What it took, controls not counted.
         judge: Who looked.
@@ -72,6 +73,7 @@ class AttackResult(_Frozen):
     parameters: dict[str, Any]
     target: str
     kind: Literal["object", "style"]
+    edit: str = ""
     access: str
     before: Rate
     alone: Rate

@@ -4,21 +4,57 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from aizheimer.attacks.base import Attack, AttackSettings, Meter, NotApplicable, Outcome, Progress, Subject
+from aizheimer.attacks.base import (
+    Attack,
+    AttackSettings,
+    Meter,
+    NotApplicable,
+    Outcome,
+    Progress,
+    Subject,
+    target_class,
+)
 from aizheimer.attacks.results import AttackResult, Rate
 from aizheimer.backbones.base import Backbone
 from aizheimer.concepts.concept import Concept
+from aizheimer.concepts.world import World
 from aizheimer.detectors.base import Judge
 from aizheimer.edits.edit import Edit
 from aizheimer.errors import InputError
+from aizheimer.evaluation.generate import PromptJob
+from aizheimer.evaluation.judges import load_judges
 
 WEAK_CONTROL = 0.5
 """An attack that reaches less than this on the unedited model says nothing of an edit."""
+
+
+StageProgress: TypeAlias = Callable[[str, int, int], None]
+"""Called with (stage, done, total): the attack itself, then its controls."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sight:
+    """Pictures, and in which of them the judge sees the target.
+
+    Args:
+        images: uint8 (n, height, width, 3).
+        seen: bool (n,).
+    """
+
+    images: np.ndarray
+    seen: np.ndarray
+
+    @classmethod
+    def of(cls, subject: Subject, images: np.ndarray) -> Sight:
+        """Let the judge look."""
+        return cls(images=images, seen=subject.shows(images))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,14 +63,18 @@ class AttackRun:
 
     Args:
         result: The rates.
-        before: uint8 (n, height, width, 3) of the edited model, without the attack.
+        jobs: Prompt and seed of each picture.
+        before: What the edited model draws without the attack.
         attacked: The same, with it.
+        unedited: What the unedited model draws, without the attack.
         outcome: All that the attack brought back.
     """
 
     result: AttackResult
-    before: np.ndarray
-    attacked: np.ndarray
+    jobs: list[PromptJob]
+    before: Sight
+    attacked: Sight
+    unedited: Sight
     outcome: Outcome
 
 
@@ -47,7 +87,7 @@ def run_attack(
     judge: Judge,
     settings: AttackSettings | None = None,
     controls: bool = True,
-    progress: Progress | None = None,
+    progress: StageProgress | None = None,
 ) -> AttackRun:
     """Attack an edit and say whether the concept came back.
 
@@ -58,41 +98,60 @@ def run_attack(
         concept: What should stay forgotten.
         judge: Names the target in pictures.
         settings: How much is drawn.
-        controls: Also run the attack on the unedited model, and with random words in place of the search.
-        progress: Told how far the attack is.
+        controls: Also run the attack on the unedited model, and its random control.
+        progress: Told how far the attack and its controls are.
 
     Raises:
         InputError: If the judge has no class for the target.
         NotApplicable: If this cannot be done to this edit.
     """
+    target_class(judge, concept)
     chosen = settings if settings is not None else AttackSettings()
     subject = Subject(backbone=backbone, edit=edit, concept=concept, judge=judge, settings=chosen)
     with _edited(subject):
-        before = dataclasses.replace(subject, cached=True).draw(subject.jobs)
-        outcome, meter = _measured(attack, subject, progress)
-    seen_before, seen = subject.shows(before), subject.shows(_checked(outcome, subject))
-    unedited, unedited_before = _on_unedited(attack, subject) if controls and edit is not None else (None, None)
-    random = _with_random(attack, subject) if controls else None
+        before = _without(subject)
+        outcome, meter = _measured(attack, subject, _stage(progress, attack.name))
+    attacked = Sight.of(subject, _checked(outcome, subject))
+    plain = dataclasses.replace(subject, edit=None)
+    original = before if edit is None else _without(plain)
+    unedited, random = None, None
+    if controls and edit is not None:
+        unedited = plain.shows(attack.attack(plain, progress=_stage(progress, f"{attack.name}, unedited")).images)
+    if controls:
+        random = _with_random(attack, subject, _stage(progress, f"{attack.name}, random"))
+    of = partial(Rate.of, seed=chosen.seed)
+    shares = {"unedited": None if unedited is None else of(unedited), "random": None if random is None else of(random)}
     result = AttackResult(
         attack=attack.name,
         parameters=attack.model_dump(mode="json"),
         target=concept.target,
         kind=concept.kind,
+        edit="" if edit is None else edit.digest,
         access=attack.info.access,
-        before=Rate.of(seen_before, seed=chosen.seed),
-        alone=Rate.of(seen, seed=chosen.seed),
-        asr=Rate.of(seen | seen_before, seed=chosen.seed),
-        unedited=unedited,
-        unedited_before=unedited_before,
-        random=random,
+        before=of(before.seen),
+        alone=of(attacked.seen),
+        asr=of(attacked.seen | before.seen),
+        unedited_before=of(original.seen) if edit is not None else None,
+        **shares,
         spent=meter.spent(),
         judge=judge.name,
         settings=chosen,
         guidance=subject.guidance,
         details=outcome.details,
-        warnings=_warnings(attack, edit=edit, alone=float(seen.mean()), unedited=unedited, random=random),
+        warnings=_warnings(attack, edit=edit, alone=float(attacked.seen.mean()), **shares),
     )
-    return AttackRun(result=result, before=before, attacked=outcome.images, outcome=outcome)
+    return AttackRun(
+        result=result, jobs=subject.jobs, before=before, attacked=attacked, unedited=original, outcome=outcome
+    )
+
+
+def _without(subject: Subject) -> Sight:
+    """Return what is drawn without the attack, from the cache if it is there: no attack has paid for it."""
+    return Sight.of(subject, dataclasses.replace(subject, cached=True).draw(subject.jobs))
+
+
+def _stage(progress: StageProgress | None, name: str) -> Progress | None:
+    return None if progress is None else lambda done, total: progress(name, done, total)
 
 
 @contextlib.contextmanager
@@ -128,20 +187,12 @@ def _checked(outcome: Outcome, subject: Subject) -> np.ndarray:
     return outcome.images
 
 
-def _on_unedited(attack: Attack, subject: Subject) -> tuple[Rate, Rate]:
-    plain = dataclasses.replace(subject, edit=None)
-    before = plain.shows(dataclasses.replace(plain, cached=True).draw(plain.jobs))
-    found = plain.shows(attack.attack(plain).images)
-    return Rate.of(found, seed=subject.settings.seed), Rate.of(before, seed=subject.settings.seed)
-
-
-def _with_random(attack: Attack, subject: Subject) -> Rate | None:
+def _with_random(attack: Attack, subject: Subject, progress: Progress | None) -> np.ndarray | None:
     with _edited(subject):
         try:
-            found = subject.shows(attack.attack(dataclasses.replace(subject, random=True)).images)
+            return subject.shows(attack.attack(dataclasses.replace(subject, random=True), progress=progress).images)
         except NotApplicable:
             return None
-    return Rate.of(found, seed=subject.settings.seed)
 
 
 def _warnings(
@@ -152,7 +203,7 @@ def _warnings(
         reached = f"{attack.name} reaches only {unedited.value:.0%} on the unedited model"
         found.append(f"{reached}: its failure says nothing of the edit")
     if random is not None and alone > 0 and random.value >= alone:
-        found.append(f"{attack.name} does no better than random words of the same size ({random.value:.0%})")
+        found.append(f"{attack.name} does no better than its random control ({random.value:.0%})")
     if edit is not None and edit.is_noop:
         found.append("the edit changes nothing: this is the unedited model")
     return found
@@ -167,4 +218,22 @@ def judge_for(concept: Concept, *, object_judge: Judge | None, style_judge: Judg
     judge = style_judge if concept.kind == "style" else object_judge
     if judge is None:
         raise InputError(f"this model has no {concept.kind} judge to score an attack with; give a CLIP with --clip")
+    return judge
+
+
+def load_judge(concept: Concept, *, world: World, clip: str | Path | None = None) -> Judge:
+    """Load the judge that can see the concept in this world.
+
+    Args:
+        concept: What should stay forgotten.
+        world: Names its judges.
+        clip: Folder of a CLIP to judge with where the world brings no judge.
+
+    Raises:
+        InputError: If there is none, or it has no class for the concept.
+        ModelError: If its folder cannot be loaded.
+    """
+    judges = load_judges(world, clip_folder=clip, extra=(concept.target,))
+    judge = judge_for(concept, object_judge=judges.object, style_judge=judges.style)
+    target_class(judge, concept)
     return judge

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from aizheimer.cli import guard
+from aizheimer.cli.attack import attack
 from aizheimer.cli.env import env
 from aizheimer.cli.evaluate import evaluate
 from aizheimer.cli.forget import forget
@@ -35,10 +36,15 @@ EXAMPLES = {
         "aizheimer forget twemoji training.steps=60",
     ),
     evaluate: ("aizheimer evaluate runs/santa-claus", "aizheimer evaluate runs/santa-claus --require ua=0.9"),
+    attack: (
+        "aizheimer attack runs/santa-claus --attack relearn",
+        "aizheimer attack runs/santa-claus --attack relearn --no-controls weights=full steps=20",
+        "aizheimer attack runs/santa-claus --all relearn.steps=20 quantise.bits=[4]",
+    ),
     report: ("aizheimer report runs/santa-claus",),
     generate: ('aizheimer generate "Santa Claus in noto style" --edit runs/santa-claus -n 4',),
-    show: ("aizheimer show runs/santa-claus", "aizheimer show aizheimer"),
-    ls: ("aizheimer ls", "aizheimer ls methods"),
+    show: ("aizheimer show runs/santa-claus", "aizheimer show aizheimer", "aizheimer show relearn"),
+    ls: ("aizheimer ls", "aizheimer ls methods", "aizheimer ls attacks"),
     validate: ("aizheimer validate my-recipe.yaml", "aizheimer validate aizheimer training.steps=60"),
     env: ("aizheimer env --json",),
 }

@@ -11,6 +11,7 @@ from aizheimer.cli import streams
 from aizheimer.cli.options import Debug, Json
 
 if TYPE_CHECKING:
+    from aizheimer.attacks.base import Attack
     from aizheimer.methods.base import Method
 
 
@@ -20,24 +21,29 @@ class Kind(StrEnum):
     ALL = "all"
     METHODS = "methods"
     RECIPES = "recipes"
+    ATTACKS = "attacks"
 
 
 def ls(
-    what: Annotated[Kind, typer.Argument(metavar="[methods|recipes]", help="Only one of the lists.")] = Kind.ALL,
+    what: Annotated[
+        Kind, typer.Argument(metavar="[methods|recipes|attacks]", help="Only one of the lists.")
+    ] = Kind.ALL,
     *,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """List the methods and the recipes: what each does, needs and edits, and how far it has been tested."""
+    """List the methods, the recipes and the attacks: what each does and needs, and how far it has been tested."""
     del debug
-    from aizheimer._registry import METHODS
+    from aizheimer._registry import ATTACKS, METHODS
     from aizheimer.recipes.load import list_recipes
 
     found: dict[str, dict[str, Any]] = {}
-    if what is not Kind.RECIPES:
+    if what in {Kind.ALL, Kind.METHODS}:
         found["methods"] = {name: describe(METHODS.get(name)) for name in METHODS}
-    if what is not Kind.METHODS:
+    if what in {Kind.ALL, Kind.RECIPES}:
         found["recipes"] = list_recipes()
+    if what in {Kind.ALL, Kind.ATTACKS}:
+        found["attacks"] = {name: describe_attack(ATTACKS.get(name)) for name in ATTACKS}
     if as_json:
         streams.print_json(found)
         return
@@ -45,6 +51,8 @@ def ls(
         streams.print_result(title)
         if title == "methods":
             _print_methods(entries)
+        elif title == "attacks":
+            _print_attacks(entries)
         else:
             streams.print_result(streams.pairs(entries))
 
@@ -62,8 +70,15 @@ def describe(method: type[Method]) -> dict[str, Any]:
     }
 
 
+def describe_attack(attack: type[Attack]) -> dict[str, Any]:
+    """Return what an attack says of itself: its line, paper, access, what it changes and needs."""
+    info = attack.info
+    told = {"access": info.access, "changes": info.changes, "needs": list(info.needs), "paper": info.paper}
+    return {"summary": first_line(attack), **told}
+
+
 def first_line(method: type) -> str:
-    """Return the first line of what a method's class says of itself."""
+    """Return the first line of what a class says of itself."""
     lines = (method.__doc__ or "").strip().splitlines()
     return lines[0] if lines else ""
 
@@ -74,4 +89,13 @@ def _print_methods(entries: dict[str, dict[str, Any]]) -> None:
         needs = f", needs {' and '.join(entry['needs'])}" if entry["needs"] else ""
         streams.print_result(f"  {name}  {entry['summary']}")
         streams.print_result(f"      {entry['kind']}, edits {entry['edits']}{needs}; {entry['status']}")
+        streams.print_result(f"      {entry['paper']}")
+
+
+def _print_attacks(entries: dict[str, dict[str, Any]]) -> None:
+    """Print a line for each attack, and below it what it takes and where it comes from."""
+    for name, entry in entries.items():
+        needs = f", needs {' and '.join(entry['needs'])}" if entry["needs"] else ""
+        streams.print_result(f"  {name}  {entry['summary']}")
+        streams.print_result(f"      {entry['access']}, changes {entry['changes']}{needs}")
         streams.print_result(f"      {entry['paper']}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +16,7 @@ from torch import Tensor
 
 from aizheimer.backbones.base import NetworkName, backbone_for
 from aizheimer.edits.apply import PARTS, Applied, apply_edit
-from aizheimer.edits.hook import Hook, WeightHook
+from aizheimer.edits.hook import Hook, WeightHook, describe
 from aizheimer.edits.provenance import Provenance
 from aizheimer.edits.storage import save_edit
 from aizheimer.errors import EditError
@@ -95,6 +97,17 @@ class Edit:
         """Bytes of its tensors, those of the hook included."""
         tensors = [*self.deltas.values(), *(self.hook.tensors.values() if self.hook is not None else ())]
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+    @property
+    def digest(self) -> str:
+        """16 hexadecimal digits over all that it does to its base: equal for two edits that draw the same pictures."""
+        digest = hashlib.sha256(f"{self.provenance.base_fingerprint} {self.provenance.strength!r}\n".encode())
+        for name, delta in sorted(self.deltas.items()):
+            digest.update(f"{name} {tuple(delta.shape)}\n".encode())
+            digest.update(delta.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        if self.hook is not None:
+            digest.update(json.dumps(describe(self.hook, self.provenance.strength), sort_keys=True).encode())
+        return digest.hexdigest()[:16]
 
     def scale(self, factor: float) -> Edit:
         """Return the same edit at ``factor`` times its strength; 0 changes nothing, less exaggerates the concept."""

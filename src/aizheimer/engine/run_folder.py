@@ -16,7 +16,7 @@ from aizheimer.errors import RunFolderError
 RUN_FILES = ("recipe.yaml", "edit.safetensors", "edit.json", "history.jsonl", "env.json", "checkpoint.safetensors")
 """Files that make a folder a run; ``create(overwrite=True)`` replaces these, ``*.png`` and ``*.html``, nothing else."""
 
-_REPORTS = ("*.png", "*.html", "evaluation*.json")
+_REPORTS = ("*.png", "*.html", "evaluation*.json", "attack-*.json")
 _REPLACED = ".replaced"
 """Where a run that is being replaced waits until it is clear that there will be another."""
 

@@ -136,12 +136,18 @@ def sampling(pipe: StableDiffusionPipeline) -> Iterator[None]:
 
 
 def draw_batch(
-    pipe: StableDiffusionPipeline, batch: Sequence[PromptJob], *, steps: int, guidance: float, **options: Any
+    pipe: StableDiffusionPipeline,
+    batch: Sequence[PromptJob],
+    *,
+    steps: int,
+    guidance: float,
+    latents: Tensor | None = None,
+    **options: Any,
 ) -> np.ndarray:
-    """Draw one batch; ``sampling`` must be active."""
+    """Draw one batch; ``sampling`` must be active. ``latents`` to begin from may stand in for the seeds' noise."""
     output: Any = pipe(
         [job.prompt for job in batch],
-        latents=initial_latents(pipe, [job.seed for job in batch]),
+        latents=initial_latents(pipe, [job.seed for job in batch]) if latents is None else latents,
         num_inference_steps=steps,
         guidance_scale=guidance,
         output_type="np",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,20 +73,38 @@ def load_recipe(name: str | Path, overrides: Sequence[str] = (), *, seed: int | 
     file = RecipeFile(method=label) if path is None else _read(path)
     method_name = METHODS.canonical(file.method)
     method_class: type[BaseModel] = METHODS.get(method_name)
-    parameters = copy.deepcopy(file.parameters)
-    method: Any = None
     if seed is not None:
         key = "seed" if "seed" in method_class.model_fields else "training.seed"
         overrides = [*overrides, f"{key}={seed}"]
-    wrong = [mistake for override in overrides if (mistake := _override(parameters, override))]
+    method = validated(method_class, overrides, parameters=file.parameters, of=f"recipe '{label}'")
+    return Recipe(name=label, description=file.description, method_name=method_name, method=method)
+
+
+def validated(
+    kind: type[BaseModel], overrides: Sequence[str], *, parameters: Mapping[str, Any] | None = None, of: str
+) -> Any:
+    """Return what has these parameters: a method, an attack.
+
+    Args:
+        kind: Its class.
+        overrides: See `load_recipe`.
+        parameters: What they are put on.
+        of: What to call it in an error.
+
+    Raises:
+        RecipeError: With every mistake there is, in one line.
+    """
+    merged = copy.deepcopy(dict(parameters or {}))
+    wrong = [mistake for override in overrides if (mistake := _override(merged, override))]
+    made: Any = None
     try:
-        method = method_class.model_validate(parameters)
+        made = kind.model_validate(merged)
     except ValidationError as error:
-        wrong += problems(error, method_class)
+        wrong += problems(error, kind)
     if wrong:
         count = f"{len(wrong)} problems: " if len(wrong) > 1 else ""
-        raise RecipeError(f"recipe '{label}': {count}{'; '.join(wrong)}")
-    return Recipe(name=label, description=file.description, method_name=method_name, method=method)
+        raise RecipeError(f"{of}: {count}{'; '.join(wrong)}")
+    return made
 
 
 def _find(name: str | Path) -> tuple[Path | None, str]:

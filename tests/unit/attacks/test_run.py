@@ -99,8 +99,8 @@ class TestRates:
 
 def test_lifting_an_edit_and_putting_it_back_is_exact(subject):
     pipe = subject.backbone.pipe
-    before = bits(pipe)
-    with subject.edit.applied(pipe), edit_of(pipe, seed=1).applied(pipe):
+    before, second = bits(pipe), edit_of(pipe, seed=1)
+    with subject.edit.applied(pipe), second.applied(pipe):
         edited = bits(pipe)
         with subject.unedited():
             assert same(before, bits(pipe))

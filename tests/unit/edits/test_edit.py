@@ -7,6 +7,8 @@ import torch
 
 from aizheimer.backbones.base import backbone_for
 from aizheimer.edits import ConceptRecord, Edit, Provenance
+from aizheimer.edits.hooks.negative_prompt import NegativePromptHook
+from aizheimer.edits.io import load_edit
 from aizheimer.errors import EditError
 
 K = "mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight"
@@ -151,3 +153,12 @@ def test_edits_cannot_be_changed(tiny_pipeline):
 def test_only_float32_changes_of_the_denoiser(tiny_pipeline, deltas):
     with pytest.raises(EditError, match=r"wanted float32 changes named unet\.<parameter> or text_encoder\."):
         Edit(deltas, provenance(tiny_pipeline))
+
+
+def test_the_digest_names_what_an_edit_does(tiny_pipeline, tmp_path):
+    edit = edit_of(tiny_pipeline)
+    assert edit.digest == edit_of(tiny_pipeline).digest == load_edit(edit.save(tmp_path)).digest
+    hooked = Edit(edit.deltas, edit.provenance, NegativePromptHook("cat"))
+    others = [edit_of(tiny_pipeline, seed=1), edit_of(tiny_pipeline, names=(K,)), edit.scale(0.5), hooked]
+    others.append(Edit(edit.deltas, edit.provenance, NegativePromptHook("dog")))
+    assert len({edit.digest, *(other.digest for other in others)}) == 6

@@ -1,0 +1,172 @@
+"""``aizheimer attack``: can the concept be brought back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from aizheimer.cli import streams
+from aizheimer.cli.guard import Interrupted
+from aizheimer.cli.options import Debug, Json, Run
+from aizheimer.errors import DataError, InputError
+
+if TYPE_CHECKING:
+    from aizheimer.attacks.base import Attack, AttackSettings
+    from aizheimer.attacks.results import AttackResult
+    from aizheimer.attacks.run import StageProgress
+    from aizheimer.backbones.base import Backbone
+    from aizheimer.concepts.concept import Concept
+    from aizheimer.detectors.base import Judge
+    from aizheimer.edits.edit import Edit
+
+
+def attack(
+    run: Run,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="KEY=VALUE...", help="The attack's parameters; with several, relearn.steps=20."),
+    ] = None,
+    *,
+    names: Annotated[
+        list[str] | None,
+        typer.Option("--attack", metavar="NAME", help="An attack of 'aizheimer ls attacks'; may be repeated."),
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="Every attack there is.")] = False,
+    model: Annotated[
+        str | None, typer.Option("--model", help="The base model; by default the one that the run names.")
+    ] = None,
+    images: Annotated[int, typer.Option("--images", min=1, help="Pictures that decide.")] = 20,
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Denoising steps of a picture.")] = 20,
+    guidance: Annotated[
+        float | None, typer.Option("--guidance", min=0, help="Guidance scale; the model's own by default.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random.")] = 0,
+    controls: Annotated[
+        bool, typer.Option("--controls/--no-controls", help="Also attack the unedited model, and with chance alone.")
+    ] = True,
+    clip: Annotated[
+        Path | None,
+        typer.Option("--clip", metavar="DIR", help="A CLIP folder to judge with, for a model without judges."),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Run attacks again whose results are there.")] = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Try to bring the forgotten concept back, and say how often that succeeds, beside the rate before and controls.
+
+    Writes attack-NAME.json and attack-NAME.png into the run. An attack that is there already, made with the same
+    parameters on the same edit, is not run again, so that an interrupted command goes on where it was.
+    """
+    del debug
+    if every and names:
+        raise InputError("Got --all and --attack; choose one.")
+    if not every and not names:
+        raise InputError("Got no attack; name one with --attack, as 'aizheimer ls attacks' lists them, or take --all.")
+    from aizheimer import api
+    from aizheimer._registry import ATTACKS
+    from aizheimer.attacks.base import AttackSettings
+    from aizheimer.attacks.load import load_attacks
+    from aizheimer.attacks.run import load_judge
+
+    chosen = load_attacks(list(ATTACKS) if every else list(names or ()), overrides or ())
+    settings = AttackSettings(images=images, steps=steps, guidance=guidance, seed=seed)
+    edit = api.load_edit(run)
+    backbone = api.load_model(model if model is not None else api.model_of_run(run))
+    target = edit.provenance.concept.to_concept()
+    judge = load_judge(target, world=backbone.world, clip=clip)
+    work = _Work(
+        run=run, backbone=backbone, edit=edit, target=target, judge=judge, settings=settings, controls=controls
+    )
+    work.all(chosen, overwrite=overwrite)
+    results = list(work.results.values())
+    if as_json:
+        found = {result.attack: result.model_dump(mode="json") for result in results}
+        streams.print_json({"run": str(run), "attacks": found, "skipped": work.skipped})
+    else:
+        _print(results, run)
+
+
+@dataclass(kw_only=True)
+class _Work:
+    """The attacks of one command on one run folder."""
+
+    run: Path
+    backbone: Backbone
+    edit: Edit
+    target: Concept
+    judge: Judge
+    settings: AttackSettings
+    controls: bool
+    results: dict[str, AttackResult] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+
+    def all(self, attacks: Sequence[Attack], *, overwrite: bool) -> None:
+        """Run attacks, keeping each as soon as it is done; one that means nothing here is skipped if it has company."""
+        from aizheimer.attacks.base import NotApplicable
+        from aizheimer.cli.live import progress_bar
+
+        with progress_bar() as advance:
+            for one in attacks:
+                if not overwrite and (found := self.finished(one)) is not None:
+                    streams.say(f"{one.name} is there already; --overwrite runs it again")
+                    self.results[one.name] = found
+                    continue
+                try:
+                    self.results[one.name] = self.made(one, advance)
+                except NotApplicable as error:
+                    if len(attacks) == 1:
+                        raise
+                    self.skipped[one.name] = str(error)
+                    streams.say(f"skipped    {error}")
+                except KeyboardInterrupt as interrupt:
+                    raise Interrupted(
+                        f"Interrupted. What was finished is in {self.run}; the same command goes on from there."
+                    ) from interrupt
+
+    def finished(self, attack: Attack) -> AttackResult | None:
+        """Return the result that is there already, if this very attack on this very edit made it."""
+        from aizheimer.attacks.results import AttackResult
+
+        file = _file(self.run, attack.name, "json")
+        if not file.is_file() or not _file(self.run, attack.name, "png").is_file():
+            return None
+        try:
+            found = AttackResult.load(file)
+        except DataError as error:
+            streams.say(f"{error}; it is run again now")
+            return None
+        asked = {"parameters": attack.model_dump(mode="json"), "edit": self.edit.digest, "settings": self.settings}
+        asked |= {"target": self.target.target, "judge": self.judge.name}
+        same = all(getattr(found, name) == value for name, value in asked.items())
+        return found if same and (found.unedited is not None or not self.controls) else None
+
+    def made(self, attack: Attack, advance: StageProgress) -> AttackResult:
+        """Run one attack and write what it found; the result last, so that it stands for all."""
+        from aizheimer.attacks.run import run_attack
+        from aizheimer.reports.attacks import save_attack_picture
+
+        done = run_attack(
+            attack, backbone=self.backbone, edit=self.edit, concept=self.target, judge=self.judge,
+            settings=self.settings, controls=self.controls, progress=advance,
+        )  # fmt: skip
+        save_attack_picture(done, _file(self.run, attack.name, "png"))
+        done.result.save(_file(self.run, attack.name, "json"))
+        return done.result
+
+
+def _file(run: Path, name: str, suffix: str) -> Path:
+    return run / f"attack-{name}.{suffix}"
+
+
+def _print(results: Sequence[AttackResult], run: Path) -> None:
+    from aizheimer.reports.attacks import attack_table
+
+    if not results:
+        return
+    streams.print_rich(attack_table(results))
+    for result in results:
+        streams.print_result(f"picture    {_file(run, result.attack, 'png')}")
