@@ -146,6 +146,11 @@ ATTACKS = Registry(
     "attack",
     {
         "seed-search": "aizheimer.attacks.seed_search:SeedSearch",
+        "concept-inversion": "aizheimer.attacks.concept_inversion:ConceptInversion",
+        "soft-prompt": "aizheimer.attacks.soft_prompt:SoftPrompt",
+        "unlearndiffatk": "aizheimer.attacks.unlearndiffatk:UnlearnDiffAtk",
+        "p4d": "aizheimer.attacks.p4d:P4D",
+        "ring-a-bell": "aizheimer.attacks.ring_a_bell:RingABell",
     },
     group="aizheimer.attacks",
 )
