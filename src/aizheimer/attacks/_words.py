@@ -61,8 +61,8 @@ def free_words(backbone: Backbone, vectors: Float[Tensor, "words dim"]) -> Itera
     pipe, before = backbone.pipe, backbone.pipe.tokenizer
     tokenizer, words = copy.deepcopy(before), FreeWords(tuple(f"<free{i}>" for i in range(len(vectors))), vectors)
     first = len(tokenizer)
-    added = tokenizer.add_tokens([AddedToken(name, normalized=False) for name in words.names])
-    if added != len(words.names):
+    tokenizer.add_tokens([AddedToken(name, normalized=False) for name in words.names])
+    if tokenizer.convert_tokens_to_ids(list(words.names)) != list(range(first, first + len(words.names))):
         raise InputError(f"the tokenizer knows a word of {words.text}; take added tokens of these names off the model")
     with _read_past(backbone, words, first=first):
         pipe.tokenizer = tokenizer

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field
@@ -78,8 +79,9 @@ class UnlearnDiffAtk(BaseModel):
         backbone, prompts, jobs = subject.backbone, target_prompts(subject), subject.jobs
         check_room(backbone, prompts, tokens=self.tokens)
         of_job = [prompts.index(job.prompt) for job in jobs]
-        open_jobs, found_at, images, queries = list(range(len(jobs))), {}, None, 0
+        open_jobs, found_at, queries = list(range(len(jobs))), {}, 0
         said: dict[int, TokenPrompt] = {}
+        images: dict[int, np.ndarray] = {}
         with backbone.frozen():
             search = self._search_for(subject, prompts)
             for attempt, t in enumerate(spread(backbone.schedule.num_steps, self.timesteps)):
@@ -87,8 +89,7 @@ class UnlearnDiffAtk(BaseModel):
                 tokens = search.guess() if subject.random else search.run(t, active, progress=progress)
                 said |= {i: TokenPrompt(tokens[of_job[i]], jobs[i].prompt) for i in open_jobs}
                 drawn = draw_tokens(subject, [said[i] for i in open_jobs], seeds=[jobs[i].seed for i in open_jobs])
-                images = drawn if images is None else images
-                images[open_jobs] = drawn
+                images |= dict(zip(open_jobs, drawn, strict=True))
                 queries += len(open_jobs)
                 found_at |= {i: attempt + 1 for i, hit in zip(open_jobs, subject.shows(drawn), strict=True) if hit}
                 open_jobs = [i for i in open_jobs if i not in found_at]
@@ -99,7 +100,8 @@ class UnlearnDiffAtk(BaseModel):
             "tries_to_success": [found_at.get(i) for i in range(len(jobs))],
             "found": found_prompts(backbone, [said[i] for i in range(len(jobs))]),
         }
-        return Outcome(images=images, queries=queries, steps=len(search.losses), details=details)
+        drawn = np.stack([images[i] for i in range(len(jobs))])
+        return Outcome(images=drawn, queries=queries, steps=len(search.losses), details=details)
 
     def _search_for(self, subject: Subject, prompts: Sequence[str]) -> _Search:
         backbone = subject.backbone
