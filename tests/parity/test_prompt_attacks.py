@@ -74,7 +74,7 @@ def test_concept_inversion_is_textual_inversion_on_the_edited_model(backbone):
         read = encoder(torch.tensor(rows)).last_hidden_state
         loss = F.mse_loss(backbone.pipe.unet(x_t, t, encoder_hidden_states=read).sample, noise)
         loss.backward()
-    assert found.details["losses"] == [pytest.approx(float(loss), rel=1e-5)]
+    assert found.details["losses"] == [pytest.approx(float(loss.detach()), rel=1e-5)]
     # Adam's first step has length lr along each entry's sign.
     torch.testing.assert_close(
         found.tensors["word"], (start - 0.25 * table.grad[word].sign()).detach(), atol=1e-4, rtol=0

@@ -144,8 +144,13 @@ def padded(backbone: Backbone, bodies: Sequence[Sequence[int]]) -> TokenIds:
 
 def spelled(backbone: Backbone, prompt: TokenPrompt) -> str:
     """Return the prompt as text, for people: decoded tokens, then its text."""
-    decoded = backbone.pipe.tokenizer.decode(list(prompt.tokens)).strip()
-    return f"{decoded} {prompt.text}".strip()
+    return f"{decoded(backbone, prompt.tokens)} {prompt.text}".strip()
+
+
+def decoded(backbone: Backbone, tokens: Sequence[int]) -> str:
+    """Return what tokens are spelt like."""
+    # A copied tokenizer forgets that its mark of a word's end stands for a space.
+    return backbone.pipe.tokenizer.decode(list(tokens)).replace("</w>", " ").strip()
 
 
 def typeable(backbone: Backbone, prompt: TokenPrompt) -> bool:
@@ -185,11 +190,10 @@ def draw_tokens(subject: Subject, prompts: Sequence[TokenPrompt], *, seeds: Sequ
 
 def found_prompts(backbone: Backbone, prompts: Sequence[TokenPrompt]) -> list[dict[str, Any]]:
     """Return JSON values that tell of each prompt what was found: its words, their ids, and whether it can be typed."""
-    decode = backbone.pipe.tokenizer.decode
     return [
         {
             "prompt": spelled(backbone, prompt),
-            "words": [decode([token]).strip() for token in prompt.tokens],
+            "words": [decoded(backbone, [token]) for token in prompt.tokens],
             "tokens": list(prompt.tokens),
             "typeable": typeable(backbone, prompt),
         }

@@ -21,7 +21,7 @@ from torch import Tensor
 from aizheimer._seeding import generator_for
 from aizheimer.attacks._pictures import target_pictures, target_prompts
 from aizheimer.attacks._projections import nearest
-from aizheimer.attacks._words import FreeWords, free_words, padded, text_ids, vocabulary
+from aizheimer.attacks._words import FreeWords, decoded, free_words, padded, text_ids, vocabulary
 from aizheimer.attacks.base import AttackInfo, NotApplicable, Outcome, Progress, Subject
 from aizheimer.backbones.base import Backbone
 from aizheimer.concepts.mentions import mention
@@ -144,4 +144,4 @@ def nearest_words(backbone: Backbone, vectors: Float[Tensor, "words dim"]) -> li
     """Return for each vector the known word in the most similar direction."""
     ids = vocabulary(backbone)
     chosen = nearest(vectors.float(), backbone.word_vectors(ids).detach().float())
-    return [backbone.pipe.tokenizer.decode([token]).strip() for token in ids[chosen.cpu()].tolist()]
+    return [decoded(backbone, [token]) for token in ids[chosen.cpu()].tolist()]
