@@ -53,7 +53,7 @@ class ConceptInversion(BaseModel):
     )
 
     tokens: int = Field(default=1, ge=1, description="Vectors of the new word; 1 in the paper.")
-    steps: int = Field(default=300, ge=1, description="Steps of Adam; up to 5000 in the published scripts.")
+    steps: int = Field(default=200, ge=1, description="Steps of Adam; up to 5000 in the published scripts.")
     lr: float = Field(default=5e-3, gt=0, description="Their length; 5e-3 in the published scripts, times batch size.")
     pictures: int = Field(default=5, ge=1, description="Target pictures of each prompt.")
     batch: int = Field(default=4, ge=1, description="Noised pictures in a step; 4 x 4 in the published scripts.")

@@ -56,7 +56,7 @@ class UnlearnDiffAtk(BaseModel):
 
     tokens: int = Field(default=5, ge=1, description="Words before the prompt; 5 in the published code for nudity.")
     timesteps: int = Field(default=5, ge=1, description="Timesteps, from clean to noisy; 50 in the paper.")
-    steps: int = Field(default=40, ge=1, description="Steps of Adam at each timestep; 40 in the paper.")
+    steps: int = Field(default=20, ge=1, description="Steps of Adam at each timestep; 40 in the paper.")
     lr: float = Field(default=0.01, gt=0, description="Their length; 0.01 in the paper.")
     weight_decay: float = Field(default=0.1, ge=0, description="Pull to zero, within the gradient; 0.1 in the paper.")
     pictures: int = Field(default=1, ge=1, description="Target pictures of each prompt; 1 in the paper.")

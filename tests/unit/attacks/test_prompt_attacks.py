@@ -20,6 +20,7 @@ from aizheimer.attacks.unlearndiffatk import UnlearnDiffAtk, spread
 from aizheimer.backbones.base import backbone_for
 from aizheimer.concepts.concept import Concept
 from aizheimer.errors import ConceptError, InputError
+from tests.contracts.quick import quick_recipe
 from tests.snapshot import changed, snapshot
 from tests.tiny import tiny_pipeline, tiny_world
 from tests.unit.attacks.builders import SANTA, SETTINGS, SMALL, subject_of
@@ -105,6 +106,21 @@ def test_the_search_asks_the_edited_model_and_the_pictures_come_from_the_unedite
         handle.remove()
     assert {unedited for searching, unedited in seen if searching} == {False}
     assert seen[0] == (False, True)  # the first thing drawn is the target, by the model that still knows it
+
+
+@pytest.mark.parametrize("name", ["concept-inversion", "soft-prompt", "p4d"])
+@pytest.mark.parametrize("method", ["negative-prompt", "sld", "safree"])
+def test_runtime_edits_act_on_what_an_attack_draws(tiny_backbone, method, name):
+    """They read the prompts of the pipeline's calls: an attack that came with rows of its own would go around them."""
+    edit = quick_recipe(method).method.unlearn(tiny_backbone, SANTA)
+    subject = dataclasses.replace(subject_of(tiny_backbone), edit=edit, random=True)
+    with edit.applied(tiny_backbone.pipe):
+        searched = SMALL[name].attack(dataclasses.replace(subject, random=False))
+        edited = SMALL[name].attack(subject).images
+    plain = SMALL[name].attack(dataclasses.replace(subject, edit=None)).images
+    assert searched.details["losses"]
+    if method != "safree":  # which finds no trigger among words that mean nothing
+        assert not np.array_equal(edited, plain)
 
 
 def test_run_attack_gives_the_rates_and_the_controls(tiny_backbone, tmp_path):
