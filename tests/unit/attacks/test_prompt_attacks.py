@@ -62,6 +62,7 @@ class TestEvery:
         assert told[-1][0] == told[-1][1] == found.steps
 
     def test_the_seed_decides(self, tiny_backbone, name):
+        """A peer takes a seed in its settings and passes it on to nothing."""
         subject = subject_of(tiny_backbone)
         first, again = (attacked(name, subject) for _ in range(2))
         other = attacked(name, dataclasses.replace(subject, settings=SETTINGS.model_copy(update={"seed": 7})))
@@ -214,6 +215,16 @@ class TestUnlearnDiffAtk:
         assert found.queries == 5
         assert found.steps == 2  # of 4: nothing was left to look for
         assert found.details["tries_to_success"] == [1, 2, 1, 1]
+
+    def test_a_judge_that_fails_is_not_a_failed_attack(self, tiny_backbone):
+        """Named after a defect of a peer, whose judges' exceptions counted as "not found" and so lowered the rate."""
+
+        class Broken(MemoryJudge):
+            def judge(self, images):
+                raise RuntimeError("no weights")
+
+        with pytest.raises(RuntimeError, match="no weights"):
+            SMALL["unlearndiffatk"].attack(subject_of(tiny_backbone, judge=Broken(("santa claus",))))
 
     def test_timesteps_are_the_middles_of_equal_parts(self):
         assert spread(1000, 50)[:3] == [10, 30, 50]
