@@ -153,6 +153,11 @@ ATTACKS = Registry(
         "inpaint": "aizheimer.attacks.inpaint:Inpaint",
         "noise-inversion": "aizheimer.attacks.noise_inversion:NoiseInversion",
         "stack": "aizheimer.attacks.stack:Stack",
+        "concept-inversion": "aizheimer.attacks.concept_inversion:ConceptInversion",
+        "soft-prompt": "aizheimer.attacks.soft_prompt:SoftPrompt",
+        "unlearndiffatk": "aizheimer.attacks.unlearndiffatk:UnlearnDiffAtk",
+        "p4d": "aizheimer.attacks.p4d:P4D",
+        "ring-a-bell": "aizheimer.attacks.ring_a_bell:RingABell",
     },
     group="aizheimer.attacks",
 )
