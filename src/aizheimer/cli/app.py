@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from aizheimer.cli import guard
+from aizheimer.cli.check import check
 from aizheimer.cli.env import env
 from aizheimer.cli.evaluate import evaluate
 from aizheimer.cli.forget import forget
@@ -35,6 +36,7 @@ EXAMPLES = {
         "aizheimer forget twemoji training.steps=60",
     ),
     evaluate: ("aizheimer evaluate runs/santa-claus", "aizheimer evaluate runs/santa-claus --require ua=0.9"),
+    check: ("aizheimer check runs/santa-claus", "aizheimer check runs/santa-claus --gate my-gate.yaml"),
     report: ("aizheimer report runs/santa-claus",),
     generate: ('aizheimer generate "Santa Claus in noto style" --edit runs/santa-claus -n 4',),
     show: ("aizheimer show runs/santa-claus", "aizheimer show aizheimer"),
