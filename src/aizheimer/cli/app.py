@@ -9,7 +9,9 @@ from typing import Annotated
 import typer
 
 from aizheimer.cli import guard
+from aizheimer.cli.certificate import certificate
 from aizheimer.cli.check import check
+from aizheimer.cli.compare import compare
 from aizheimer.cli.env import env
 from aizheimer.cli.evaluate import evaluate
 from aizheimer.cli.forget import forget
@@ -18,6 +20,7 @@ from aizheimer.cli.ls import ls
 from aizheimer.cli.report import report
 from aizheimer.cli.show import show
 from aizheimer.cli.validate import validate
+from aizheimer.cli.verify import verify
 
 app = typer.Typer(
     name="aizheimer",
@@ -36,7 +39,10 @@ EXAMPLES = {
         "aizheimer forget twemoji training.steps=60",
     ),
     evaluate: ("aizheimer evaluate runs/santa-claus", "aizheimer evaluate runs/santa-claus --require ua=0.9"),
+    compare: ("aizheimer compare runs/esd runs/uce", "aizheimer compare runs/* --to best --out comparison"),
     check: ("aizheimer check runs/santa-claus", "aizheimer check runs/santa-claus --gate my-gate.yaml"),
+    certificate: ("aizheimer certificate runs/santa-claus",),
+    verify: ("aizheimer verify runs/santa-claus", "aizheimer verify runs/santa-claus --samples 40"),
     report: ("aizheimer report runs/santa-claus",),
     generate: ('aizheimer generate "Santa Claus in noto style" --edit runs/santa-claus -n 4',),
     show: ("aizheimer show runs/santa-claus", "aizheimer show aizheimer"),
