@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from aizheimer.cli import guard
+from aizheimer.cli.bench import bench
 from aizheimer.cli.certificate import certificate
 from aizheimer.cli.check import check
 from aizheimer.cli.compare import compare
@@ -41,6 +42,10 @@ EXAMPLES = {
     evaluate: ("aizheimer evaluate runs/santa-claus", "aizheimer evaluate runs/santa-claus --require ua=0.9"),
     compare: ("aizheimer compare runs/esd runs/uce", "aizheimer compare runs/* --to best --out comparison"),
     check: ("aizheimer check runs/santa-claus", "aizheimer check runs/santa-claus --gate my-gate.yaml"),
+    bench: (
+        "aizheimer bench --method aizheimer --method esd --concept cat --out bench",
+        "aizheimer bench plan.yaml --backend ray --workers 4",
+    ),
     certificate: ("aizheimer certificate runs/santa-claus",),
     verify: ("aizheimer verify runs/santa-claus", "aizheimer verify runs/santa-claus --samples 40"),
     report: ("aizheimer report runs/santa-claus",),
