@@ -48,7 +48,7 @@ EXAMPLES = {
     ),
     certificate: ("aizheimer certificate runs/santa-claus",),
     verify: ("aizheimer verify runs/santa-claus", "aizheimer verify runs/santa-claus --samples 40"),
-    report: ("aizheimer report runs/santa-claus",),
+    report: ("aizheimer report runs/santa-claus", "aizheimer report runs/santa-claus --card"),
     generate: ('aizheimer generate "Santa Claus in noto style" --edit runs/santa-claus -n 4',),
     show: ("aizheimer show runs/santa-claus", "aizheimer show aizheimer"),
     ls: ("aizheimer ls", "aizheimer ls methods"),
