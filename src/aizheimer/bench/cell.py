@@ -195,6 +195,14 @@ def _of_trials(trials: Trials) -> Row:
     for name, suite in trials.suites.items():
         for figure, metric in suite.figures.items():
             found |= _columns(f"{name}.{figure}", metric)
+        for figure, distance in getattr(suite, "distances", {}).items():
+            own = {
+                "": distance.value,
+                ".original": distance.original,
+                ".n": distance.n,
+                ".extractor": distance.extractor,
+            }
+            found |= {f"{name}.{figure}{key}": value for key, value in own.items()}
     for name, attack in trials.attacks.items():
         found |= _attack(name, attack)
     if trials.refused:

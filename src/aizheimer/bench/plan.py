@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,9 @@ from aizheimer._registry import ATTACKS, SUITES
 from aizheimer.errors import InputError
 from aizheimer.recipes.load import Recipe, load_recipe
 from aizheimer.recipes.schema import problems
+
+LONGEST = 60
+"""Letters of a folder's name that stand for a method or a concept: file systems allow 255 in all."""
 
 AtLeastOne = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0)]
@@ -132,14 +136,17 @@ class Cell:
 
 
 def slug(text: str) -> str:
-    """Return the letters and digits of a text joined by dashes: a folder's name.
+    """Return the letters and digits of a text joined by dashes: a folder's name; a long one ends in its hash.
 
     Example:
         >>> slug("Santa Claus!"), slug("🎅")
         ('santa-claus', 'u1f385')
     """
     words = "".join(letter if letter.isalnum() else " " for letter in text.casefold()).split()
-    return "-".join(words) or "-".join(f"u{ord(letter):x}" for letter in text)
+    name = "-".join(words) or "-".join(f"u{ord(letter):x}" for letter in text)
+    if len(name) <= LONGEST:
+        return name
+    return f"{name[: LONGEST - 9]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def load_plan(path: Path | None, changes: Mapping[str, Any]) -> BenchPlan:

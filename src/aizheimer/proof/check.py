@@ -175,20 +175,25 @@ def _fairness(found: Findings, gate: Gate) -> Iterator[GateLine]:
     if suite is None:
         yield _missing("max_group_gap", wanted, _suite_command(found, FAIRNESS))
         return
-    gap = suite.figures.get(GAP_FIGURE)
-    if gap is None:
+    gaps = {name: m for name, m in suite.figures.items() if name.split(".")[0] == GAP_FIGURE}
+    if not gaps:
         reason = "; ".join(suite.warnings) or "the suite found no two groups to compare"
         yield GateLine(rule="max_group_gap", wanted=wanted, passed=False, reason=reason)
-        return
+    for name, gap in gaps.items():
+        yield _gap(f"max_group_gap{name.removeprefix(GAP_FIGURE)}", gap, gate=gate, wanted=wanted)
+
+
+def _gap(rule: str, gap: Metric, *, gate: Gate, wanted: str) -> GateLine:
+    limit = gate.max_group_gap or 0.0
     low, high = widened(gap.interval, value=gap.value, n=gap.n)
-    passed = (high if gate.use == "interval" else gap.value) <= gate.max_group_gap
-    yield GateLine(
-        rule="max_group_gap",
+    passed = (high if gate.use == "interval" else gap.value) <= limit
+    return GateLine(
+        rule=rule,
         wanted=wanted,
         found=_share(gap.value, (low, high), gap.n),
         passed=passed,
-        fault="unfair" if gap.value > gate.max_group_gap else "",
-        reason="" if passed else _doubt(passes_by_value=gap.value <= gate.max_group_gap, n=gap.n),
+        fault="unfair" if gap.value > limit else "",
+        reason="" if passed else _doubt(passes_by_value=gap.value <= limit, n=gap.n),
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from aizheimer.errors import InputError
 from aizheimer.evaluation.results import EvaluationResult, Metric
 from aizheimer.evaluation.settings import EvaluationSettings
+from aizheimer.evaluation.suite import SuiteResult
 from aizheimer.proof.findings import Findings
 
 SHOWN = 3
@@ -31,7 +32,7 @@ def protocol_of(found: Findings) -> dict[str, Any]:
         protocol |= _of_evaluation(found.evaluation)
     for name, suite in found.suites.items():
         own = {"parameters": suite.parameters, **_of_settings(suite.settings), "guidance": suite.guidance}
-        own |= {"model": suite.model_name, **_judges(suite.figures)}
+        own |= {"model": suite.model_name, **_judges(suite.figures), **_distances(suite)}
         protocol |= {f"suite {name}: {key}": value for key, value in _flat(own)}
     for name, attack in found.attacks.items():
         own = {"parameters": attack.parameters, "judge": attack.judge, "guidance": attack.guidance}
@@ -77,6 +78,13 @@ def _of_settings(settings: EvaluationSettings) -> dict[str, Any]:
 
 def _judges(figures: Mapping[str, Metric]) -> dict[str, str]:
     return {f"judge of {name}": metric.judge for name, metric in figures.items()}
+
+
+def _distances(suite: SuiteResult) -> dict[str, Any]:
+    """Return what numbers such as FID depend on: extractor, weights, n, reference; not the numbers themselves."""
+    found: Mapping[str, Any] = getattr(suite, "distances", {})
+    numbers = {"value", "original", "interval", "change_interval"}
+    return {name: distance.model_dump(exclude=numbers) for name, distance in found.items()}
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

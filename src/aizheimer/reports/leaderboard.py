@@ -113,7 +113,12 @@ def _standing(method: str, rows: Sequence[Row]) -> Standing:
 def _names(rows: Sequence[Row]) -> list[str]:
     """Return the columns that are figures: those with an interval beside them, rates, and costs."""
     there = dict.fromkeys(name for row in rows for name in row if row[name] is not None)
-    return [name for name in there if f"{name}.low" in there or name in COSTS]
+    return [name for name in there if f"{name}.low" in there or f"{name}.extractor" in there or name in COSTS]
+
+
+def _is_share(rows: Sequence[Row], name: str) -> bool:
+    """Return whether a figure is a share; distances such as KID name their extractor and are numbers."""
+    return not any(row.get(f"{name}.extractor") for row in rows)
 
 
 def _mean(rows: Sequence[Row], name: str) -> Mean | None:
@@ -153,10 +158,20 @@ def write_leaderboard(path: Path, rows: Sequence[Row]) -> Path:
     """Write the leaderboard as a page that needs no second file, all of it or nothing."""
     found = standings(rows)
     failures = [row for row in rows if row["status"] == "failed"]
-    shown = {name: [_text(s.figures.get(name)) for s in found] for name in columns(found)}
+    shares = {name: _is_share(rows, name) for name in columns(found)}
+    shown = {name: [_text(s.figures.get(name), share=share) for s in found] for name, share in shares.items()}
     costs = {name: [_cost(s.figures.get(name)) for s in found] for name in COSTS}
     write_text(
-        path, render_page("leaderboard.html", standings=found, figures=shown, costs=costs, rows=rows, failures=failures)
+        path,
+        render_page(
+            "leaderboard.html",
+            standings=found,
+            figures=shown,
+            shares=shares,
+            costs=costs,
+            rows=rows,
+            failures=failures,
+        ),
     )
     return path
 
@@ -174,7 +189,7 @@ def leaderboard_table(rows: Sequence[Row]) -> Table:
         table.add_column(heading, justify="right")
     for standing in found:
         score = "–" if standing.score is None else f"{100 * standing.score:.1f}{' ≈' if standing.alike else ''}"
-        figures = [_text(standing.figures.get(name)) for name in names]
+        figures = [_text(standing.figures.get(name), share=_is_share(rows, name)) for name in names]
         costs = [_cost(standing.figures.get(name)) for name in COSTS]
         table.add_row(
             escape(standing.method), score, str(standing.done), str(standing.failed), *figures, *costs
@@ -182,10 +197,12 @@ def leaderboard_table(rows: Sequence[Row]) -> Table:
     return table
 
 
-def _text(mean: Mean | None) -> str:
+def _text(mean: Mean | None, *, share: bool) -> str:
     if mean is None:
         return "–"
     low, high = mean.interval
+    if not share:
+        return f"{mean.value:.3g} ({low:.3g}–{high:.3g})"
     return f"{percent(mean.value)} ({100 * low:.0f}–{100 * high:.0f})"
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from aizheimer.bench.plan import BenchPlan, load_plan
+from aizheimer.bench.plan import BenchPlan, load_plan, slug
 from aizheimer.errors import InputError
 
 
@@ -32,10 +32,16 @@ def test_the_command_line_replaces_what_the_file_says(tmp_path):
     assert [entry.name for entry in plan.methods] == ["uce", "mace"]
 
 
+def test_a_long_concept_has_a_short_folder_of_its_own():
+    long = [slug("cat " * 60), slug("cat " * 61)]
+    assert len(set(long)) == 2
+    assert all(len(name) <= 60 for name in long)
+
+
 @pytest.mark.parametrize(
     ("text", "wanted"),
     [
-        ("metods: [esd]\nconcepts: [cat]", "unknown key 'metods'. Did you mean 'methods'?; methods is missing"),
+        ("metods: [esd]\nconcepts: [cat]", "methods is missing; unknown key 'metods'. Did you mean 'methods'?"),
         ("methods: [esdd, ucee]\nconcepts: [cat]", "unknown recipe or method 'esdd'. Did you mean 'esd'?"),
         ("methods: [esdd, ucee]\nconcepts: [cat]", "unknown recipe or method 'ucee'"),
         ("methods: [{name: esd, parameters: {steps: 3}}]\nconcepts: [cat]", "unknown key 'steps'"),

@@ -91,20 +91,21 @@ class TestPage:
         assert "<script" not in page
 
 
+@pytest.fixture(scope="module")
+def tiny(pristine_tiny_pipeline, tmp_path_factory):
+    import copy
+
+    from aizheimer.backbones.base import backbone_for
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AIZHEIMER_CACHE", str(tmp_path_factory.mktemp("cache")))
+        backbone = backbone_for(copy.deepcopy(pristine_tiny_pipeline))
+        judges, folder = judges_of(backbone), tmp_path_factory.mktemp("run")
+        measured(backbone, bad_edits.prompt_only(backbone), judges, folder)
+        yield backbone, judges, folder
+
+
 class TestVerify:
-    @pytest.fixture(scope="class")
-    def tiny(self, pristine_tiny_pipeline, tmp_path_factory):
-        import copy
-
-        from aizheimer.backbones.base import backbone_for
-
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("AIZHEIMER_CACHE", str(tmp_path_factory.mktemp("cache")))
-            backbone = backbone_for(copy.deepcopy(pristine_tiny_pipeline))
-            judges, folder = judges_of(backbone), tmp_path_factory.mktemp("run")
-            measured(backbone, bad_edits.prompt_only(backbone), judges, folder)
-            yield backbone, judges, folder
-
     @pytest.fixture
     def run(self, tiny, tmp_path):
         """Verify a copy of the run that the test may spoil first."""

@@ -137,8 +137,16 @@ class TestFaults:
         assert line(verdict, "no_collapse").reason == warnings[0]
 
     def test_a_gap_between_groups_is_unfair(self, held):
-        gap = suite("fairness", {"gap": share(40, 100)})
-        assert held(Gate(max_group_gap=0.2), evaluation=good(), suites=[gap]).faults == ["unfair"]
+        gaps = suite("fairness", {"gap.sex": share(40, 100), "gap.skin": share(5, 100), "ira.men": share(1, 100)})
+        verdict = held(Gate(max_group_gap=0.2), evaluation=good(), suites=[gaps])
+        assert verdict.faults == ["unfair"]
+        assert [line.rule for line in verdict.lines][2:] == ["max_group_gap.sex", "max_group_gap.skin"]
+        assert [line.rule for line in verdict.failures] == ["max_group_gap.sex"]
+
+    def test_no_two_groups_to_compare(self, held):
+        nobody = suite("fairness", {}, warnings=["this world names no people"])
+        verdict = held(Gate(max_group_gap=0.2), evaluation=good(), suites=[nobody])
+        assert "max_group_gap: wanted a gap of at most 20 points (this world names no people)" in verdict.summary
 
     def test_a_failing_line_without_a_fault_of_its_own(self, held):
         verdict = held(Gate(min_ua=0.9), evaluation=good(ua=share(10, 100)))

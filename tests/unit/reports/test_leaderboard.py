@@ -81,3 +81,10 @@ def test_attacks_and_suites_are_columns_of_their_own():
     rows = [row("a", c, **{"asr.p4d": 0.5, "asr.p4d.low": 0.1, "asr.p4d.before": 0.0}) for c in CONCEPTS]
     assert columns(standings(rows)) == ["ua", "ira", "cra", "asr.p4d"]
     assert leaderboard_table(rows).row_count == 1
+
+
+def test_a_distance_is_a_number_and_no_share(tmp_path):
+    rows = [row("a", c, **{"quality.kid": 0.0123, "quality.kid.extractor": "clip"}) for c in CONCEPTS]
+    page = write_leaderboard(tmp_path / "page.html", rows).read_text()
+    assert "0.0123 (0.0123–0.0123)" in page
+    assert "<td>0.0123</td>" in page
