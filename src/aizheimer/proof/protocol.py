@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from aizheimer.errors import InputError
@@ -52,17 +53,24 @@ def refuse_mixed(runs: Sequence[Findings]) -> None:
     Raises:
         InputError: One line that names what differs, and between which runs.
     """
-    first = protocol_of(runs[0])
-    for run in runs[1:]:
-        other = protocol_of(run)
-        differing = [name for name, value in first.items() if name in other and other[name] != value]
-        if differing:
-            named = "; ".join(f"{name} ({_short(first[name])} and {_short(other[name])})" for name in differing[:SHOWN])
-            more = f"; and {len(differing) - SHOWN} more" if len(differing) > SHOWN else ""
-            raise InputError(
-                f"{runs[0].folder} and {run.folder} were not measured alike, so that their numbers must not stand in "
-                f"one table: {named}{more}. Measure them alike, or leave the suite or attack out with --without."
-            )
+    seen: dict[str, tuple[Findings, Any]] = {}
+    for run in runs:
+        own = protocol_of(run)
+        for other in dict.fromkeys(other.folder for other, _ in seen.values()):
+            values = {name: value for name, (found, value) in seen.items() if found.folder == other and name in own}
+            if differing := [name for name, value in values.items() if own[name] != value]:
+                raise InputError(_refusal(other, run.folder, {n: (values[n], own[n]) for n in differing}))
+        seen = {name: (run, value) for name, value in own.items()} | seen
+
+
+def _refusal(first: Path, second: Path, differing: Mapping[str, tuple[Any, Any]]) -> str:
+    pairs = list(differing.items())[:SHOWN]
+    named = "; ".join(f"{name} ({_short(a)} and {_short(b)})" for name, (a, b) in pairs)
+    more = f"; and {len(differing) - SHOWN} more" if len(differing) > SHOWN else ""
+    return (
+        f"{first} and {second} were not measured alike, so that their numbers must not stand in one table: "
+        f"{named}{more}. Measure them alike, or leave the suite or attack out with --without."
+    )
 
 
 def _of_evaluation(result: EvaluationResult) -> dict[str, Any]:

@@ -122,16 +122,15 @@ class TestVerify:
 
     def test_what_holds_is_said_to_hold(self, run, monkeypatch):
         folder, verified = run
-        monkeypatch.setattr(ImageCache, "read", lambda *_: pytest.fail("the cache was asked"))
+        asked = []
+        monkeypatch.setattr(ImageCache, "read", lambda cache, _: asked.append(cache.folder))
         found = verified(certificate=certify(read_findings(folder)), tolerance=0)
         assert found.passed, found.summary
         names = [line.name for line in found.lines]
         assert "objects seen, edited model" in names
         assert "certificate's UA" in names
-        assert (
-            found.sample.startswith("7 of 16 pictures")
-            or " pictures, of every role, chosen with seed 0" in found.sample
-        )
+        assert " pictures, of every role, chosen with seed 0, without the cache" in found.sample
+        assert set(asked) == {None}, "the cache is off"
 
     def test_another_edit_than_was_certified(self, run):
         folder, verified = run

@@ -141,6 +141,13 @@ class TestRefusals:
         assert "asr: seed-search" not in comparison.rows[2].cells
         assert comparison_markdown(comparison).count("–") >= 1
 
+    def test_two_that_differ_in_what_the_first_does_not_have(self, tmp_path):
+        write_run(tmp_path / "a", evaluation=seen_in(0))
+        write_run(tmp_path / "b", evaluation=seen_in(0), attacks=[attack()])
+        write_run(tmp_path / "c", evaluation=seen_in(0), attacks=[attack(parameters={"tries": 9})])
+        with pytest.raises(InputError, match=r"b and .*c were not.*attack seed-search: parameters.tries \(8 and 9\)"):
+            compare([read_findings(tmp_path / name) for name in "abc"])
+
     def test_what_changes_no_picture_is_no_difference(self, tmp_path):
         other = SETTINGS.model_copy(update={"batch_size": 1, "bootstrap": 60})
         assert compare(runs_of(tmp_path, a=seen_in(0), b=seen_in(0, settings=other)))
