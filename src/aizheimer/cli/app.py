@@ -10,6 +10,10 @@ import typer
 
 from aizheimer.cli import guard
 from aizheimer.cli.attack import attack
+from aizheimer.cli.bench import bench
+from aizheimer.cli.certificate import certificate
+from aizheimer.cli.check import check
+from aizheimer.cli.compare import compare
 from aizheimer.cli.env import env
 from aizheimer.cli.evaluate import evaluate
 from aizheimer.cli.forget import forget
@@ -18,6 +22,7 @@ from aizheimer.cli.ls import ls
 from aizheimer.cli.report import report
 from aizheimer.cli.show import show
 from aizheimer.cli.validate import validate
+from aizheimer.cli.verify import verify
 
 app = typer.Typer(
     name="aizheimer",
@@ -41,7 +46,15 @@ EXAMPLES = {
         "aizheimer attack runs/santa-claus --attack relearn --no-controls weights=full steps=20",
         "aizheimer attack runs/santa-claus --all relearn.steps=20 quantise.bits=[4]",
     ),
-    report: ("aizheimer report runs/santa-claus",),
+    compare: ("aizheimer compare runs/esd runs/uce", "aizheimer compare runs/* --to best --out comparison"),
+    check: ("aizheimer check runs/santa-claus", "aizheimer check runs/santa-claus --gate my-gate.yaml"),
+    bench: (
+        "aizheimer bench --method aizheimer --method esd --concept cat --out bench",
+        "aizheimer bench plan.yaml --backend ray --workers 4",
+    ),
+    certificate: ("aizheimer certificate runs/santa-claus",),
+    verify: ("aizheimer verify runs/santa-claus", "aizheimer verify runs/santa-claus --samples 40"),
+    report: ("aizheimer report runs/santa-claus", "aizheimer report runs/santa-claus --card"),
     generate: ('aizheimer generate "Santa Claus in noto style" --edit runs/santa-claus -n 4',),
     show: ("aizheimer show runs/santa-claus", "aizheimer show aizheimer", "aizheimer show relearn"),
     ls: ("aizheimer ls", "aizheimer ls methods", "aizheimer ls attacks"),

@@ -21,20 +21,29 @@ def report(
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", show_default="RUN/report.html", help="Where to write it.")
     ] = None,
+    card: Annotated[
+        bool, typer.Option("--card", help="Also write a Hugging Face model card, README.md, into the run.")
+    ] = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Write a run's pictures, figures, curves, heat-maps and provenance as one HTML file that works offline."""
+    """Write a run's pictures, figures, curves, heat-maps and provenance as one HTML file that works offline.
+
+    Suites and attacks are in it when their files are in the run.
+    """
     del debug
     from aizheimer import api
     from aizheimer.cli.live import progress_bar
     from aizheimer.engine.run_folder import RunFolder
     from aizheimer.evaluation.results import EvaluationResult
+    from aizheimer.proof.findings import read_findings
     from aizheimer.reports.assemble import assemble
     from aizheimer.reports.html import write_report
+    from aizheimer.reports.model_card import write_model_card
 
     edit = api.load_edit(run)
     result = EvaluationResult.load(run / "evaluation.json")
+    found = read_findings(run)
     backbone = api.load_model(model if model is not None else api.model_of_run(run))
     with progress_bar() as advance:
         content = assemble(
@@ -43,13 +52,17 @@ def report(
             result,
             history=RunFolder(run).history(),
             environment=_environment(run),
+            suites=found.suites,
+            attacks=found.attacks,
             progress=advance,
         )
     file = write_report(out if out is not None else run / "report.html", content)
+    written = {"report": file} | ({"card": write_model_card(run / "README.md", found)} if card else {})
     if as_json:
-        streams.print_json({"report": str(file), "run": str(run)})
-    else:
-        streams.print_result(f"report     {file}")
+        streams.print_json({**{name: str(path) for name, path in written.items()}, "run": str(run)})
+        return
+    for name, path in written.items():
+        streams.print_result(f"{name:<10} {path}")
 
 
 def _environment(run: Path) -> dict[str, Any] | None:

@@ -14,9 +14,9 @@ from aizheimer import _files
 from aizheimer.errors import RunFolderError
 
 RUN_FILES = ("recipe.yaml", "edit.safetensors", "edit.json", "history.jsonl", "env.json", "checkpoint.safetensors")
-"""Files that make a folder a run; ``create(overwrite=True)`` replaces these, ``*.png`` and ``*.html``, nothing else."""
+"""Files that make a folder a run; ``create(overwrite=True)`` replaces these and what was found about the run."""
 
-_REPORTS = ("*.png", "*.html", "evaluation*.json", "attack-*.json")
+_REPORTS = ("*.png", "*.html", "evaluation*.json", "suite-*.json", "attack-*.json", "certificate.json")
 _REPLACED = ".replaced"
 """Where a run that is being replaced waits until it is clear that there will be another."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -94,16 +95,18 @@ class ImageCache:
         return None if self.folder is None else self.folder / key[:2] / f"{key}.safetensors"
 
     def read(self, key: str) -> np.ndarray | None:
-        """Return uint8 (height, width, 3), or None if there is no sound entry."""
+        """Return uint8 (height, width, 3), or None if there is no sound entry; a damaged one is warned of."""
         path = self.path(key)
         if path is None:
             return None
         try:
             entry = load(path.read_bytes())
             image, checksum = entry["image"], entry["sha256"]
-        except (OSError, SafetensorError, KeyError, ValueError):
+        except FileNotFoundError:
             return None
-        return image if np.array_equal(checksum, _checksum(image)) else None
+        except (OSError, SafetensorError, KeyError, ValueError):
+            return _damaged(path)
+        return image if np.array_equal(checksum, _checksum(image)) else _damaged(path)
 
     def write(self, key: str, image: np.ndarray) -> None:
         """Store one picture, all of it or nothing.
@@ -122,6 +125,11 @@ class ImageCache:
             raise StorageError(
                 f"{self.folder}: cannot keep pictures there ({error.strerror}); set AIZHEIMER_CACHE to another folder"
             ) from error
+
+
+def _damaged(path: Path) -> None:
+    """Say that an entry is there and no use; the caller draws the picture again and replaces it."""
+    warnings.warn(f"{path} is damaged: the picture is drawn again and the entry replaced", stacklevel=3)
 
 
 def _checksum(image: np.ndarray) -> np.ndarray:

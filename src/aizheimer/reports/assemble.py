@@ -12,9 +12,11 @@ from aizheimer.reports.heatmaps import HeatmapPair, heatmap_pair
 from aizheimer.reports.html import ReportContent
 
 if TYPE_CHECKING:
+    from aizheimer.attacks.results import AttackResult
     from aizheimer.backbones.base import Backbone
     from aizheimer.edits.edit import Edit
     from aizheimer.evaluation.results import EvaluationResult
+    from aizheimer.evaluation.suite import SuiteResult
 
 
 def assemble(
@@ -25,6 +27,8 @@ def assemble(
     history: Sequence[Mapping[str, Any]] = (),
     recipe: Mapping[str, Any] | None = None,
     environment: Mapping[str, Any] | None = None,
+    suites: Mapping[str, SuiteResult] | None = None,
+    attacks: Mapping[str, AttackResult] | None = None,
     heatmaps: int = 2,
     columns: int = 4,
     cache_dir: Path | str | Literal[False] | None = None,
@@ -41,6 +45,8 @@ def assemble(
         history: Rows of ``history.jsonl``.
         recipe: Hyper-parameters; None takes those in the edit's provenance.
         environment: Versions and machine; None takes the versions in the edit's provenance.
+        suites: What further suites found, by name.
+        attacks: What attacks brought back, by name.
         heatmaps: Prompts to show attention for.
         columns: Grid columns in each group.
         cache_dir: As in :func:`~aizheimer.evaluation.generate.generate`.
@@ -58,6 +64,8 @@ def assemble(
         provenance={name: value for name, value in provenance.items() if name not in ("recipe", "versions")} | hook,
         recipe=recipe if recipe is not None else provenance["recipe"],
         environment=environment if environment is not None else {"versions": provenance["versions"]},
+        suites=suites or {},
+        attacks=attacks or {},
     )
 
 

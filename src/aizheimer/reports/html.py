@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from aizheimer._files import write_text
 from aizheimer._version import __version__
+from aizheimer.attacks.results import AttackResult
 from aizheimer.evaluation.results import EvaluationResult, Metric, NeighbourResult
+from aizheimer.evaluation.suite import SuiteResult
 from aizheimer.reports import wording
 from aizheimer.reports.curves import charts_from_history, svg
 from aizheimer.reports.grid import GROUPS, GridColumn
@@ -43,6 +45,8 @@ class ReportContent:
         provenance: Of the edit, as JSON values.
         recipe: Hyper-parameters, as JSON values.
         environment: Versions and machine, as JSON values.
+        suites: What further suites found, by name.
+        attacks: What attacks brought back, by name.
     """
 
     result: EvaluationResult
@@ -52,6 +56,8 @@ class ReportContent:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     recipe: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, Any] = field(default_factory=dict)
+    suites: Mapping[str, SuiteResult] = field(default_factory=dict)
+    attacks: Mapping[str, AttackResult] = field(default_factory=dict)
 
 
 def render(content: ReportContent) -> str:
@@ -69,6 +75,8 @@ def render(content: ReportContent) -> str:
         others=[_bars(other) for other in result.others],
         charts=[(chart, svg(chart)) for chart in charts_from_history(content.history)],
         heatmaps=[_heatmap(pair) for pair in content.heatmaps],
+        suites=content.suites,
+        attacks=content.attacks,
         details=_details(content),
     )
 
@@ -86,6 +94,7 @@ def _template() -> Template:
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["percent"] = wording.percent
+    environment.filters["interval"] = wording.interval
     text = resources.files("aizheimer.reports").joinpath("templates/report.html").read_text(encoding="utf-8")
     return environment.from_string(text)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from aizheimer.attacks.results import Rate
 from aizheimer.evaluation.flags import WEAK_TARGET_SHARE
 from aizheimer.evaluation.results import EvaluationResult, Metric, Share
 
@@ -32,7 +33,7 @@ def counted(n: int, noun: str) -> str:
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
-def interval(metric: Metric | Share) -> str:
+def interval(metric: Metric | Share | Rate) -> str:
     """Return the interval as "92 to 100%"."""
     low, high = metric.interval
     return f"{100 * low:.0f} to {100 * high:.0f}%"

@@ -133,3 +133,13 @@ def test_json_is_readable(tmp_path):
     run = RunFolder(tmp_path).create()
     run.write_json("env.json", {"a": 1})
     assert json.loads(run.file("env.json").read_text()) == {"a": 1}
+
+
+def test_what_was_found_about_a_run_goes_with_it(tmp_path):
+    """An attack on an older edit would vouch for the new one."""
+    folder = tmp_path / "run"
+    RunFolder(folder).create().write_json("edit.json", {})
+    for name in ("evaluation.json", "suite-families.json", "attack-relearn.json", "certificate.json", "mine.txt"):
+        (folder / name).write_text("{}")
+    RunFolder(folder).create(overwrite=True).keep()
+    assert [path.name for path in folder.iterdir()] == ["mine.txt"]

@@ -52,12 +52,13 @@ def _other_tensor(data):
 @pytest.mark.parametrize(
     "damage", [_cut, _flip, _other_tensor, lambda data: b""], ids=["cut", "flip", "other", "empty"]
 )
-def test_a_damaged_entry_is_a_miss(cache, damage):
+def test_a_damaged_entry_is_a_miss_and_said_to_be_one(cache, damage):
     key = cache.key(prompt="cat")
     cache.write(key, PICTURE)
     path = cache.path(key)
     path.write_bytes(damage(path.read_bytes()))
-    assert cache.read(key) is None
+    with pytest.warns(UserWarning, match="is damaged: the picture is drawn again"):
+        assert cache.read(key) is None
 
 
 def test_false_keeps_nothing(tmp_path, monkeypatch):

@@ -1,0 +1,58 @@
+"""Where jobs are run: here one after the other, or on Ray."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal, TypeAlias, TypeVar
+
+from aizheimer._imports import require
+
+Backend: TypeAlias = Literal["local", "ray"]
+Job = TypeVar("Job")
+Answer = TypeVar("Answer")
+
+
+def run_local(jobs: Sequence[Job], work: Callable[[Job], Answer]) -> Iterator[tuple[Job, Answer]]:
+    """Do the jobs one after the other in this process, where they share one loaded model."""
+    for job in jobs:
+        yield job, work(job)
+
+
+def run_on_ray(
+    jobs: Sequence[Job], work: Callable[[Job], Answer], *, workers: int | None = None
+) -> Iterator[tuple[Job, Answer | Exception]]:
+    """Do the jobs on Ray and yield each answer when it is there, in whatever order.
+
+    Ray is started on this machine, or joined where ``RAY_ADDRESS`` says; the bench's folder must then be one that all
+    its machines see. It is stopped afterwards if it was started here.
+
+    Args:
+        jobs: What to do.
+        work: Does one job, in a process of its own; it and the jobs must be importable there.
+        workers: Jobs at a time on this machine; None takes every core. Not used for a cluster.
+
+    Yields:
+        A job with its answer, or with the error of a worker that died.
+
+    Raises:
+        MissingDependencyError: If Ray is not installed.
+    """
+    ray: Any = require("ray", extra="ray")
+    ours = not ray.is_initialized()
+    if ours:
+        size = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": workers or os.cpu_count() or 1}
+        ray.init(include_dashboard=False, log_to_driver=False, **size)
+    try:
+        remote = ray.remote(num_cpus=1, max_retries=0)(work)
+        pending = {remote.remote(job): job for job in jobs}
+        while pending:
+            (done,), _ = ray.wait(list(pending), num_returns=1)
+            job = pending.pop(done)
+            try:
+                yield job, ray.get(done)
+            except Exception as error:  # the worker was killed: its job is a failed row, not the end
+                yield job, error
+    finally:
+        if ours:
+            ray.shutdown()

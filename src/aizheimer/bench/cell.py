@@ -1,0 +1,227 @@
+"""One job of a bench: forget, evaluate, ask the suites, attack; the answer is a row, whatever happens."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from aizheimer import api
+from aizheimer._files import write_json
+from aizheimer._version import __version__
+from aizheimer.attacks.base import AttackSettings
+from aizheimer.attacks.results import AttackResult
+from aizheimer.backbones.base import Backbone
+from aizheimer.bench.plan import BenchPlan, Cell
+from aizheimer.edits.edit import Edit
+from aizheimer.edits.storage import RECORD
+from aizheimer.engine.run_folder import RunFolder
+from aizheimer.evaluation.judges import load_judges
+from aizheimer.evaluation.results import EvaluationResult, Metric
+from aizheimer.evaluation.suite import Scene
+from aizheimer.proof.findings import EVALUATION
+from aizheimer.proof.trials import Trials, run_trials
+from aizheimer.proof.units import FIGURES
+
+Row: TypeAlias = dict[str, Any]
+Progress: TypeAlias = Callable[[str, int, int], None]
+
+ROW, MADE = "cell.json", "made.json"
+"""A cell's row in its run folder, and what making its edit took: written when the edit is whole."""
+
+RUNS = "runs"
+
+
+def run_cell(cell: Cell, *, plan: BenchPlan, folder: Path, progress: Progress | None = None) -> Row:
+    """Do one job and write its row; an error becomes a row that tells it.
+
+    What is in the run folder already is kept: an edit that was finished is not made again, one that was interrupted is
+    resumed, results that are there are not measured again.
+
+    Args:
+        cell: The job.
+        plan: How edits are measured.
+        folder: The bench's folder; the cell's run is ``runs/<key>`` in it.
+        progress: Called with a stage's name, what is done and what there is in all.
+
+    Returns:
+        The row, as `write_row` keeps it.
+    """
+    run = folder / RUNS / cell.key
+    row: Row = {"method": cell.method.name, "concept": cell.concept, "seed": cell.seed}
+    started = time.perf_counter()
+    try:
+        row |= {"status": "done", "error": ""} | _measure(cell, plan=plan, run=run, progress=progress)
+    except Exception as error:  # whatever it is, it must not end the bench
+        text = " ".join(str(error).split()) or "no message"
+        row |= {"status": "failed", "error": f"{type(error).__name__}: {text}"}
+    row |= {"seconds": round(time.perf_counter() - started, 2), "run": f"{RUNS}/{cell.key}", "aizheimer": __version__}
+    run.mkdir(parents=True, exist_ok=True)
+    write_json(run / ROW, row)
+    return row
+
+
+def read_row(cell: Cell, *, folder: Path) -> Row | None:
+    """Return the row of a job that was done, None if it was not or its file is torn."""
+    try:
+        row = json.loads((folder / RUNS / cell.key / ROW).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return row if isinstance(row, dict) and row.get("status") in ("done", "failed") else None
+
+
+def _measure(cell: Cell, *, plan: BenchPlan, run: Path, progress: Progress | None) -> Row:
+    backbone = _backbone(plan.model)
+    edit, made = _edit(cell, plan=plan, run=run, backbone=backbone)
+    result = _evaluation(plan, run=run, backbone=backbone, edit=edit, progress=progress)
+    trials = _trials(plan, run=run, backbone=backbone, edit=edit, result=result, progress=progress)
+    return {
+        "recipe": cell.method.recipe,
+        "kind": result.kind,
+        "model": result.model_name,
+        "seconds_forget": made["seconds"],
+        "megabytes": round(edit.size_bytes / 1e6, 6),
+        "no_op": result.no_op,
+        "collapse": result.collapse,
+        **_figures(result),
+        **_of_trials(trials),
+    }
+
+
+@lru_cache(maxsize=1)
+def _backbone(model: str) -> Backbone:
+    """Load the model once in every process; every edit comes off again, bit for bit."""
+    return api.load_model(model)
+
+
+def _edit(cell: Cell, *, plan: BenchPlan, run: Path, backbone: Backbone) -> tuple[Edit, dict[str, Any]]:
+    """Return the cell's edit and what it took: made before, resumed, or made now."""
+    made = run / MADE
+    if made.is_file() and (run / RECORD).is_file():
+        return api.load_edit(run), json.loads(made.read_text(encoding="utf-8"))
+    failed = (run / ROW).is_file()
+    if failed:
+        (run / ROW).unlink()  # a row may be all that a failed cell left, and a run folder must hold a run
+    holds_run = RunFolder(run).holds_run()
+    if run.is_dir() and not any(run.iterdir()):
+        run.rmdir()
+    started = time.perf_counter()
+    edit = api.forget(
+        backbone,
+        cell.concept,
+        method=plan.recipe(cell),
+        out=run,
+        resume=holds_run and not failed,
+        overwrite=holds_run and failed,
+    )
+    took = {"seconds": round(time.perf_counter() - started, 2), "resumed": holds_run and not failed}
+    write_json(made, took)
+    return edit, took
+
+
+def _evaluation(
+    plan: BenchPlan, *, run: Path, backbone: Backbone, edit: Edit, progress: Progress | None
+) -> EvaluationResult:
+    if (run / EVALUATION).is_file():
+        return EvaluationResult.load(run / EVALUATION)
+    result = api.evaluate(
+        backbone,
+        edit,
+        samples=plan.samples,
+        full=plan.full,
+        seed=plan.evaluation_seed,
+        progress=None if progress is None else lambda done, total: progress("pictures", done, total),
+    )
+    result.save(run / EVALUATION)
+    return result
+
+
+def _trials(
+    plan: BenchPlan,
+    *,
+    run: Path,
+    backbone: Backbone,
+    edit: Edit,
+    result: EvaluationResult,
+    progress: Progress | None,
+) -> Trials:
+    if not plan.suites and not plan.attacks:
+        return Trials()
+    concept = edit.provenance.concept.to_concept()
+    scene = Scene(
+        backbone=backbone,
+        edit=edit,
+        concept=concept,
+        judges=load_judges(backbone.world, extra=(concept.target,)),
+        settings=result.settings,
+    )
+    settings = AttackSettings(images=plan.attack_images, steps=plan.attack_steps, seed=plan.evaluation_seed)
+    return run_trials(
+        scene,
+        folder=run,
+        suites=plan.suites,
+        attacks=plan.attacks,
+        attack_settings=settings,
+        controls=plan.controls,
+        progress=progress,
+    )
+
+
+def _figures(result: EvaluationResult) -> Row:
+    found: Row = {}
+    for name in FIGURES:
+        metric: Metric | None = getattr(result, name)
+        if metric is not None:
+            found |= _columns(name, metric)
+    return found
+
+
+def _columns(name: str, metric: Metric) -> Row:
+    low, high = metric.interval
+    return {
+        name: metric.value,
+        f"{name}.low": low,
+        f"{name}.high": high,
+        f"{name}.original": metric.original,
+        f"{name}.n": metric.n,
+    }
+
+
+def _of_trials(trials: Trials) -> Row:
+    found: Row = {}
+    for name, suite in trials.suites.items():
+        for figure, metric in suite.figures.items():
+            found |= _columns(f"{name}.{figure}", metric)
+        for figure, distance in getattr(suite, "distances", {}).items():
+            own = {
+                "": distance.value,
+                ".original": distance.original,
+                ".n": distance.n,
+                ".extractor": distance.extractor,
+            }
+            found |= {f"{name}.{figure}{key}": value for key, value in own.items()}
+    for name, attack in trials.attacks.items():
+        found |= _attack(name, attack)
+    if trials.refused:
+        found["refused"] = "; ".join(f"{name}: {reason}" for name, reason in trials.refused.items())
+    return found
+
+
+def _attack(name: str, attack: AttackResult) -> Row:
+    low, high = attack.asr.interval
+    row: Row = {
+        f"asr.{name}": attack.asr.value,
+        f"asr.{name}.low": low,
+        f"asr.{name}.high": high,
+        f"asr.{name}.before": attack.before.value,
+        f"asr.{name}.seconds": attack.spent.seconds,
+    }
+    for control in ("unedited", "random"):
+        if (rate := getattr(attack, control)) is not None:
+            row[f"asr.{name}.{control}"] = rate.value
+    if "steps_to_recover" in attack.details:
+        row[f"asr.{name}.steps_to_recover"] = attack.details["steps_to_recover"]
+    return row

@@ -1,0 +1,189 @@
+"""What a bench runs, written down: methods, concepts, seeds, and how each edit is measured."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from aizheimer._registry import ATTACKS, SUITES
+from aizheimer.errors import InputError
+from aizheimer.recipes.load import Recipe, load_recipe
+from aizheimer.recipes.schema import problems
+
+LONGEST = 60
+"""Letters of a folder's name that stand for a method or a concept: file systems allow 255 in all."""
+
+AtLeastOne = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0)]
+
+
+class Entry(BaseModel):
+    """One method under test; the same recipe may stand in a bench twice with other parameters.
+
+    Example:
+        >>> Entry.model_validate("esd").recipe
+        'esd'
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(min_length=1, description="What the rows call it.")
+    recipe: str = Field(description="A recipe's or method's name, or a recipe file; by default the name.")
+    parameters: dict[str, Any] = Field(default_factory=dict, description="Parameters on top, keys dotted.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: Any) -> Any:
+        """Accept a name alone; the recipe is called as the entry where it is not said."""
+        if isinstance(value, str):
+            value = {"name": value}
+        return {"recipe": value["name"], **value} if isinstance(value, Mapping) and "name" in value else value
+
+    @property
+    def overrides(self) -> list[str]:
+        """The parameters as the command line writes them."""
+        return [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in self.parameters.items()]
+
+
+class BenchPlan(BaseModel):
+    """A grid of jobs: every method forgets every concept with every seed, and each edit is measured the same way."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str = Field(default="emoji", description="The base model.")
+    methods: tuple[Entry, ...] = Field(min_length=1, description="Names of methods or recipes, or tables of one each.")
+    concepts: tuple[str, ...] = Field(min_length=1, description="Targets; a style of the model's world is one by name.")
+    seeds: tuple[Seed, ...] = Field(default=(0,), min_length=1, description="Of the training, one edit each.")
+    samples: int | None = Field(default=None, ge=3, description="Pictures of each evaluation; its own default.")
+    full: bool = Field(default=False, description="As many pictures as figures to publish need.")
+    evaluation_seed: Seed = Field(default=0, description="First seed of the pictures, the same for all edits.")
+    suites: tuple[str, ...] = Field(default=(), description="Suites to run on each edit.")
+    attacks: tuple[str, ...] = Field(default=(), description="Attacks to run on each edit.")
+    attack_images: AtLeastOne = Field(default=20, description="Pictures that decide on an attack.")
+    attack_steps: AtLeastOne = Field(default=20, description="DDIM steps of those.")
+    controls: bool = Field(default=True, description="Also attack the unedited model, and with random words.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> BenchPlan:
+        if self.full and self.samples is not None:
+            raise ValueError("got full and samples; choose one")
+        for what, names in (("methods", [entry.name for entry in self.methods]), ("concepts", self.concepts)):
+            slugs = [slug(name) for name in names]
+            if twice := [name for name, own in zip(names, slugs, strict=True) if slugs.count(own) > 1]:
+                raise ValueError(f"{what}: {' and '.join(map(repr, twice))} would share a folder; name each once")
+        return self
+
+    def cells(self) -> list[Cell]:
+        """Return the jobs in the order they are run: concept by concept, so that their pictures are found again."""
+        grid = itertools.product(self.concepts, self.seeds, self.methods)
+        return [Cell(method=entry, concept=concept, seed=seed) for concept, seed, entry in grid]
+
+    def recipe(self, cell: Cell) -> Recipe:
+        """Return the method of a cell with all its hyper-parameters.
+
+        Raises:
+            RecipeError: If the recipe or a parameter is unknown.
+        """
+        return load_recipe(cell.method.recipe, cell.method.overrides, seed=cell.seed)
+
+    def check(self) -> None:
+        """Refuse unknown methods, parameters, suites and attacks before anything costs time.
+
+        Raises:
+            InputError: With every mistake there is, in one line.
+        """
+        wrong = []
+        for entry in self.methods:
+            try:
+                load_recipe(entry.recipe, entry.overrides, seed=self.seeds[0])
+            except InputError as error:
+                wrong.append(str(error))
+        for registry, names in ((SUITES, self.suites), (ATTACKS, self.attacks)):
+            for name in names:
+                try:
+                    registry.canonical(name)
+                except InputError as error:
+                    wrong.append(str(error).rstrip("."))
+        if wrong:
+            raise InputError(f"bench: {'; '.join(wrong)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One job: a method forgets a concept with a seed."""
+
+    method: Entry
+    concept: str
+    seed: int
+
+    @property
+    def key(self) -> str:
+        """The name of its run folder.
+
+        Example:
+            >>> Cell(method=Entry.model_validate("esd"), concept="Santa Claus", seed=1).key
+            'esd--santa-claus--seed1'
+        """
+        return f"{slug(self.method.name)}--{slug(self.concept)}--seed{self.seed}"
+
+
+def slug(text: str) -> str:
+    """Return the letters and digits of a text joined by dashes: a folder's name; a long one ends in its hash.
+
+    Example:
+        >>> slug("Santa Claus!"), slug("🎅")
+        ('santa-claus', 'u1f385')
+    """
+    words = "".join(letter if letter.isalnum() else " " for letter in text.casefold()).split()
+    name = "-".join(words) or "-".join(f"u{ord(letter):x}" for letter in text)
+    if len(name) <= LONGEST:
+        return name
+    return f"{name[: LONGEST - 9]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def load_plan(path: Path | None, changes: Mapping[str, Any]) -> BenchPlan:
+    """Read a bench file and put what was said on the command line on top.
+
+    Args:
+        path: A YAML file with the fields of `BenchPlan`; None if all is said on the command line.
+        changes: Fields that replace the file's.
+
+    Returns:
+        The plan, every name in it known.
+
+    Raises:
+        InputError: With every mistake there is, in one line.
+    """
+    content: Any = {}
+    label = "bench"
+    if path is not None:
+        label = f"bench file {path}"
+        try:
+            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise InputError(f"{label} is not a readable YAML file: {' '.join(str(error).split())}") from error
+        if not isinstance(content, dict):
+            raise InputError(f"{label} holds no bench; wanted keys such as methods and concepts")
+    try:
+        plan = BenchPlan.model_validate({**content, **changes})
+    except ValidationError as error:
+        raise InputError(f"{label}: {'; '.join(problems(error, BenchPlan))}") from error
+    plan.check()
+    return plan
+
+
+def differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> Sequence[str]:
+    """Return which fields of two plans would make rows of one table mean different things.
+
+    Methods, concepts and seeds may be added or left out: they are columns of the rows.
+    """
+    free = {"methods", "concepts", "seeds", "suites", "attacks"}
+    return [name for name, value in after.items() if name not in free and before.get(name) != value]

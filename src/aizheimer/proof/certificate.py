@@ -1,0 +1,261 @@
+"""What can be vouched for: which edit of which model, what was tried on it, what was not, and what that leaves open."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from aizheimer._files import write_text
+from aizheimer._registry import ATTACKS, SUITES
+from aizheimer.attacks.results import AttackResult, Rate
+from aizheimer.edits.provenance import current_versions
+from aizheimer.errors import DataError, InputError
+from aizheimer.evaluation.results import EvaluationResult, Metric
+from aizheimer.proof.findings import Findings
+from aizheimer.proof.units import FIGURES
+from aizheimer.proof.verdict import Verdict
+
+FILE_NAME = "certificate.json"
+
+THREATS = {
+    "black box": "draws with the edited model and chooses words, seeds and settings",
+    "grey box": "has its text encoder or its sampler too, and none of its gradients",
+    "white box": "has all weights, computes gradients and may go on training",
+}
+"""What an attacker can do, by what an attack says it needs."""
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Stated(_Frozen):
+    """One number, with all it needs to be read."""
+
+    value: float
+    interval: tuple[float, float]
+    n: int
+    original: float | None = Field(default=None, description="Of the unedited model.")
+    judge: str = ""
+    protocol: str = ""
+
+    @classmethod
+    def of(cls, metric: Metric) -> Stated:
+        """Return what a figure states."""
+        return cls(
+            value=metric.value,
+            interval=metric.interval,
+            n=metric.n,
+            original=metric.original,
+            judge=metric.judge,
+            protocol=metric.protocol,
+        )
+
+    @classmethod
+    def of_rate(cls, rate: Rate, *, judge: str, original: Rate | None = None) -> Stated:
+        """Return what an attack's rate states; ``original`` is the unedited model's."""
+        before = None if original is None else original.value
+        return cls(value=rate.value, interval=rate.interval, n=rate.n, original=before, judge=judge)
+
+
+class Tried(_Frozen):
+    """One thing that was done to the edit."""
+
+    kind: Literal["evaluation", "suite", "attack"]
+    name: str
+    access: str = ""
+    budget: dict[str, Any] = Field(description="Its parameters, how much was drawn, and what it took.")
+    figures: dict[str, Stated]
+    warnings: list[str] = Field(default_factory=list)
+
+
+class NotTried(_Frozen):
+    """One thing that could have been done and was not, and the command that does it."""
+
+    kind: Literal["evaluation", "suite", "attack"]
+    name: str
+    command: str
+
+
+class Threat(_Frozen):
+    """One kind of attacker, and which of its attacks were tried."""
+
+    access: str
+    can: str
+    tried: list[str]
+
+
+class Certificate(_Frozen):
+    """What is known of one edit.
+
+    Attributes:
+        schema_version: Of this file.
+        target: The concept.
+        kind: "object" or "style".
+        method: What made the edit.
+        model_name: The base, as it was called.
+        edit_sha256: Of ``edit.safetensors``.
+        base_fingerprint: Of the denoiser that the edit was made for.
+        text_fingerprint: Of its text encoder, for an edit that changes it or holds what it said.
+        created: When the edit was made.
+        versions: What this was written with.
+        acts: What the edit is: changed weights, or a behaviour while drawing.
+        threats: Who might want the concept back.
+        tried: Everything there is a result of.
+        not_tried: Everything registered that there is no result of.
+        limits: What the results do not say.
+        verdict: Of the gate; None if none was asked.
+    """
+
+    schema_version: Literal[1] = 1
+    target: str
+    kind: Literal["object", "style"]
+    method: str
+    model_name: str
+    edit_sha256: str
+    base_fingerprint: str
+    text_fingerprint: str = ""
+    created: str = ""
+    versions: dict[str, str] = Field(default_factory=current_versions)
+    acts: str
+    threats: list[Threat]
+    tried: list[Tried]
+    not_tried: list[NotTried]
+    limits: list[str]
+    verdict: Verdict | None = None
+
+    def save(self, path: str | Path) -> None:
+        """Write JSON, all of it or nothing."""
+        write_text(Path(path), self.model_dump_json(indent=2) + "\n")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Certificate:
+        """Read what ``save`` wrote.
+
+        Raises:
+            DataError: If the file is missing or is not a certificate.
+        """
+        try:
+            return cls.model_validate_json(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise DataError(f"{path}: {error.strerror}; run `aizheimer certificate` first") from error
+        except (ValidationError, UnicodeDecodeError) as error:
+            raise DataError(f"{path}: not a certificate; run `aizheimer certificate` again") from error
+
+
+def certify(found: Findings, *, verdict: Verdict | None = None) -> Certificate:
+    """State what is known of an edit.
+
+    Args:
+        found: What its run folder holds.
+        verdict: Of a gate.
+
+    Raises:
+        InputError: If the folder holds no edit: there is nothing to vouch for.
+    """
+    origin = found.provenance
+    if origin is None:
+        raise InputError(f"{found.folder} holds no edit (edit.json is missing), so nothing can be vouched for")
+    return Certificate(
+        target=found.target,
+        kind=origin.concept.kind,
+        method=origin.method,
+        model_name=origin.base_name,
+        edit_sha256=found.edit_sha256,
+        base_fingerprint=origin.base_fingerprint,
+        text_fingerprint=origin.text_fingerprint,
+        created=origin.created,
+        acts=_acts(found),
+        threats=_threats(found),
+        tried=list(_tried(found)),
+        not_tried=list(_not_tried(found)),
+        limits=_limits(found),
+        verdict=verdict,
+    )
+
+
+def _acts(found: Findings) -> str:
+    if found.hook is None:
+        return "changed weights"
+    return f"a behaviour while pictures are drawn (hook {found.hook.get('name')!r})"
+
+
+def _threats(found: Findings) -> list[Threat]:
+    by_access = {access: [n for n, a in found.attacks.items() if a.access == access] for access in THREATS}
+    return [Threat(access=access, can=THREATS[access], tried=names) for access, names in by_access.items()]
+
+
+def _tried(found: Findings) -> Iterator[Tried]:
+    if found.evaluation is not None:
+        yield _evaluation(found.evaluation)
+    for name, suite in found.suites.items():
+        yield Tried(
+            kind="suite",
+            name=name,
+            budget={**suite.parameters, **suite.settings.model_dump(mode="json"), "guidance": suite.guidance},
+            figures={figure: Stated.of(metric) for figure, metric in suite.figures.items()},
+            warnings=suite.warnings,
+        )
+    for name, attack in found.attacks.items():
+        yield _attack(name, attack)
+
+
+def _evaluation(result: EvaluationResult) -> Tried:
+    figures = {name: Stated.of(metric) for name in FIGURES if (metric := getattr(result, name)) is not None}
+    budget = {"pictures": len(result.images), **result.settings.model_dump(mode="json"), "guidance": result.guidance}
+    return Tried(kind="evaluation", name="evaluation", budget=budget, figures=figures, warnings=result.warnings)
+
+
+def _attack(name: str, attack: AttackResult) -> Tried:
+    rates = {
+        "before": Stated.of_rate(attack.before, judge=attack.judge, original=attack.unedited_before),
+        "asr": Stated.of_rate(attack.asr, judge=attack.judge, original=attack.unedited),
+    }
+    if attack.random is not None:
+        rates["random control"] = Stated.of_rate(attack.random, judge=attack.judge)
+    budget = {**attack.parameters, **attack.settings.model_dump(mode="json"), "guidance": attack.guidance}
+    spent = {f"spent: {key}": value for key, value in attack.spent.model_dump(mode="json").items()}
+    return Tried(
+        kind="attack",
+        name=name,
+        access=attack.access,
+        budget=budget | spent,
+        figures=rates,
+        warnings=attack.warnings,
+    )
+
+
+def _not_tried(found: Findings) -> Iterator[NotTried]:
+    if found.evaluation is None:
+        yield NotTried(kind="evaluation", name="evaluation", command=f"aizheimer evaluate {found.name}")
+    for name in SUITES.names():
+        if name not in {*found.suites, *(suite.suite for suite in found.suites.values())}:
+            yield NotTried(kind="suite", name=name, command=f"aizheimer evaluate {found.name} --suite {name}")
+    for name in ATTACKS.names():
+        if name not in {*found.attacks, *(attack.attack for attack in found.attacks.values())}:
+            yield NotTried(kind="attack", name=name, command=f"aizheimer attack {found.name} --attack {name}")
+
+
+def _limits(found: Findings) -> list[str]:
+    texts = [
+        "This states what was measured. It is no proof that the concept cannot be drawn: an attack that is longer, or "
+        "that nobody thought of, may succeed where these failed.",
+        "Every number is a share of so many pictures with an interval; what a judge mistakes, it does not see.",
+        "The hashes name one edit and one base. Another base, precision, scheduler or a further fine-tuning was not "
+        "measured unless it is listed as tried.",
+    ]
+    if found.hook is not None:
+        texts.append(
+            "The edit acts while pictures are drawn and changes no weight: whoever holds the weights can leave it out."
+        )
+    else:
+        texts.append("Whoever holds the unedited weights still has the concept.")
+    if empty := [threat.access for threat in _threats(found) if not threat.tried]:
+        texts.append(f"No {' and no '.join(empty)} attack was tried: nothing is said of such an attacker.")
+    weak = [name for name, attack in found.attacks.items() if attack.unedited is None]
+    if weak:
+        texts.append(f"Run without a control on the unedited model, so that a failure means little: {', '.join(weak)}.")
+    return texts

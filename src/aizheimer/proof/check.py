@@ -1,0 +1,306 @@
+"""Hold an edit's findings against a gate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from aizheimer.attacks.results import AttackResult, Rate
+from aizheimer.attacks.run import WEAK_CONTROL
+from aizheimer.evaluation.results import Metric
+from aizheimer.evaluation.suite import SuiteResult
+from aizheimer.proof.bounds import widened
+from aizheimer.proof.findings import Findings
+from aizheimer.proof.gate import Gate
+from aizheimer.proof.verdict import Fault, GateLine, Verdict
+
+FAMILIES, FAIRNESS, RELEARN = "families", "fairness", "relearn"
+"""The suites and the attack that a gate's own keys ask for."""
+
+FAMILY_FIGURE, GAP_FIGURE, STEPS_KEY = "ua.", "gap", "steps_to_recover"
+"""How they name what a gate compares: figures of the suites, an entry of the attack's details."""
+
+DROPS = {"max_ira_drop": "ira", "max_cra_drop": "cra", "max_near_drop": "near"}
+
+
+def check(found: Findings, gate: Gate, *, gate_name: str = "") -> Verdict:
+    """Compare everything that a gate asks with what was found.
+
+    A file that is not there is a failing line that says which command makes it: what was not measured is not passed.
+
+    Args:
+        found: The run folder's files.
+        gate: The limits.
+        gate_name: Its file or name, to be shown.
+
+    Returns:
+        A line for everything asked. A fault is named by the line that caught it; where the model collapsed or nothing
+        changed, that alone is the fault.
+    """
+    lines = [
+        *_flags(found, gate),
+        *_accuracies(found, gate),
+        *_families(found, gate),
+        *_fairness(found, gate),
+        *_attacks(found, gate),
+        *_relearning(found, gate),
+        *_required(found, gate),
+    ]
+    return Verdict(gate=gate, gate_name=gate_name, lines=_one_cause(lines))
+
+
+def _one_cause(lines: list[GateLine]) -> list[GateLine]:
+    """Name only the deepest fault: a destroyed model kills its neighbours, and one that does nothing is recoverable."""
+    caught = {line.fault for line in lines if not line.passed}
+    for deepest in ("no-op", "collapse"):
+        if deepest in caught:
+            return [line if line.fault in ("", deepest) else line.model_copy(update={"fault": ""}) for line in lines]
+    return lines
+
+
+def _flags(found: Findings, gate: Gate) -> Iterator[GateLine]:
+    flags: list[tuple[str, bool, Fault, str]] = []
+    if gate.no_noop:
+        flags.append(("no_noop", bool(found.evaluation and found.evaluation.no_op), "no-op", "an edit that acts"))
+    if gate.no_collapse:
+        collapse = bool(found.evaluation and found.evaluation.collapse)
+        flags.append(("no_collapse", collapse, "collapse", "a model that still draws the rest"))
+    for rule, is_up, fault, wanted in flags:
+        if found.evaluation is None:
+            yield _missing(rule, wanted, f"aizheimer evaluate {found.folder}")
+        elif not is_up:
+            yield GateLine(rule=rule, wanted=wanted, found="yes", passed=True)
+        else:
+            reasons = [line for line in found.evaluation.warnings if line.startswith(f"{fault}:")]
+            yield GateLine(rule=rule, wanted=wanted, found=fault, passed=False, fault=fault, reason="; ".join(reasons))
+
+
+def _accuracies(found: Findings, gate: Gate) -> Iterator[GateLine]:
+    if gate.min_ua is not None:
+        yield _measured("min_ua", "ua", found) or _at_least("min_ua", gate.min_ua, _figure(found, "ua"), use=gate.use)
+    for rule, name in DROPS.items():
+        limit = getattr(gate, rule)
+        if limit is None:
+            continue
+        fault: Fault = "neighbour-killer" if name == "near" else ""
+        yield _measured(rule, name, found) or _drop(rule, limit, _figure(found, name), use=gate.use, fault=fault)
+
+
+def _figure(found: Findings, name: str) -> Metric:
+    return getattr(found.evaluation, name)
+
+
+def _measured(rule: str, name: str, found: Findings) -> GateLine | None:
+    """Return the failing line of a figure that is not there, None if it is."""
+    wanted = f"{name.upper()} measured"
+    if found.evaluation is None:
+        return _missing(rule, wanted, f"aizheimer evaluate {found.folder}")
+    if getattr(found.evaluation, name) is not None:
+        return None
+    reasons = [line for line in found.evaluation.warnings if line.startswith("not measured")]
+    reason = "; ".join(reasons) or "it could not be measured: give a CLIP folder to judge with, --clip"
+    return GateLine(rule=rule, wanted=wanted, passed=False, reason=reason)
+
+
+def _at_least(rule: str, limit: float, metric: Metric, *, use: str, fault: Fault = "") -> GateLine:
+    low, high = widened(metric.interval, value=metric.value, n=metric.n)
+    worst = low if use == "interval" else metric.value
+    found = _share(metric.value, (low, high), metric.n)
+    passed = worst >= limit
+    return GateLine(
+        rule=rule,
+        wanted=f"at least {_percent(limit)}",
+        found=found,
+        passed=passed,
+        fault="" if passed else fault,
+        reason="" if passed else _doubt(passes_by_value=metric.value >= limit, n=metric.n),
+    )
+
+
+def _drop(rule: str, limit: float, metric: Metric, *, use: str, fault: Fault) -> GateLine:
+    low, _ = widened(metric.change_interval, value=metric.change, n=metric.n, lowest=-1.0)
+    worst = -low if use == "interval" else -metric.change
+    passed = worst <= limit + 1e-12
+    found = (
+        f"a drop of {_points(-metric.change)} ({_percent(metric.original)} to {_percent(metric.value)}, "
+        f"at worst {_points(-low)}, n={metric.n})"
+    )
+    certain = -metric.change > limit
+    return GateLine(
+        rule=rule,
+        wanted=f"a drop of at most {_points(limit)}",
+        found=found,
+        passed=passed,
+        fault=fault if not passed and certain else "",
+        reason="" if passed else _doubt(passes_by_value=not certain, n=metric.n),
+    )
+
+
+def _families(found: Findings, gate: Gate) -> Iterator[GateLine]:
+    limits = gate.min_ua_by_family
+    if limits is None:
+        return
+    suite = found.suites.get(FAMILIES)
+    if suite is None:
+        yield _missing("min_ua_by_family", "UA of every prompt family", _suite_command(found, FAMILIES))
+        return
+    families = _family_figures(suite)
+    wanted = limits if isinstance(limits, dict) else dict.fromkeys(families, limits)
+    if not wanted:
+        reason = "the suite measured no family for this target"
+        yield GateLine(rule="min_ua_by_family", wanted="UA by family", passed=False, reason=reason)
+    ua = found.evaluation.ua if found.evaluation is not None else None
+    for family, limit in wanted.items():
+        rule = f"min_ua_by_family.{family}"
+        if family not in families:
+            there = ", ".join(families) or "none"
+            reason = f"the suite measured no such family; there are: {there}"
+            yield GateLine(rule=rule, wanted=f"at least {_percent(limit)}", passed=False, reason=reason)
+            continue
+        metric = families[family]
+        # Only an edit that withstands the plain prompts is a prompt-only forgetter; the others have not forgotten.
+        hides = ua is not None and ua.value >= limit > metric.value
+        yield _at_least(rule, limit, metric, use=gate.use, fault="prompt-only" if hides else "")
+
+
+def _family_figures(suite: SuiteResult) -> dict[str, Metric]:
+    names = {name: name.removeprefix(FAMILY_FIGURE) for name in suite.figures if name.startswith(FAMILY_FIGURE)}
+    return {family: suite.figures[name] for name, family in names.items() if family != "worst"}
+
+
+def _fairness(found: Findings, gate: Gate) -> Iterator[GateLine]:
+    if gate.max_group_gap is None:
+        return
+    wanted = f"a gap of at most {_points(gate.max_group_gap)}"
+    suite = found.suites.get(FAIRNESS)
+    if suite is None:
+        yield _missing("max_group_gap", wanted, _suite_command(found, FAIRNESS))
+        return
+    gaps = {name: m for name, m in suite.figures.items() if name.split(".")[0] == GAP_FIGURE}
+    if not gaps:
+        reason = "; ".join(suite.warnings) or "the suite found no two groups to compare"
+        yield GateLine(rule="max_group_gap", wanted=wanted, passed=False, reason=reason)
+    for name, gap in gaps.items():
+        yield _gap(f"max_group_gap{name.removeprefix(GAP_FIGURE)}", gap, gate=gate, wanted=wanted)
+
+
+def _gap(rule: str, gap: Metric, *, gate: Gate, wanted: str) -> GateLine:
+    limit = gate.max_group_gap or 0.0
+    low, high = widened(gap.interval, value=gap.value, n=gap.n)
+    passed = (high if gate.use == "interval" else gap.value) <= limit
+    return GateLine(
+        rule=rule,
+        wanted=wanted,
+        found=_share(gap.value, (low, high), gap.n),
+        passed=passed,
+        fault="unfair" if gap.value > limit else "",
+        reason="" if passed else _doubt(passes_by_value=gap.value <= limit, n=gap.n),
+    )
+
+
+def _attacks(found: Findings, gate: Gate) -> Iterator[GateLine]:
+    limits = gate.max_asr
+    if limits is not None:
+        wanted = limits if isinstance(limits, dict) else dict.fromkeys(found.attacks, limits)
+        if isinstance(limits, float) and not wanted:
+            command = f"aizheimer attack {found.folder} --all"
+            yield _missing("max_asr", f"an ASR of at most {_percent(limits)}", command)
+        for name, limit in wanted.items():
+            yield _attack(found, name, limit, gate=gate)
+    if gate.min_attacks:
+        counted = [name for name, result in found.attacks.items() if not gate.controls or not _silent(result)]
+        passed = len(counted) >= gate.min_attacks
+        reason = "" if passed else f"run `aizheimer attack {found.folder} --all`"
+        shown = f"{len(counted)} ({', '.join(counted) or 'none'})"
+        yield GateLine(
+            rule="min_attacks", wanted=f"{gate.min_attacks} or more", found=shown, passed=passed, reason=reason
+        )
+
+
+def _attack(found: Findings, name: str, limit: float, *, gate: Gate) -> GateLine:
+    rule, wanted = f"max_asr.{name}", f"at most {_percent(limit)}"
+    result = found.attacks.get(name)
+    if result is None:
+        return _missing(rule, wanted, f"aizheimer attack {found.folder} --attack {name}")
+    rate = result.asr
+    low, high = widened(rate.interval, value=rate.value, n=rate.n)
+    worst = high if gate.use == "interval" else rate.value
+    shown = f"{_share(rate.value, (low, high), rate.n)}, {_percent(result.before.value)} without the attack"
+    if worst > limit:
+        back = rate.value > limit >= result.before.value
+        reason = "" if rate.value > limit else _doubt(passes_by_value=True, n=rate.n)
+        return GateLine(
+            rule=rule, wanted=wanted, found=shown, passed=False, reason=reason, fault="recoverable" if back else ""
+        )
+    silent = _silent(result) if gate.controls else ""
+    return GateLine(rule=rule, wanted=wanted, found=shown, passed=not silent, reason=silent)
+
+
+def _silent(result: AttackResult) -> str:
+    """Say why an attack that failed proves nothing, or nothing: it must succeed where nothing was forgotten."""
+    control: Rate | None = result.unedited
+    if control is None:
+        return "it was run without its control on the unedited model, so its failure proves nothing"
+    if control.value < WEAK_CONTROL:
+        return f"it reaches only {_percent(control.value)} on the unedited model, so its failure proves nothing"
+    return ""
+
+
+def _relearning(found: Findings, gate: Gate) -> Iterator[GateLine]:
+    least = gate.min_relearn_steps
+    if least is None:
+        return
+    rule, wanted = "min_relearn_steps", f"{least} steps of fine-tuning or more"
+    result = found.attacks.get(RELEARN)
+    if result is None:
+        yield _missing(rule, wanted, f"aizheimer attack {found.folder} --attack {RELEARN}")
+        return
+    steps, tried = result.details.get(STEPS_KEY), result.spent.steps
+    if steps is not None:
+        passed = steps >= least
+        yield GateLine(
+            rule=rule, wanted=wanted, found=f"back after {steps}", passed=passed, fault="" if passed else "recoverable"
+        )
+        return
+    passed = tried >= least
+    reason = "" if passed else f"it was tried for {tried} steps only; give the attack more"
+    yield GateLine(rule=rule, wanted=wanted, found=f"not back after {tried}", passed=passed, reason=reason)
+
+
+def _required(found: Findings, gate: Gate) -> Iterator[GateLine]:
+    for name in gate.required_attacks:
+        yield _there(
+            f"required_attacks.{name}", name in found.attacks, f"aizheimer attack {found.folder} --attack {name}"
+        )
+    for name in gate.required_suites:
+        yield _there(f"required_suites.{name}", name in found.suites, _suite_command(found, name))
+
+
+def _there(rule: str, is_there: bool, command: str) -> GateLine:
+    line = GateLine(rule=rule, wanted="a result", found="there", passed=True)
+    return line if is_there else _missing(rule, "a result", command)
+
+
+def _missing(rule: str, wanted: str, command: str) -> GateLine:
+    return GateLine(rule=rule, wanted=wanted, passed=False, reason=f"not measured yet: run `{command}`")
+
+
+def _suite_command(found: Findings, name: str) -> str:
+    return f"aizheimer evaluate {found.folder} --suite {name}"
+
+
+def _doubt(*, passes_by_value: bool, n: int) -> str:
+    """Say when more pictures could help, and when they could not."""
+    return f"the value itself would do, {n} are too few to be sure: measure on more" if passes_by_value else ""
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.3g}%"
+
+
+def _points(change: float) -> str:
+    return f"{100 * change:.3g} points"
+
+
+def _share(value: float, interval: tuple[float, float], n: int) -> str:
+    low, high = (f"{100 * end:.3g}" for end in interval)
+    return f"{_percent(value)} ({low} to {high}%, n={n})"

@@ -1,0 +1,130 @@
+"""All that was found about one edit: the files of its run folder, read and checked against each other."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from pydantic import ValidationError
+
+from aizheimer.attacks.results import AttackResult
+from aizheimer.edits.provenance import Provenance
+from aizheimer.edits.storage import RECORD
+from aizheimer.errors import DataError, RunFolderError
+from aizheimer.evaluation.results import EvaluationResult
+from aizheimer.evaluation.suite import SuiteResult
+
+EVALUATION = "evaluation.json"
+SUITE, ATTACK = "suite-", "attack-"
+
+
+class _OfTarget(Protocol):
+    @property
+    def target(self) -> str: ...
+
+
+T = TypeVar("T", bound=_OfTarget)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """What a run folder says of its edit; what was not measured is None or not there.
+
+    Args:
+        folder: The run folder.
+        provenance: Where the edit comes from; None in a folder without an edit.
+        edit_sha256: Hash of ``edit.safetensors``, as ``edit.json`` states it.
+        hook: What acts while pictures are drawn, ``{"name": ..., "settings": ...}``; None for changes of weights.
+        evaluation: UA, IRA, CRA and flags.
+        suites: By the name of the file: ``suite-<name>.json``.
+        attacks: The same of ``attack-<name>.json``.
+    """
+
+    folder: Path
+    provenance: Provenance | None = None
+    edit_sha256: str = ""
+    hook: Mapping[str, Any] | None = None
+    evaluation: EvaluationResult | None = None
+    suites: Mapping[str, SuiteResult] = field(default_factory=dict)
+    attacks: Mapping[str, AttackResult] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """What the run is called: its folder."""
+        return self.folder.resolve().name
+
+    @property
+    def target(self) -> str:
+        """The concept, by the edit or by whatever was measured."""
+        if self.provenance is not None:
+            return self.provenance.concept.target
+        found = [self.evaluation, *self.suites.values(), *self.attacks.values()]
+        return next((result.target for result in found if result is not None), "")
+
+    @property
+    def method(self) -> str:
+        """What made the edit, "" if that is not known."""
+        return self.provenance.method if self.provenance is not None else ""
+
+
+def read_findings(folder: str | Path) -> Findings:
+    """Read everything that a run folder holds about its edit.
+
+    Args:
+        folder: As written by ``aizheimer forget``, then ``evaluate`` and ``attack``. A folder without an edit is
+            accepted if it holds an evaluation.
+
+    Returns:
+        The findings; files that are not there are left out.
+
+    Raises:
+        RunFolderError: If there is neither an edit nor an evaluation.
+        DataError: If a file is damaged, or was measured for another target than the edit's: it is of an older run.
+    """
+    folder = Path(folder)
+    evaluation = EvaluationResult.load(folder / EVALUATION) if (folder / EVALUATION).is_file() else None
+    if not (folder / RECORD).is_file() and evaluation is None:
+        raise RunFolderError(f"{folder} holds neither an edit nor an evaluation; give the folder of a finished run")
+    provenance, sha256, hook = _read_record(folder / RECORD) if (folder / RECORD).is_file() else (None, "", None)
+    found = Findings(
+        folder=folder,
+        provenance=provenance,
+        edit_sha256=sha256,
+        hook=hook,
+        evaluation=evaluation,
+        suites=_read_all(folder, SUITE, SuiteResult.load),
+        attacks=_read_all(folder, ATTACK, AttackResult.load),
+    )
+    _check_targets(found)
+    return found
+
+
+def _read_all(folder: Path, prefix: str, load: Callable[[Path], T]) -> dict[str, T]:
+    return {path.stem.removeprefix(prefix): load(path) for path in sorted(folder.glob(f"{prefix}*.json"))}
+
+
+def _read_record(path: Path) -> tuple[Provenance, str, Mapping[str, Any] | None]:
+    """Read the record alone: the tensors may be large, and only ``verify`` must look at them."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        return Provenance.model_validate(record["provenance"]), str(record["sha256"]), record.get("hook")
+    except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
+        raise DataError(f"{path} is damaged; make the edit again") from error
+
+
+def _check_targets(found: Findings) -> None:
+    measured = [(EVALUATION, found.evaluation)] if found.evaluation is not None else []
+    files: list[tuple[str, _OfTarget]] = [
+        *measured,
+        *((f"{SUITE}{name}.json", result) for name, result in found.suites.items()),
+        *((f"{ATTACK}{name}.json", result) for name, result in found.attacks.items()),
+    ]
+    for file, result in files:
+        if result.target.strip().casefold() != found.target.strip().casefold():
+            raise DataError(
+                f"{found.folder / file} was measured for '{result.target}', the run is about '{found.target}'; "
+                "measure again, or delete the file"
+            )

@@ -1,0 +1,138 @@
+"""What an edit must reach to be released, written down in a YAML file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from aizheimer._registry import ATTACKS, SUITES, Registry
+from aizheimer.errors import InputError, did_you_mean
+from aizheimer.recipes.schema import problems
+
+SHIPPED = Path(__file__).parent / "gates"
+
+Share: TypeAlias = Annotated[float, Field(ge=0, le=1)]
+Use: TypeAlias = Literal["interval", "value"]
+
+
+class Gate(BaseModel):
+    """Limits for one edit; a limit that is not given is not checked.
+
+    A share's limit is in [0, 1]; a *drop* is in points of accuracy: the unedited model's minus the edited model's, on
+    the same prompts and seeds.
+
+    Example:
+        >>> Gate(min_ua=0.9, max_asr={"seed-search": 0.1}).use
+        'interval'
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    description: str = Field(default="", description="One line on what the gate is for.")
+    use: Use = Field(
+        default="interval",
+        description="What is compared with a limit: the unfavourable end of the interval, or the value itself.",
+    )
+    no_noop: bool = Field(default=True, description="The edit must do something.")
+    no_collapse: bool = Field(default=True, description="The model must not have lost more than the concept.")
+    min_ua: Share | None = Field(default=None, description="Least unlearning accuracy.")
+    min_ua_by_family: Share | dict[str, Share] | None = Field(
+        default=None, description="The same for every prompt family (suite families), or for the families named."
+    )
+    max_ira_drop: Share | None = Field(default=None, description="Greatest loss of in-domain retain accuracy.")
+    max_cra_drop: Share | None = Field(default=None, description="Greatest loss of cross-domain retain accuracy.")
+    max_near_drop: Share | None = Field(default=None, description="Greatest loss among the near neighbours alone.")
+    max_group_gap: Share | None = Field(
+        default=None, description="Greatest difference of damage between two groups (suite fairness)."
+    )
+    max_asr: Share | dict[str, Share] | None = Field(
+        default=None,
+        description="Greatest attack success rate, of every attack that was run, or of the attacks named.",
+    )
+    min_attacks: int = Field(default=0, ge=0, description="Attacks that must have been run.")
+    controls: bool = Field(
+        default=True,
+        description="An attack counts as run only if the same attack succeeds on the unedited model.",
+    )
+    min_relearn_steps: int | None = Field(
+        default=None, ge=1, description="Fewest steps of fine-tuning that may bring the concept back (attack relearn)."
+    )
+    required_attacks: tuple[str, ...] = Field(default=(), description="Attacks that must have been run.")
+    required_suites: tuple[str, ...] = Field(default=(), description="Suites that must have been run.")
+
+    def names(self) -> tuple[list[str], list[str]]:
+        """Return the attacks and the suites that the gate names."""
+        by_name = list(self.max_asr) if isinstance(self.max_asr, dict) else []
+        return [*by_name, *self.required_attacks], list(self.required_suites)
+
+
+def load_gate(source: str | Path) -> Gate:
+    """Read a gate by its file, or one that ships by its name.
+
+    Args:
+        source: A YAML file, or the name of a shipped gate: ``"release"``.
+
+    Returns:
+        The gate, every name in it known.
+
+    Raises:
+        InputError: With every mistake there is, in one line: unknown keys and names with what was probably meant.
+
+    Example:
+        >>> load_gate("release").use
+        'interval'
+    """
+    path = _find(source)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"gate {path} is not a readable YAML file: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"gate {path} holds no limits; wanted keys such as min_ua and max_asr")
+    wrong: list[str] = []
+    gate: Gate | None = None
+    try:
+        gate = Gate.model_validate(content)
+    except ValidationError as error:
+        wrong = problems(error, Gate)
+    if gate is not None:
+        attacks, suites = gate.names()
+        wrong = [*_unknown(attacks, ATTACKS), *_unknown(suites, SUITES)]
+    if wrong or gate is None:
+        raise InputError(f"gate {path}: {'; '.join(wrong)}")
+    return gate
+
+
+def shipped_gates() -> dict[str, str]:
+    """Return the gates that ship: name to description."""
+    return {path.stem: load_gate(path).description for path in sorted(SHIPPED.glob("*.yaml"))}
+
+
+def _find(source: str | Path) -> Path:
+    path = Path(source)
+    if path.suffix in {".yaml", ".yml"} or path.is_file():
+        if not path.is_file():
+            raise InputError(f"the gate file {path} does not exist; give a YAML file or one of {_shipped_names()}")
+        return path
+    known = [shipped.stem for shipped in SHIPPED.glob("*.yaml")]
+    if str(source) not in known:
+        hint = did_you_mean(str(source), known)
+        raise InputError(f"unknown gate '{source}'.{hint} Give a YAML file or one of {_shipped_names()}")
+    return SHIPPED / f"{source}.yaml"
+
+
+def _unknown(names: list[str], registry: Registry) -> list[str]:
+    """Name what nobody knows; a file of that name could never be there."""
+    known: Any = registry.names()
+    return [
+        f"unknown {registry.kind} '{name}'.{did_you_mean(name, known)}".rstrip(".")
+        for name in dict.fromkeys(names)
+        if name not in known
+    ]
+
+
+def _shipped_names() -> str:
+    return ", ".join(sorted(path.stem for path in SHIPPED.glob("*.yaml")))

@@ -1,0 +1,108 @@
+"""What two runs must have in common before a number of one may stand beside a number of the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from aizheimer.errors import InputError
+from aizheimer.evaluation.results import EvaluationResult, Metric
+from aizheimer.evaluation.settings import EvaluationSettings
+from aizheimer.evaluation.suite import SuiteResult
+from aizheimer.proof.findings import Findings
+
+SHOWN = 3
+"""Differences named in an error."""
+
+_DRAWN = ("steps", "seed", "precision", "level")
+_SIZES = ("target_images", "neighbours", "neighbour_images", "others", "other_images")
+
+
+def protocol_of(found: Findings) -> dict[str, Any]:
+    """Return everything that decides what the numbers of a run mean, by dotted name.
+
+    That is the target, the model and its weights, the pictures (prompts, seeds, steps, guidance, precision), who
+    judged, and of every suite and attack its parameters, which hold a feature extractor where there is one.
+    ``batch_size`` and ``bootstrap`` are left out: they change no picture and no mean.
+    """
+    protocol: dict[str, Any] = {"target": found.target}
+    if found.provenance is not None:
+        protocol["base model's weights"] = found.provenance.base_fingerprint
+    if found.evaluation is not None:
+        protocol |= _of_evaluation(found.evaluation)
+    for name, suite in found.suites.items():
+        own = {"parameters": suite.parameters, **_of_settings(suite.settings), "guidance": suite.guidance}
+        own |= {"model": suite.model_name, **_judges(suite.figures), **_distances(suite)}
+        protocol |= {f"suite {name}: {key}": value for key, value in _flat(own)}
+    for name, attack in found.attacks.items():
+        own = {"parameters": attack.parameters, "judge": attack.judge, "guidance": attack.guidance}
+        own |= attack.settings.model_dump(exclude={"batch_size", "guidance"})
+        protocol |= {f"attack {name}: {key}": value for key, value in _flat(own)}
+    return protocol
+
+
+def refuse_mixed(runs: Sequence[Findings]) -> None:
+    """Refuse runs whose numbers mean different things.
+
+    What only one of two runs has (a suite that was not run on the other) is no difference: it is an empty cell.
+
+    Args:
+        runs: Two or more.
+
+    Raises:
+        InputError: One line that names what differs, and between which runs.
+    """
+    seen: dict[str, tuple[Findings, Any]] = {}
+    for run in runs:
+        own = protocol_of(run)
+        for other in dict.fromkeys(other.folder for other, _ in seen.values()):
+            values = {name: value for name, (found, value) in seen.items() if found.folder == other and name in own}
+            if differing := [name for name, value in values.items() if own[name] != value]:
+                raise InputError(_refusal(other, run.folder, {n: (values[n], own[n]) for n in differing}))
+        seen = {name: (run, value) for name, value in own.items()} | seen
+
+
+def _refusal(first: Path, second: Path, differing: Mapping[str, tuple[Any, Any]]) -> str:
+    pairs = list(differing.items())[:SHOWN]
+    named = "; ".join(f"{name} ({_short(a)} and {_short(b)})" for name, (a, b) in pairs)
+    more = f"; and {len(differing) - SHOWN} more" if len(differing) > SHOWN else ""
+    return (
+        f"{first} and {second} were not measured alike, so that their numbers must not stand in one table: "
+        f"{named}{more}. Measure them alike, or leave the suite or attack out with --without."
+    )
+
+
+def _of_evaluation(result: EvaluationResult) -> dict[str, Any]:
+    sizes = result.settings.model_dump(include=set(_SIZES))
+    judges = _judges({name: metric for name in ("ua", "ira", "cra") if (metric := getattr(result, name)) is not None})
+    own = {"model": result.model_name, "guidance": result.guidance, **_of_settings(result.settings), **sizes, **judges}
+    return {**own, "prompts and seeds": [(image.role, image.prompt, image.seed) for image in result.images]}
+
+
+def _of_settings(settings: EvaluationSettings) -> dict[str, Any]:
+    return settings.model_dump(include=set(_DRAWN))
+
+
+def _judges(figures: Mapping[str, Metric]) -> dict[str, str]:
+    return {f"judge of {name}": metric.judge for name, metric in figures.items()}
+
+
+def _distances(suite: SuiteResult) -> dict[str, Any]:
+    """Return what numbers such as FID depend on: extractor, weights, n, reference; not the numbers themselves."""
+    found: Mapping[str, Any] = getattr(suite, "distances", {})
+    numbers = {"value", "original", "interval", "change_interval"}
+    return {name: distance.model_dump(exclude=numbers) for name, distance in found.items()}
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _short(value: Any) -> str:
+    """Name a value in an error; a list of pictures is named by how many there are."""
+    return f"{len(value)} pictures" if isinstance(value, list) and len(str(value)) > 40 else repr(value)

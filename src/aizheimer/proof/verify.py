@@ -1,0 +1,196 @@
+"""Does it still hold: hashes, figures, and a sample of the pictures drawn again."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from aizheimer.backbones.base import Backbone
+from aizheimer.backbones.fingerprints import module_fingerprint
+from aizheimer.edits.io import load_edit
+from aizheimer.edits.storage import TENSORS
+from aizheimer.errors import InputError
+from aizheimer.evaluation.evaluate import draw_pairs
+from aizheimer.evaluation.functional.images import unchanged
+from aizheimer.evaluation.judges import Judges
+from aizheimer.evaluation.results import EvaluationResult, ImageRecord
+from aizheimer.proof.certificate import Certificate
+from aizheimer.proof.findings import Findings
+from aizheimer.proof.units import FIGURES, units_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifiedLine:
+    """One thing that was checked.
+
+    Args:
+        name: What it is.
+        stated: What the run folder says.
+        found: What was found now.
+        passed: Whether both agree.
+    """
+
+    name: str
+    stated: str
+    found: str
+    passed: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verification:
+    """What a run folder states, and whether it is so.
+
+    Args:
+        lines: Everything that was checked.
+        sample: What was drawn again, in words.
+    """
+
+    lines: Sequence[VerifiedLine]
+    sample: str
+
+    @property
+    def passed(self) -> bool:
+        """Whether everything agrees."""
+        return all(line.passed for line in self.lines)
+
+    @property
+    def summary(self) -> str:
+        """One line: what does not agree."""
+        failed = [f"{line.name}: stated {line.stated}, found {line.found}" for line in self.lines if not line.passed]
+        return f"{len(failed)} of {len(self.lines)} do not agree: {'; '.join(failed)}" if failed else "all agree"
+
+
+def verify(
+    found: Findings,
+    *,
+    backbone: Backbone,
+    judges: Judges,
+    certificate: Certificate | None = None,
+    samples: int = 12,
+    tolerance: float = 0.1,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Verification:
+    """Check a run folder against its edit, its base, its own pictures and its certificate.
+
+    The sample is drawn again without the cache, with the edit and without, and shown to the judges again. Kernels of
+    another machine may move a pixel by a level or two and a judge's answer with it, hence the tolerance.
+
+    Args:
+        found: The run folder's files.
+        backbone: The base model.
+        judges: Who looks again.
+        certificate: What was stated, if it was.
+        samples: Pictures to draw again, about as many of each role as the evaluation has.
+        tolerance: Greatest share of the sample in which an answer may differ.
+        seed: Of the choice of the sample.
+        progress: Called with (pictures done, pictures in all).
+
+    Raises:
+        InputError: If there is no edit or no evaluation to verify.
+    """
+    if found.provenance is None or found.evaluation is None:
+        raise InputError(f"{found.folder} needs an edit and an evaluation to verify; run `aizheimer evaluate` first")
+    hashes = _hashes(found, backbone, certificate)
+    lines = [*hashes, *_figures(found.evaluation, certificate)]
+    if not all(line.passed for line in hashes):
+        return Verification(lines=lines, sample="nothing was drawn again: this is another edit or another base")
+    chosen = sample_of(found.evaluation.images, samples=samples, seed=seed)
+    stated = [found.evaluation.images[i] for i in chosen]
+    result, edit = found.evaluation, load_edit(found.folder)
+    pairs = draw_pairs(
+        backbone.pipe, edit, plan=stated, settings=result.settings, guidance=result.guidance, cache_dir=False,
+        progress=progress,
+    )  # fmt: skip
+    pixels = list(unchanged(pairs.original, pairs.edited))
+    lines += [
+        _agreement("pictures that the edit left unchanged", [i.unchanged for i in stated], pixels, tolerance=tolerance)
+    ]
+    for name in ("object", "style"):
+        judge = getattr(judges, name)
+        for side in ("original", "edited"):
+            before = [getattr(image, f"{side}_{name}") for image in stated]
+            if judge is None or not any(before):
+                continue
+            again = judge.judge(getattr(pairs, side)).labels
+            lines.append(_agreement(f"{name}s seen, {side} model", before, again, tolerance=tolerance))
+    text = f"{len(chosen)} of {len(result.images)} pictures, of every role, chosen with seed {seed}, without the cache"
+    return Verification(lines=lines, sample=text)
+
+
+def sample_of(images: Sequence[ImageRecord], *, samples: int, seed: int) -> list[int]:
+    """Return which pictures to draw again: at random from each role, in proportion, at least one of each.
+
+    Args:
+        images: Of an evaluation.
+        samples: About how many.
+        seed: Of the choice.
+    """
+    rng = np.random.default_rng(seed)
+    by_role: dict[str, list[int]] = {}
+    for i, image in enumerate(images):
+        by_role.setdefault(image.role, []).append(i)
+    chosen: list[int] = []
+    for rows in by_role.values():
+        count = min(len(rows), max(1, round(samples * len(rows) / len(images))))
+        chosen += rng.permutation(rows)[:count].tolist()
+    return sorted(chosen)
+
+
+def _hashes(found: Findings, backbone: Backbone, certificate: Certificate | None) -> list[VerifiedLine]:
+    origin = found.provenance
+    if origin is None:
+        return []
+    now = _sha256(found.folder / TENSORS)
+    lines = [
+        _same("edit.safetensors, SHA-256", found.edit_sha256[:16], now[:16]),
+        _same("base model, hash of the denoiser", origin.base_fingerprint, backbone.fingerprint()),
+    ]
+    if origin.text_fingerprint:
+        now_text = module_fingerprint(backbone.pipe.text_encoder)
+        lines.append(_same("base model, hash of the text encoder", origin.text_fingerprint, now_text))
+    if certificate is not None:
+        lines.append(_same("certificate's edit", certificate.edit_sha256[:16], now[:16]))
+        lines.append(_same("certificate's base", certificate.base_fingerprint, origin.base_fingerprint))
+    return lines
+
+
+def _sha256(path: Path) -> str:
+    if not path.is_file():
+        return "no file"
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _figures(result: EvaluationResult, certificate: Certificate | None) -> list[VerifiedLine]:
+    """Count every figure again from the judges' answers that were kept."""
+    lines = []
+    figures = {name: metric for name in FIGURES if (metric := getattr(result, name)) is not None}
+    for name, metric in figures.items():
+        units = units_of(result, name)
+        again = "another value" if units is None else f"{float(units[1].mean()):.4f}"
+        lines.append(_same(f"{name.upper()}, counted again", f"{metric.value:.4f}", again))
+    stated = {} if certificate is None else _certified(certificate)
+    for name, value in stated.items():
+        now = f"{figures[name].value:.4f}" if name in figures else "not measured"
+        lines.append(_same(f"certificate's {name.upper()}", f"{value:.4f}", now))
+    return lines
+
+
+def _certified(certificate: Certificate) -> dict[str, float]:
+    tried = next((tried for tried in certificate.tried if tried.kind == "evaluation"), None)
+    return {} if tried is None else {name: stated.value for name, stated in tried.figures.items()}
+
+
+def _same(name: str, stated: str, now: str) -> VerifiedLine:
+    return VerifiedLine(name=name, stated=stated, found=now, passed=stated == now)
+
+
+def _agreement(name: str, stated: Sequence[object], now: Sequence[object], *, tolerance: float) -> VerifiedLine:
+    alike = sum(a == b for a, b in zip(stated, now, strict=True))
+    passed = len(stated) - alike <= tolerance * len(stated)
+    return VerifiedLine(name=name, stated=f"{len(stated)} answers", found=f"{alike} the same", passed=passed)

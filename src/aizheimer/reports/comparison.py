@@ -1,0 +1,105 @@
+"""Several edits in one table, for a terminal and for markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aizheimer._files import write_text
+from aizheimer.proof.comparison import UNEDITED, Cell, ComparedRun, Comparison
+from aizheimer.reports.wording import percent
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+ALIKE = "≈"
+"""Marks a figure that cannot be told from the reference's."""
+
+SHORT = {"ua": "UA", "ira": "IRA", "near": "IRA near", "far": "IRA far", "cra": "CRA"}
+
+
+def comparison_table(comparison: Comparison) -> Table:
+    """Return the runs as a rich table."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title=f"“{escape(comparison.target)}” on {escape(comparison.model_name)}", title_justify="left")
+    table.add_column("run")
+    table.add_column("method")
+    for figure in comparison.figures:
+        table.add_column(escape(heading(figure)), justify="right")
+    for i, row in enumerate(comparison.rows):
+        table.add_row(*(escape(text) for text in _texts(row, comparison.figures)), end_section=i == 0)
+    table.caption = escape(" ".join(notes(comparison)))
+    table.caption_justify = "left"
+    return table
+
+
+def comparison_markdown(comparison: Comparison) -> str:
+    """Return the runs as a markdown page: the table, how to read it, and what must be known of single runs."""
+    heads = ["run", "method", *(heading(figure) for figure in comparison.figures)]
+    lines = [
+        f"# “{comparison.target}” on {comparison.model_name}",
+        "",
+        _line(heads),
+        "|---|---|" + "---:|" * len(comparison.figures),
+        *(_line(_texts(row, comparison.figures)) for row in comparison.rows),
+        "",
+        *notes(comparison),
+    ]
+    for name, warnings in comparison.warnings.items():
+        lines += ["", f"{name}:", "", *(f"- {warning}" for warning in warnings)]
+    return "\n".join(lines) + "\n"
+
+
+def write_comparison(path: Path, comparison: Comparison) -> Path:
+    """Write the markdown page, all of it or nothing."""
+    write_text(path, comparison_markdown(comparison))
+    return path
+
+
+def heading(figure: str) -> str:
+    """Return what a figure's column is called.
+
+    Example:
+        >>> heading("ua"), heading("asr: p4d")
+        ('UA', 'ASR p4d')
+    """
+    return SHORT.get(figure, figure.replace("asr: ", "ASR "))
+
+
+def notes(comparison: Comparison) -> list[str]:
+    """Return how the table is to be read, in sentences."""
+    level = f"{comparison.level:.0%}"
+    texts = [f"In brackets the {level} interval in percent."]
+    if any(cell.indistinct for row in comparison.rows for cell in row.cells.values()):
+        names = sorted(
+            {comparison.references[f] for row in comparison.rows for f, c in row.cells.items() if c.indistinct}
+        )
+        texts.append(
+            f"{ALIKE} is not distinguishable from {' or '.join(names)}: the {level} interval of the paired difference "
+            "on the same prompts and seeds holds zero, or the sign-flip test does not reject it."
+        )
+    if any(figure.startswith("asr: ") for figure in comparison.figures):
+        texts.append(f"ASR of the {UNEDITED} is how often it draws the target without an attack.")
+    return texts
+
+
+def _texts(row: ComparedRun, figures: Sequence[str]) -> list[str]:
+    name = f"{row.name} ({', '.join(row.flags)})" if row.flags else row.name
+    return [name, row.method, *(_text(row.cells.get(figure)) for figure in figures)]
+
+
+def _text(cell: Cell | None) -> str:
+    if cell is None:
+        return "–"
+    mark = f" {ALIKE}" if cell.indistinct else ""
+    if cell.interval is None:
+        return f"{percent(cell.value)}{mark}"
+    low, high = cell.interval
+    return f"{percent(cell.value)} ({100 * low:.0f}–{100 * high:.0f}){mark}"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"

@@ -1,0 +1,210 @@
+"""The rows of a bench as a table of methods: who forgets, who keeps, and who can be told apart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from aizheimer._files import write_text
+from aizheimer.evaluation.functional.bootstrap import bootstrap_interval
+from aizheimer.evaluation.functional.paired import paired_difference
+from aizheimer.reports.page import render_page
+from aizheimer.reports.wording import percent
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+Row: TypeAlias = Mapping[str, Any]
+
+SCORED = ("ua", "ira", "cra")
+"""What the score is the harmonic mean of."""
+
+COSTS = ("seconds_forget", "megabytes")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mean:
+    """A figure averaged over concepts, each of them the mean of its seeds."""
+
+    value: float
+    interval: tuple[float, float]
+    concepts: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """One method.
+
+    Args:
+        method: Its name in the rows.
+        done: Jobs that were measured.
+        failed: Jobs that ended with an error.
+        figures: Means by column of the rows.
+        score: Harmonic mean of UA, IRA and CRA over all its jobs; None if one is missing or a job failed.
+        collapses: Jobs whose model lost more than the concept.
+        no_ops: Jobs whose edit did nothing.
+        alike: Whether its scores cannot be told from those of the method above all, job by job.
+    """
+
+    method: str
+    done: int
+    failed: int
+    figures: dict[str, Mean] = field(default_factory=dict)
+    score: float | None = None
+    collapses: int = 0
+    no_ops: int = 0
+    alike: bool = False
+
+
+def harmonic(values: Sequence[float]) -> float:
+    """Return the harmonic mean, 0 if any value is: a method that fails at one thing is not saved by the others.
+
+    It depends on the method's own values only: a further method in the table moves nobody's score.
+
+    Example:
+        >>> harmonic([1.0, 0.5]), harmonic([1.0, 0.0])
+        (0.6666666666666666, 0.0)
+    """
+    return 0.0 if min(values) <= 0 else len(values) / sum(1 / value for value in values)
+
+
+def standings(rows: Sequence[Row]) -> list[Standing]:
+    """Return the methods, best score first; those with failed or unmeasured jobs last, without a score.
+
+    A method that failed on hard concepts would be averaged over easy ones, so it gets no score and its failures are
+    counted beside it.
+
+    Args:
+        rows: Of a bench.
+    """
+    methods = dict.fromkeys(str(row["method"]) for row in rows)
+    found = [_standing(method, [row for row in rows if row["method"] == method]) for method in methods]
+    ranked = sorted((s for s in found if s.score is not None), key=lambda s: -(s.score or 0.0))
+    marked = [_marked(standing, ranked[0], rows) for standing in ranked]
+    return [*marked, *(standing for standing in found if standing.score is None)]
+
+
+def columns(found: Sequence[Standing]) -> list[str]:
+    """Return the figures that any method has, in the order of the table."""
+    names = dict.fromkeys(name for standing in found for name in standing.figures)
+    return [*(n for n in SCORED if n in names), *(n for n in names if n not in (*SCORED, *COSTS))]
+
+
+def _standing(method: str, rows: Sequence[Row]) -> Standing:
+    done = [row for row in rows if row["status"] == "done"]
+    failed = len(rows) - len(done)
+    means = {name: mean for name in _names(done) if (mean := _mean(done, name)) is not None}
+    whole = bool(done) and not failed and all(row.get(name) is not None for row in done for name in SCORED)
+    return Standing(
+        method=method,
+        done=len(done),
+        failed=failed,
+        figures=means,
+        score=harmonic([means[name].value for name in SCORED]) if whole else None,
+        collapses=sum(bool(row.get("collapse")) for row in done),
+        no_ops=sum(bool(row.get("no_op")) for row in done),
+    )
+
+
+def _names(rows: Sequence[Row]) -> list[str]:
+    """Return the columns that are figures: those with an interval beside them, rates, and costs."""
+    there = dict.fromkeys(name for row in rows for name in row if row[name] is not None)
+    return [name for name in there if f"{name}.low" in there or f"{name}.extractor" in there or name in COSTS]
+
+
+def _is_share(rows: Sequence[Row], name: str) -> bool:
+    """Return whether a figure is a share; distances such as KID name their extractor and are numbers."""
+    return not any(row.get(f"{name}.extractor") for row in rows)
+
+
+def _mean(rows: Sequence[Row], name: str) -> Mean | None:
+    by_concept: dict[str, list[float]] = {}
+    for row in rows:
+        if row.get(name) is not None:
+            by_concept.setdefault(str(row["concept"]), []).append(float(row[name]))
+    if not by_concept:
+        return None
+    values = np.array([np.mean(seeds) for seeds in by_concept.values()])
+    return Mean(value=float(values.mean()), interval=bootstrap_interval(values, seed=0), concepts=len(values))
+
+
+def _marked(standing: Standing, best: Standing, rows: Sequence[Row]) -> Standing:
+    if standing.method == best.method:
+        return standing
+    own, other = _scores(rows, standing.method), _scores(rows, best.method)
+    shared = [key for key in own if key in other]
+    if not shared:
+        return standing
+    difference = paired_difference(
+        np.array([own[key] for key in shared]), np.array([other[key] for key in shared]), seed=0
+    )
+    alike = not difference.distinguishable
+    return Standing(**{**vars(standing), "alike": alike})
+
+
+def _scores(rows: Sequence[Row], method: str) -> dict[tuple[Any, Any], float]:
+    return {
+        (row["concept"], row["seed"]): harmonic([row[name] for name in SCORED])
+        for row in rows
+        if row["method"] == method and all(row.get(name) is not None for name in SCORED)
+    }
+
+
+def write_leaderboard(path: Path, rows: Sequence[Row]) -> Path:
+    """Write the leaderboard as a page that needs no second file, all of it or nothing."""
+    found = standings(rows)
+    failures = [row for row in rows if row["status"] == "failed"]
+    shares = {name: _is_share(rows, name) for name in columns(found)}
+    shown = {name: [_text(s.figures.get(name), share=share) for s in found] for name, share in shares.items()}
+    costs = {name: [_cost(s.figures.get(name)) for s in found] for name in COSTS}
+    write_text(
+        path,
+        render_page(
+            "leaderboard.html",
+            standings=found,
+            figures=shown,
+            shares=shares,
+            costs=costs,
+            rows=rows,
+            failures=failures,
+        ),
+    )
+    return path
+
+
+def leaderboard_table(rows: Sequence[Row]) -> Table:
+    """Return the leaderboard as a rich table."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    found = standings(rows)
+    names = columns(found)
+    table = Table(title="leaderboard", title_justify="left")
+    table.add_column("method")
+    for heading in ("score", "jobs", "failed", *(escape(name) for name in names), "seconds", "MB"):
+        table.add_column(heading, justify="right")
+    for standing in found:
+        score = "–" if standing.score is None else f"{100 * standing.score:.1f}{' ≈' if standing.alike else ''}"
+        figures = [_text(standing.figures.get(name), share=_is_share(rows, name)) for name in names]
+        costs = [_cost(standing.figures.get(name)) for name in COSTS]
+        table.add_row(
+            escape(standing.method), score, str(standing.done), str(standing.failed), *figures, *costs
+        )  # fmt: skip
+    return table
+
+
+def _text(mean: Mean | None, *, share: bool) -> str:
+    if mean is None:
+        return "–"
+    low, high = mean.interval
+    if not share:
+        return f"{mean.value:.3g} ({low:.3g}–{high:.3g})"
+    return f"{percent(mean.value)} ({100 * low:.0f}–{100 * high:.0f})"
+
+
+def _cost(mean: Mean | None) -> str:
+    return "–" if mean is None else f"{mean.value:.3g}"

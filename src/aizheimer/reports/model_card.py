@@ -1,0 +1,140 @@
+"""A model card for an edit that is given to others, as the Hugging Face hub reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from aizheimer._files import write_text
+from aizheimer.attacks.results import AttackResult
+from aizheimer.evaluation.suite import SuiteResult
+from aizheimer.proof.certificate import certify
+from aizheimer.proof.findings import Findings
+from aizheimer.reports.table import markdown_table
+from aizheimer.reports.wording import interval, percent
+
+_CELLS = str.maketrans({"|": "\\|", "\n": " ", "<": "&lt;", ">": "&gt;", "`": "'"})
+"""What would end a cell, or be read as markup, where words came from outside."""
+
+
+def model_card(found: Findings) -> str:
+    """Return the card as markdown with the hub's metadata at its head.
+
+    It says what the edit forgets, how to use it, what was measured with its intervals, what attacks brought back, what
+    was not tried and what the numbers do not say.
+
+    Args:
+        found: What the run folder holds.
+
+    Raises:
+        InputError: If the folder holds no edit.
+    """
+    stated = certify(found)
+    target = _text(found.target)
+    parts = [
+        f"# “{target}” forgotten\n",
+        f"An edit that makes a text-to-image model forget “{target}”, made with the method {_text(stated.method)} of "
+        f"aizheimer on {_text(stated.model_name) or 'a model without a name'}. It is {_text(stated.acts)}.\n",
+        *_usage(found),
+        *_evaluation(found),
+        *_suites(found.suites),
+        *_attacks(found.attacks),
+        "## What was not tried\n",
+        *([f"- {item.kind} {item.name}" for item in stated.not_tried] or ["Everything that this version knows."]),
+        "\n## What this does not say\n",
+        *(f"- {limit}" for limit in stated.limits),
+        "\n## Provenance\n",
+        f"- edit, SHA-256: `{stated.edit_sha256}`",
+        f"- base, hash of the denoiser: `{stated.base_fingerprint}`",
+        *([f"- base, hash of the text encoder: `{stated.text_fingerprint}`"] if stated.text_fingerprint else []),
+        f"- made: {stated.created}",
+    ]
+    return (
+        f"---\n{yaml.safe_dump(_metadata(found), sort_keys=False, allow_unicode=True)}---\n\n" + "\n".join(parts) + "\n"
+    )
+
+
+def write_model_card(path: Path, found: Findings) -> Path:
+    """Write the card, all of it or nothing."""
+    write_text(path, model_card(found))
+    return path
+
+
+def _metadata(found: Findings) -> dict[str, Any]:
+    """Return what the hub files the card under; results only where they were measured."""
+    metadata: dict[str, Any] = {
+        "library_name": "aizheimer",
+        "pipeline_tag": "text-to-image",
+        "tags": ["concept-unlearning", "diffusion", found.method],
+    }
+    result = found.evaluation
+    if result is None:
+        return metadata
+    metrics = [
+        {"type": name, "name": name.upper(), "value": round(metric.value, 4)}
+        for name in ("ua", "ira", "cra")
+        if (metric := getattr(result, name)) is not None
+    ]
+    metrics += [
+        {"type": "asr", "name": f"ASR {name}", "value": round(attack.asr.value, 4)}
+        for name, attack in found.attacks.items()
+    ]
+    dataset = {"type": result.model_name, "name": f"prompts of {result.model_name}"}
+    task = {"type": "text-to-image"}
+    metadata["model-index"] = [
+        {"name": found.name, "results": [{"task": task, "dataset": dataset, "metrics": metrics}]}
+    ]
+    return metadata
+
+
+def _usage(found: Findings) -> Iterator[str]:
+    yield "## Use\n"
+    yield "```python\nimport aizheimer\n"
+    yield f'backbone = aizheimer.load_model("PATH OR ID OF THE BASE")\nedit = aizheimer.load_edit("{found.name}")'
+    yield 'with edit.applied(backbone.pipe):\n    image = backbone.pipe("a prompt").images[0]\n```\n'
+
+
+def _evaluation(found: Findings) -> Iterator[str]:
+    result = found.evaluation
+    yield "## What was measured\n"
+    if result is None:
+        yield "Nothing: the edit was not evaluated.\n"
+        return
+    count, steps = len(result.images), result.settings.steps
+    yield f"{count} pictures by each model with the same prompts and seeds, {steps} steps.\n"
+    yield markdown_table(result)
+    yield from (f"- {_text(warning)}" for warning in result.warnings)
+
+
+def _suites(suites: Mapping[str, SuiteResult]) -> Iterator[str]:
+    for name, suite in suites.items():
+        yield f"### {_text(name)}\n"
+        yield "| | edited | interval | unedited | of |\n|---|---:|---:|---:|---:|"
+        for figure, metric in suite.figures.items():
+            cells = percent(metric.value), interval(metric), percent(metric.original), f"{metric.n} {metric.unit}"
+            yield f"| {_text(figure)} | {' | '.join(cells)} |"
+        yield ""
+        yield from (f"- {_text(warning)}" for warning in suite.warnings)
+
+
+def _attacks(attacks: Mapping[str, AttackResult]) -> Iterator[str]:
+    if not attacks:
+        return
+    yield "## Attempts to bring it back\n"
+    yield "The share of pictures that show the target: without the attack, and with it or without (ASR).\n"
+    yield "| attack | access | before | ASR | interval | on the unedited model | of |"
+    yield "|---|---|---:|---:|---:|---:|---:|"
+    for name, attack in attacks.items():
+        control = "not run" if attack.unedited is None else percent(attack.unedited.value)
+        rates = percent(attack.before.value), percent(attack.asr.value), interval(attack.asr), control
+        yield f"| {_text(name)} | {attack.access} | {' | '.join(rates)} | {attack.asr.n} |"
+    yield ""
+    for name, attack in attacks.items():
+        yield from (f"- {_text(name)}: {_text(warning)}" for warning in attack.warnings)
+
+
+def _text(words: str) -> str:
+    return words.translate(_CELLS)

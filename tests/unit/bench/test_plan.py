@@ -1,0 +1,61 @@
+"""Bench files: what they may say, and how their mistakes are told."""
+
+import pytest
+
+from aizheimer.bench.plan import BenchPlan, load_plan, slug
+from aizheimer.errors import InputError
+
+
+def written(tmp_path, text):
+    path = tmp_path / "plan.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_every_method_forgets_every_concept_with_every_seed():
+    plan = BenchPlan.model_validate({"methods": ["esd", "uce"], "concepts": ["cat", "dog"], "seeds": [0, 1]})
+    keys = [cell.key for cell in plan.cells()]
+    assert len(keys) == len(set(keys)) == 8
+    assert keys[:3] == ["esd--cat--seed0", "uce--cat--seed0", "esd--cat--seed1"]
+
+
+def test_one_recipe_twice_with_other_parameters(tmp_path):
+    text = "methods:\n- esd\n- {name: esd-long, recipe: esd, parameters: {training.steps: 7}}\nconcepts: [cat]\n"
+    plan = load_plan(written(tmp_path, text), {"seeds": [3]})
+    short, long = (plan.recipe(cell).method for cell in plan.cells())
+    assert (long.training.steps, long.training.seed) == (7, 3)
+    assert short.training.steps != 7
+
+
+def test_the_command_line_replaces_what_the_file_says(tmp_path):
+    plan = load_plan(written(tmp_path, "methods: [esd]\nconcepts: [cat]\n"), {"methods": ["uce", "mace"]})
+    assert [entry.name for entry in plan.methods] == ["uce", "mace"]
+
+
+def test_a_long_concept_has_a_short_folder_of_its_own():
+    long = [slug("cat " * 60), slug("cat " * 61)]
+    assert len(set(long)) == 2
+    assert all(len(name) <= 60 for name in long)
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("metods: [esd]\nconcepts: [cat]", "methods is missing; unknown key 'metods'. Did you mean 'methods'?"),
+        ("methods: [esdd, ucee]\nconcepts: [cat]", "unknown recipe or method 'esdd'. Did you mean 'esd'?"),
+        ("methods: [esdd, ucee]\nconcepts: [cat]", "unknown recipe or method 'ucee'"),
+        ("methods: [{name: esd, parameters: {steps: 3}}]\nconcepts: [cat]", "unknown key 'steps'"),
+        ("methods: [esd]\nconcepts: [cat]\nattacks: [seed-serch]", "unknown attack 'seed-serch'"),
+        ("methods: [esd]\nconcepts: [cat]\nsuites: [nothing]", "unknown suite 'nothing'"),
+        ("methods: [esd]\nconcepts: [cat, Cat]", "'cat' and 'Cat' would share a folder"),
+        ("methods: [esd, esd]\nconcepts: [cat]", "'esd' and 'esd' would share a folder"),
+        ("methods: [esd]\nconcepts: []", "concepts"),
+        ("methods: [esd]\nconcepts: [cat]\nfull: true\nsamples: 9", "choose one"),
+        ("- esd", "holds no bench"),
+    ],
+)
+def test_a_mistake_is_one_line_before_anything_costs_time(tmp_path, text, wanted):
+    with pytest.raises(InputError) as caught:
+        load_plan(written(tmp_path, text), {})
+    assert wanted in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,229 @@
+"""A bench that is interrupted, that has failing jobs, that is started twice, and that runs on Ray."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from aizheimer import api
+from aizheimer.bench import cell as cells
+from aizheimer.bench.backends import run_on_ray
+from aizheimer.bench.cell import MADE, ROW, read_row, run_cell
+from aizheimer.bench.lock import FILE_NAME
+from aizheimer.bench.plan import BenchPlan
+from aizheimer.bench.run import run_bench
+from aizheimer.bench.table import tidy, write_parquet
+from aizheimer.edits.io import load_edit
+from aizheimer.engine.callbacks import Callbacks
+from aizheimer.errors import MissingDependencyError, RunFolderError
+from aizheimer.evaluation.results import EvaluationResult
+from tests.cli.conftest import QUICK
+from tests.trained import same_edit
+
+TOO_LONG = "cat " * 60
+TRAINED = {"name": "trained", "recipe": "aizheimer", "parameters": dict(word.split("=", 1) for word in QUICK[:-1])}
+TRAINED["parameters"] = {
+    **{key: None if value == "null" else int(value) for key, value in TRAINED["parameters"].items()},
+    "rollouts": {"forget": 2, "retain": 4, "holdout": 1, "steps": 2},
+}
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("AIZHEIMER_CACHE", str(tmp_path / "cache"))
+    cells._backbone.cache_clear()
+
+
+@pytest.fixture
+def plan(saved_tiny_pipeline):
+    def make(**changes):
+        fields = {"model": str(saved_tiny_pipeline), "methods": ["negative-prompt"], "concepts": ["cat"], "samples": 3}
+        return BenchPlan.model_validate({**fields, **changes})
+
+    return make
+
+
+def quiet(_):
+    """Hear nothing."""
+
+
+class TestRows:
+    def test_a_failed_job_is_a_row_and_not_the_end(self, plan, tmp_path):
+        said, steps = [], []
+        rows = run_bench(plan(concepts=["cat", TOO_LONG]), tmp_path / "b", on_step=steps.append, say=said.append)
+        assert [row["status"] for row in rows] == ["done", "failed"]
+        assert rows[1]["error"].startswith("ConceptError: ")
+        assert rows[0]["error"] == ""
+        assert rows[0]["megabytes"] >= 0
+        assert [(step.done, step.total) for step in steps] == [(1, 2), (2, 2)]
+        assert steps[0].seconds_left > 0 == steps[1].seconds_left
+        written = [json.loads(line) for line in (tmp_path / "b" / "results.jsonl").read_text().splitlines()]
+        assert written == tidy(rows)
+        assert "ConceptError" in (tmp_path / "b" / "leaderboard.html").read_text()
+
+    def test_failed_jobs_are_run_again_on_request_only(self, plan, tmp_path, monkeypatch):
+        both = plan(concepts=["cat", "dog"])
+        forget = api.forget
+
+        def fail_for_the_dog(backbone, concept, **options):
+            if concept == "dog":
+                raise RuntimeError("the disk\nwas unplugged")
+            return forget(backbone, concept, **options)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(api, "forget", fail_for_the_dog)
+            rows = run_bench(both, tmp_path, say=quiet)
+        assert rows[1]["error"] == "RuntimeError: the disk was unplugged"
+        assert run_bench(both, tmp_path, say=quiet) == rows
+        again = run_bench(both, tmp_path, retry=True, say=quiet)
+        assert again[0] == rows[0]
+        assert again[1]["status"] == "done"
+
+
+class TestResuming:
+    def test_an_interrupted_bench_goes_on_where_it_was(self, plan, tmp_path, monkeypatch):
+        three = plan(concepts=["cat", "dog", "tree"])
+        made, forget, evaluate = [], api.forget, api.evaluate
+        monkeypatch.setattr(api, "forget", lambda b, c, **o: made.append(c) or forget(b, c, **o))
+
+        def press_ctrl_c(backbone, edit, **options):
+            if edit.provenance.concept.target == "dog":
+                raise KeyboardInterrupt
+            return evaluate(backbone, edit, **options)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(api, "evaluate", press_ctrl_c)
+            with pytest.raises(KeyboardInterrupt):
+                run_bench(three, tmp_path, say=quiet)
+        assert not (tmp_path / FILE_NAME).exists()
+        assert len((tmp_path / "results.jsonl").read_text().splitlines()) == 1
+        said = []
+        rows = run_bench(three, tmp_path, say=said.append)
+        assert said == ["1 of 3 jobs are done already"]
+        assert made == ["cat", "dog", "tree"], "an edit that was whole is not made again"
+        assert [row["status"] for row in rows] == ["done"] * 3
+
+    def test_an_interrupted_training_is_resumed_to_the_same_bits(self, plan, tmp_path):
+        trained = plan(methods=[TRAINED], concepts=["santa claus"])
+        (cell,) = trained.cells()
+        whole = run_cell(cell, plan=trained, folder=tmp_path / "whole")
+        assert whole["status"] == "done", whole["error"]
+
+        def stop(row):
+            if row["step"] == 3:
+                raise KeyboardInterrupt
+
+        run = tmp_path / "b" / "runs" / cell.key
+        callbacks = Callbacks(on_step=stop)
+        with pytest.raises(KeyboardInterrupt):
+            api.forget(trained.model, cell.concept, method=trained.recipe(cell), out=run, callbacks=callbacks)
+        (row,) = run_bench(trained, tmp_path / "b", say=quiet)
+        assert row["status"] == "done", row["error"]
+        assert json.loads((run / MADE).read_text())["resumed"]
+        assert same_edit(load_edit(run), load_edit(tmp_path / "whole" / "runs" / cell.key))
+
+    def test_a_torn_row_is_no_row(self, plan, tmp_path):
+        one = plan()
+        (cell,) = one.cells()
+        run_bench(one, tmp_path, say=quiet)
+        (tmp_path / "runs" / cell.key / ROW).write_text('{"status": "do')
+        assert read_row(cell, folder=tmp_path) is None
+        assert run_bench(one, tmp_path, say=quiet)[0]["status"] == "done"
+
+    def test_methods_and_concepts_may_be_added(self, plan, tmp_path):
+        run_bench(plan(), tmp_path, say=quiet)
+        assert len(run_bench(plan(concepts=["cat", "dog"]), tmp_path, say=quiet)) == 2
+
+
+class TestOneTableOneMeaning:
+    @pytest.mark.parametrize(
+        ("changes", "named"),
+        [
+            ({"samples": 4}, "samples"),
+            ({"evaluation_seed": 3}, "evaluation_seed"),
+            ({"attack_images": 9}, "attack_images"),
+        ],
+    )
+    def test_rows_that_were_measured_otherwise_are_refused(self, plan, tmp_path, changes, named):
+        run_bench(plan(), tmp_path, say=quiet)
+        with pytest.raises(RunFolderError, match=f"measured otherwise \\({named}\\)"):
+            run_bench(plan(**changes), tmp_path, say=quiet)
+
+    def test_one_name_for_two_methods_is_refused(self, plan, tmp_path):
+        run_bench(plan(), tmp_path, say=quiet)
+        other = {"name": "negative-prompt", "recipe": "sld"}
+        with pytest.raises(RunFolderError, match="rows of negative-prompt with another recipe"):
+            run_bench(plan(methods=[other]), tmp_path, say=quiet)
+
+    def test_two_at_once_are_refused(self, plan, tmp_path):
+        from aizheimer.bench.lock import locked
+
+        with locked(tmp_path), pytest.raises(RunFolderError, match="in use by another bench"):
+            run_bench(plan(), tmp_path, say=quiet)
+
+
+def test_attacks_and_what_cannot_be_asked_are_in_the_row(plan, tmp_path):
+    """The tiny model has no judge, so that no attack can be scored: the row says so and is done."""
+    (row,) = run_bench(plan(attacks=["seed-search"]), tmp_path, say=quiet)
+    assert row["status"] == "done"
+    assert row["refused"].startswith("seed-search: this model has no object judge")
+    found = EvaluationResult.load(tmp_path / row["run"] / "evaluation.json")
+    assert found.target == "cat"
+
+
+class TestParquet:
+    def test_without_pyarrow_the_error_says_what_to_install(self, tmp_path, monkeypatch):
+        monkeypatch.setitem(sys.modules, "pyarrow", None)
+        with pytest.raises(MissingDependencyError, match=r"pip install 'aizheimer\[parquet\]'"):
+            write_parquet(tmp_path / "x.parquet", [])
+
+    def test_rows_come_back(self, tmp_path):
+        parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed: pip install '.[parquet]'")
+        rows = tidy([{"method": "a", "ua": 0.5}, {"method": "b", "error": "x", "no_op": True}])
+        assert parquet.read_table(write_parquet(tmp_path / "x.parquet", rows)).to_pylist() == rows
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed: pip install '.[ray]'")
+class TestRay:
+    """In a process of its own: Ray opens sockets, which this one may not."""
+
+    def run(self, code, *args, cache):
+        env = {**os.environ, "AIZHEIMER_CACHE": str(cache), "RAY_USAGE_STATS_ENABLED": "0"}
+        words = [sys.executable, "-c", code, *map(str, args)]
+        done = subprocess.run(words, env=env, capture_output=True, text=True, timeout=170, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+        return json.loads(done.stdout.splitlines()[-1])
+
+    def test_answers_and_errors_of_jobs(self, tmp_path):
+        code = (
+            "import json, math; from aizheimer.bench.backends import run_on_ray\n"
+            "found = dict(run_on_ray([4.0, 9.0, -1.0], math.sqrt, workers=1))\n"
+            "print(json.dumps([found[4.0], found[9.0], 'ValueError' in type(found[-1.0]).__name__]))"
+        )
+        assert self.run(code, cache=tmp_path) == [2.0, 3.0, True]
+
+    def test_a_bench_has_the_rows_that_it_has_here(self, plan, tmp_path):
+        jobs = plan(concepts=["cat", TOO_LONG])
+        here = run_bench(jobs, tmp_path / "here", say=quiet)
+        (tmp_path / "plan.json").write_text(jobs.model_dump_json())
+        code = (
+            "import json, sys; from pathlib import Path; from aizheimer.bench.plan import BenchPlan\n"
+            "from aizheimer.bench.run import run_bench\n"
+            "plan = BenchPlan.model_validate_json(Path(sys.argv[1]).read_text())\n"
+            "rows = run_bench(plan, sys.argv[2], backend='ray', workers=1, say=lambda _: None)\n"
+            "print(json.dumps(rows))"
+        )
+        there = self.run(code, tmp_path / "plan.json", tmp_path / "there", cache=tmp_path / "cache")
+        timed = {"seconds", "seconds_forget"}
+        assert [{k: v for k, v in row.items() if k not in timed} for row in there] == [
+            {k: v for k, v in row.items() if k not in timed} for row in here
+        ]
+
+
+def test_without_ray_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(MissingDependencyError, match=r"pip install 'aizheimer\[ray\]'"):
+        list(run_on_ray([1], abs))

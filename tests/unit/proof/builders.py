@@ -1,0 +1,67 @@
+"""Run folders whose every number is known, written with the real classes."""
+
+import json
+
+import numpy as np
+
+from aizheimer.attacks.base import AttackSettings, Spent
+from aizheimer.attacks.results import AttackResult, Rate
+from aizheimer.edits.provenance import ConceptRecord, Provenance
+from aizheimer.evaluation.suite import SuiteResult
+from tests.unit.reports.builders import SETTINGS, metric, result_of
+
+TARGET = "Santa Claus"
+
+
+def share(successes, n, *, original=0):
+    """A figure over n pictures of which ``successes`` count; of the unedited model's, ``original``."""
+    return metric([1] * original + [0] * (n - original), [1] * successes + [0] * (n - successes))
+
+
+def good(**changes):
+    """The evaluation of an edit that did what it should, on a hundred pictures of each kind."""
+    kept = metric([1] * 100, [1] * 100, unit="concepts")
+    fields = {"ua": share(100, 100), "ira": kept, "near": kept, "far": kept, "cra": metric([1] * 100, [1] * 100)}
+    return result_of(TARGET, **{**fields, **changes})
+
+
+def suite(name, figures, **changes):
+    fields = {
+        "suite": name, "target": TARGET, "kind": "object", "model_name": "tiny", "figures": figures,
+        "settings": SETTINGS, "guidance": 5.0,
+    }  # fmt: skip
+    return SuiteResult(**{**fields, **changes})
+
+
+def rate(successes, n=100):
+    return Rate.of(np.arange(n) < successes, seed=0)
+
+
+def attack(name="seed-search", *, before=0, asr=0, unedited=100, n=100, steps=0, **changes):
+    fields = {
+        "attack": name, "parameters": {"tries": 8}, "target": TARGET, "kind": "object", "access": "black box",
+        "before": rate(before, n), "alone": rate(asr, n), "asr": rate(asr, n),
+        "unedited": None if unedited is None else rate(unedited, n),
+        "spent": Spent(steps=steps, denoiser_evaluations=100, queries=5, seconds=2.5), "judge": "judge",
+        "settings": AttackSettings(images=n), "guidance": 5.0,
+    }  # fmt: skip
+    return AttackResult(**{**fields, **changes})
+
+
+def provenance(target=TARGET, **changes):
+    fields = {"method": "esd", "concept": ConceptRecord(target=target), "base_fingerprint": "0" * 16}
+    return Provenance(**{**fields, **changes})
+
+
+def write_run(folder, *, evaluation=None, suites=(), attacks=(), edit=None, sha256="ab" * 32):
+    """Write a run folder of results; its edit is a record without tensors, which no reader of results needs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    record = {"format": 1, "sha256": sha256, "provenance": (edit or provenance()).model_dump(mode="json")}
+    (folder / "edit.json").write_text(json.dumps(record))
+    if evaluation is not None:
+        evaluation.save(folder / "evaluation.json")
+    for found in suites:
+        found.save(folder / f"suite-{found.suite}.json")
+    for found in attacks:
+        found.save(folder / f"attack-{found.attack}.json")
+    return folder

@@ -1,0 +1,187 @@
+"""What a certificate states, what it admits, and that verify finds what does not hold."""
+
+import json
+import re
+
+import pytest
+import torch
+
+from aizheimer._registry import ATTACKS
+from aizheimer.errors import DataError, InputError
+from aizheimer.evaluation.image_cache import ImageCache
+from aizheimer.evaluation.results import EvaluationResult
+from aizheimer.proof.certificate import Certificate, certify
+from aizheimer.proof.check import check
+from aizheimer.proof.findings import read_findings
+from aizheimer.proof.gate import Gate
+from aizheimer.proof.verify import sample_of, verify
+from aizheimer.reports.certificate_page import render_certificate
+from tests import bad_edits
+from tests.bad_edits import judges_of, measured
+from tests.unit.proof.builders import attack, good, provenance, suite, write_run
+from tests.unit.reports.builders import metric
+
+
+@pytest.fixture
+def found(tmp_path):
+    kept = suite("neighbours", {"kept": metric([1, 1], [1, 0])})
+    return read_findings(write_run(tmp_path / "run", evaluation=good(), suites=[kept], attacks=[attack(asr=20)]))
+
+
+class TestCertificate:
+    def test_it_states_what_was_tried_and_with_which_budget(self, found):
+        stated = certify(found)
+        assert [(tried.kind, tried.name) for tried in stated.tried] == [
+            ("evaluation", "evaluation"), ("suite", "neighbours"), ("attack", "seed-search"),
+        ]  # fmt: skip
+        tried = stated.tried[2]
+        assert tried.figures["asr"].value == 0.2
+        assert tried.figures["asr"].original == 1, "what the same attack reaches on the unedited model"
+        assert tried.budget["tries"] == 8
+        assert tried.budget["spent: queries"] == 5
+        assert (stated.edit_sha256, stated.base_fingerprint) == ("ab" * 32, "0" * 16)
+
+    def test_it_admits_what_was_not(self, found, monkeypatch):
+        monkeypatch.setitem(ATTACKS.entries, "p4d", "nowhere:P4D")
+        stated = certify(found)
+        missing = {(item.kind, item.name): item.command for item in stated.not_tried}
+        assert missing[("attack", "p4d")] == "aizheimer attack run --attack p4d"
+        assert ("attack", "seed-search") not in missing
+        by_access = {threat.access: threat.tried for threat in stated.threats}
+        assert by_access["black box"] == ["seed-search"]
+        assert by_access["white box"] == []
+        assert any("no white box attack was tried" in limit for limit in stated.limits)
+
+    def test_an_edit_that_acts_while_drawing_can_be_left_out(self, tmp_path):
+        folder = write_run(tmp_path / "run", evaluation=good())
+        record = json.loads((folder / "edit.json").read_text()) | {"hook": {"name": "sld", "settings": {}}}
+        (folder / "edit.json").write_text(json.dumps(record))
+        stated = certify(read_findings(folder))
+        assert "hook 'sld'" in stated.acts
+        assert any("can leave it out" in limit for limit in stated.limits)
+
+    def test_it_survives_the_disk(self, found, tmp_path):
+        stated = certify(found, verdict=check(found, Gate(min_ua=0.5), gate_name="mine"))
+        stated.save(tmp_path / "certificate.json")
+        assert Certificate.load(tmp_path / "certificate.json") == stated
+        (tmp_path / "certificate.json").write_text("{}")
+        with pytest.raises(DataError, match="not a certificate"):
+            Certificate.load(tmp_path / "certificate.json")
+
+    def test_nothing_to_vouch_for(self, tmp_path):
+        good().save(tmp_path / "evaluation.json")
+        with pytest.raises(InputError, match="holds no edit"):
+            certify(read_findings(tmp_path))
+
+
+class TestPage:
+    def test_it_needs_nothing_else_and_names_failing_lines(self, found):
+        verdict = check(found, Gate(max_asr=0.1), gate_name="mine.yaml")
+        page = render_certificate(certify(found, verdict=verdict))
+        assert not re.search(r"(src|href)=[\"'](?!data:)", page)
+        assert "mine.yaml" in page
+        assert "is not met (recoverable)" in page
+        assert "max_asr.seed-search: found 20%" in page
+        assert "ab" * 32 in page
+        assert "No gate was asked" in render_certificate(certify(found))
+
+    def test_what_came_from_outside_is_escaped(self, tmp_path):
+        origin = provenance("<script>alert(1)</script>")
+        page = render_certificate(certify(read_findings(write_run(tmp_path / "run", edit=origin))))
+        assert "<script" not in page
+
+
+@pytest.fixture(scope="module")
+def tiny(pristine_tiny_pipeline, tmp_path_factory):
+    import copy
+
+    from aizheimer.backbones.base import backbone_for
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AIZHEIMER_CACHE", str(tmp_path_factory.mktemp("cache")))
+        backbone = backbone_for(copy.deepcopy(pristine_tiny_pipeline))
+        judges, folder = judges_of(backbone), tmp_path_factory.mktemp("run")
+        measured(backbone, bad_edits.prompt_only(backbone), judges, folder)
+        yield backbone, judges, folder
+
+
+class TestVerify:
+    @pytest.fixture
+    def run(self, tiny, tmp_path):
+        """Verify a copy of the run that the test may spoil first."""
+        import shutil
+
+        backbone, judges, folder = tiny
+        copied = shutil.copytree(folder, tmp_path / "run")
+
+        def verified(**options):
+            options.setdefault("judges", judges)
+            return verify(read_findings(copied), backbone=backbone, samples=6, **options)
+
+        return copied, verified
+
+    def test_what_holds_is_said_to_hold(self, run, monkeypatch):
+        folder, verified = run
+        asked = []
+        monkeypatch.setattr(ImageCache, "read", lambda cache, _: asked.append(cache.folder))
+        found = verified(certificate=certify(read_findings(folder)), tolerance=0)
+        assert found.passed, found.summary
+        names = [line.name for line in found.lines]
+        assert "objects seen, edited model" in names
+        assert "certificate's UA" in names
+        assert " pictures, of every role, chosen with seed 0, without the cache" in found.sample
+        assert set(asked) == {None}, "the cache is off"
+
+    def test_another_edit_than_was_certified(self, run):
+        folder, verified = run
+        stated = certify(read_findings(folder)).model_copy(update={"edit_sha256": "cd" * 32})
+        found = verified(certificate=stated)
+        assert not found.passed
+        assert "certificate's edit" in found.summary
+        assert "nothing was drawn again" in found.sample
+
+    def test_an_edit_that_was_altered(self, run):
+        folder, verified = run
+        data = (folder / "edit.safetensors").read_bytes()
+        (folder / "edit.safetensors").write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+        assert "edit.safetensors, SHA-256" in verified().summary
+
+    def test_a_figure_that_was_beautified(self, run):
+        folder, verified = run
+        result = EvaluationResult.load(folder / "evaluation.json")
+        result.model_copy(update={"ira": result.ira.model_copy(update={"value": 0.9999})}).save(
+            folder / "evaluation.json"
+        )
+        assert "IRA, counted again: stated 0.9999, found another value" in verified().summary
+
+    def test_answers_that_were_beautified_with_the_figure(self, run):
+        """Whoever changes the figure and the answers it is counted from is found out by drawing again."""
+        folder, verified = run
+        result = EvaluationResult.load(folder / "evaluation.json")
+        images = [
+            i.model_copy(update={"edited_object": result.target}) if i.role == "target" else i for i in result.images
+        ]
+        ua = result.ua.model_copy(update={"value": 0.0})
+        result.model_copy(update={"images": images, "ua": ua}).save(folder / "evaluation.json")
+        assert "objects seen, edited model" in verified().summary
+
+    def test_another_base(self, run, tiny):
+        backbone, _, _ = tiny
+        _, verified = run
+        weight = backbone.denoiser.conv_out.bias
+        before = weight.detach().clone()
+        with torch.no_grad():
+            weight += 1
+        try:
+            found = verified()
+        finally:
+            with torch.no_grad():
+                weight.copy_(before)
+        assert "base model, hash of the denoiser" in found.summary
+
+    def test_a_sample_has_every_role(self):
+        images = good().images
+        chosen = sample_of(images, samples=3, seed=0)
+        assert {images[i].role for i in chosen} == {"target", "neighbour", "other"}
+        assert chosen == sample_of(images, samples=3, seed=0)
+        assert sample_of(images, samples=100, seed=0) == list(range(len(images)))

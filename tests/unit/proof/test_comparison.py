@@ -1,0 +1,234 @@
+"""Runs side by side: what may be compared, what can be told apart, and that each number is counted right."""
+
+import numpy as np
+import pytest
+
+from aizheimer.errors import InputError
+from aizheimer.evaluation.results import NeighbourResult
+from aizheimer.proof.comparison import UNEDITED, compare
+from aizheimer.proof.findings import read_findings
+from aizheimer.proof.protocol import protocol_of
+from aizheimer.proof.units import FIGURES, units_of
+from aizheimer.reports.comparison import comparison_markdown, comparison_table
+from aizheimer.reports.plots import attack_bars, damage, front_of, pareto
+from aizheimer.reports.rows_picture import PictureRows, first_pictures, rows_image
+from tests.unit.proof.builders import TARGET, attack, good, provenance, share, suite, write_run
+from tests.unit.reports.builders import SETTINGS, metric, record, result_of
+
+N = 20
+
+
+def seen_in(targets, *, lost=0, **changes):
+    """An evaluation of N target and N other pictures whose figures are counted from what the judge saw."""
+    images = [record("target", TARGET, seen=TARGET if i < targets else None, seed=i) for i in range(N)]
+    labels = [f"thing {i}" for i in range(N)]
+    images += [record("other", label, seen=None if i < lost else label) for i, label in enumerate(labels)]
+    right = [0 if i < lost else 1 for i in range(N)]
+    others = [
+        NeighbourResult(label=label, original=1, edited=value, similarity=None, n=1)
+        for label, value in zip(labels, right, strict=True)
+    ]
+    kept = metric([1] * N, right, unit="concepts")
+    fields = {
+        "ua": metric([0] * N, [0 if i < targets else 1 for i in range(N)]), "ira": kept, "far": kept, "near": None,
+        "cra": metric([1] * N, [1] * N), "neighbours": [], "others": others, "images": images,
+    }  # fmt: skip
+    return result_of(TARGET, **{**fields, **changes})
+
+
+def runs_of(tmp_path, **evaluations):
+    return [read_findings(write_run(tmp_path / name, evaluation=result)) for name, result in evaluations.items()]
+
+
+class TestUnits:
+    def test_every_figure_is_counted_again_from_the_pictures(self):
+        result = seen_in(5, lost=3)
+        for figure in FIGURES:
+            units = units_of(result, figure)
+            if getattr(result, figure) is None:
+                assert units is None
+                continue
+            assert units[0].mean() == getattr(result, figure).original
+            assert units[1].mean() == getattr(result, figure).value
+        assert units_of(result, "ua")[1].tolist() == [0] * 5 + [1] * 15
+
+    def test_figures_that_cannot_be_counted_again_are_not_paired(self):
+        assert units_of(seen_in(5, ua=metric([0] * N, [1] * N)), "ua") is None
+
+
+class TestDifferences:
+    def test_the_same_pictures_are_compared_pair_by_pair(self, tmp_path):
+        comparison = compare(runs_of(tmp_path, a=seen_in(0), b=seen_in(18), c=seen_in(1)))
+        first, bad, close = (row.cells["ua"] for row in comparison.rows[1:])
+        assert first.difference is None
+        assert bad.difference.difference == pytest.approx(-0.9)
+        assert not bad.indistinct
+        assert close.difference.difference == pytest.approx(-0.05)
+        assert close.indistinct
+
+    def test_to_the_best_of_each_figure(self, tmp_path):
+        comparison = compare(runs_of(tmp_path, a=seen_in(10), b=seen_in(0, lost=9)), reference="best")
+        assert comparison.references == {"ua": "b", "ira": "a", "far": "a", "cra": "a"}
+        assert comparison.rows[1].cells["ua"].difference.difference == -0.5
+        assert comparison.rows[2].cells["ua"].difference is None
+
+    def test_the_best_at_attacks_is_the_one_with_the_least(self, tmp_path):
+        found = [
+            read_findings(write_run(tmp_path / name, evaluation=seen_in(0), attacks=[attack(asr=asr)]))
+            for name, asr in (("a", 40), ("b", 10))
+        ]
+        assert compare(found, reference="best").references["asr: seed-search"] == "b"
+
+    def test_the_unedited_model_is_the_first_row(self, tmp_path):
+        (row, _) = compare(runs_of(tmp_path, a=seen_in(3))).rows
+        assert row.name == UNEDITED
+        assert (row.cells["ua"].value, row.cells["ira"].value) == (0, 1)
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("changes", "named"),
+        [
+            ({"settings": SETTINGS.model_copy(update={"steps": 50})}, r"steps \(20 and 50\)"),
+            ({"settings": SETTINGS.model_copy(update={"seed": 7})}, r"seed \(0 and 7\)"),
+            (
+                {"settings": SETTINGS.model_copy(update={"precision": "bfloat16"})},
+                r"precision \('model' and 'bfloat16'\)",
+            ),
+            ({"guidance": 7.5}, r"guidance \(5.0 and 7.5\)"),
+            ({"model_name": "other"}, r"model \('tiny' and 'other'\)"),
+            (
+                {"ua": metric([0] * N, [1] * N).model_copy(update={"judge": "clip"})},
+                r"judge of ua \('judge' and 'clip'\)",
+            ),
+            ({"images": [record("target", TARGET, seed=99)]}, r"prompts and seeds \(40 pictures and 1 pictures\)"),
+        ],
+    )
+    def test_numbers_of_different_protocols_never_share_a_table(self, tmp_path, changes, named):
+        with pytest.raises(InputError, match=named) as caught:
+            compare(runs_of(tmp_path, a=seen_in(0), b=seen_in(0, **changes)))
+        assert "\n" not in str(caught.value)
+
+    def test_other_weights_under_the_same_name(self, tmp_path):
+        runs = [
+            read_findings(write_run(tmp_path / name, evaluation=seen_in(0), edit=provenance(base_fingerprint=base)))
+            for name, base in (("a", "0" * 16), ("b", "1" * 16))
+        ]
+        with pytest.raises(InputError, match="base model's weights"):
+            compare(runs)
+
+    def test_two_feature_extractors(self, tmp_path):
+        """Unlearn-Saliency computed FID on 64 features: it stood in tables beside FID on 2048."""
+        runs = [
+            read_findings(
+                write_run(
+                    tmp_path / name, evaluation=seen_in(0),
+                    suites=[suite("quality", {"kept": share(1, 2)}, parameters={"extractor": {"name": extractor}})],
+                )
+            )
+            for name, extractor in (("a", "inception-64"), ("b", "inception-2048"))
+        ]  # fmt: skip
+        with pytest.raises(
+            InputError, match=r"suite quality: parameters.extractor.name \('inception-64' and 'inc.*--without"
+        ):
+            compare(runs)
+
+    def test_what_only_one_run_has_is_an_empty_cell(self, tmp_path):
+        write_run(tmp_path / "a", evaluation=seen_in(0), attacks=[attack(asr=50)])
+        write_run(tmp_path / "b", evaluation=seen_in(0))
+        comparison = compare([read_findings(tmp_path / name) for name in "ab"])
+        assert "asr: seed-search" in comparison.rows[1].cells
+        assert "asr: seed-search" not in comparison.rows[2].cells
+        assert comparison_markdown(comparison).count("–") >= 1
+
+    def test_two_that_differ_in_what_the_first_does_not_have(self, tmp_path):
+        write_run(tmp_path / "a", evaluation=seen_in(0))
+        write_run(tmp_path / "b", evaluation=seen_in(0), attacks=[attack()])
+        write_run(tmp_path / "c", evaluation=seen_in(0), attacks=[attack(parameters={"tries": 9})])
+        with pytest.raises(InputError, match=r"b and .*c were not.*attack seed-search: parameters.tries \(8 and 9\)"):
+            compare([read_findings(tmp_path / name) for name in "abc"])
+
+    def test_what_changes_no_picture_is_no_difference(self, tmp_path):
+        other = SETTINGS.model_copy(update={"batch_size": 1, "bootstrap": 60})
+        assert compare(runs_of(tmp_path, a=seen_in(0), b=seen_in(0, settings=other)))
+
+    def test_a_run_twice_or_not_evaluated(self, tmp_path):
+        (run,) = runs_of(tmp_path, a=seen_in(0))
+        with pytest.raises(InputError, match="got a run twice"):
+            compare([run, run])
+        write_run(tmp_path / "c")
+        with pytest.raises(InputError, match="was not evaluated; run `aizheimer evaluate"):
+            compare([run, read_findings(tmp_path / "c")])
+
+    def test_the_extractor_is_part_of_the_protocol(self, tmp_path):
+        run = read_findings(write_run(tmp_path / "a", suites=[suite("quality", {}, parameters={"extractor": "x"})]))
+        assert protocol_of(run)["suite quality: parameters.extractor"] == "x"
+
+
+class TestTables:
+    def test_what_cannot_be_told_apart_is_marked_and_explained(self, tmp_path):
+        page = comparison_markdown(compare(runs_of(tmp_path, one=seen_in(0), two=seen_in(1), three=seen_in(18))))
+        (one, two, three) = (
+            next(line for line in page.splitlines() if line.startswith(f"| {n} ")) for n in ("one", "two", "three")
+        )
+        assert "95% (85–100) ≈" in two
+        assert "10% (" in three
+        assert "≈" not in one
+        assert "≈ is not distinguishable from one" in page
+
+    def test_flags_and_warnings_stay_with_their_run(self, tmp_path):
+        bad = seen_in(0, collapse=True, warnings=["collapse: IRA fell to 0% of the unedited model's"])
+        page = comparison_markdown(compare(runs_of(tmp_path, fine=seen_in(0), broken=bad)))
+        assert "| broken (collapse) |" in page
+        assert "broken:\n\n- collapse: IRA fell" in page
+
+    def test_names_are_never_read_as_markup(self, tmp_path):
+        from rich.console import Console
+
+        console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
+        console.print(comparison_table(compare(runs_of(tmp_path, **{"[red]run": seen_in(0)}))))
+        assert "[red]run" in console.export_text()
+        console.file.close()
+
+
+class TestPlots:
+    def test_the_front_holds_whom_nobody_beats(self):
+        assert front_of({"a": (0.9, 0.9), "b": (0.9, 0.8), "c": (0.2, 1.0), "d": (0.9, 0.9)}) == ["a", "c", "d"]
+
+    def test_points_and_intervals_are_where_they_belong(self):
+        figure = pareto({"a": seen_in(5, lost=2)})
+        (bars,) = figure.axes[0].containers
+        assert (bars.lines[0].get_xdata()[0], bars.lines[0].get_ydata()[0]) == (75, 90)
+
+    def test_bars_show_the_rate_with_the_attack(self):
+        figure = attack_bars({"a": {"p4d": attack("p4d", before=10, asr=40)}, "b": {"p4d": attack("p4d", asr=5)}})
+        assert [bar.get_height() for bar in figure.axes[0].patches] == [40, 5]
+
+    def test_damage_is_drawn_against_similarity(self):
+        near = [NeighbourResult(label=str(s), original=1, edited=e, similarity=s, n=4) for s, e in ((0.9, 0), (0.5, 1))]
+        lines = damage({"a": good(neighbours=near)}).axes[0].lines
+        assert lines[0].get_xdata().tolist() == [0.5, 0.9]
+        assert lines[0].get_ydata().tolist() == [100, 0]
+
+    def test_nothing_to_plot_is_no_plot(self):
+        assert pareto({"a": good(ua=None)}) is None
+        assert damage({"a": good(neighbours=[])}) is None
+        assert attack_bars({"a": {}}) is None
+
+
+class TestPicture:
+    def test_a_row_for_each_and_the_same_columns(self):
+        columns = first_pictures(result_of(), each=2)
+        assert [(c.role, c.prompt) for c in columns] == [
+            ("target", "Santa Claus in noto style"), ("target", "Santa Claus in flat style"),
+            ("neighbour", "old man in noto style"), ("neighbour", "Mrs. Claus in noto style"),
+            ("other", "tree in noto style"),
+        ]  # fmt: skip
+        tones = {"unedited": 10, "first": 100, "second": 200}
+        rows = {n: np.full((len(columns), 8, 8, 3), t, np.uint8) for n, t in tones.items()}
+        image = np.asarray(rows_image(PictureRows(columns=columns, rows=rows), edge=32))
+        assert [int((image == t).all(-1).sum()) >= 5 * 32 * 32 for t in tones.values()] == [True] * 3
+
+    def test_nothing_to_show(self):
+        with pytest.raises(ValueError, match="no rows or no columns"):
+            rows_image(PictureRows(columns=[], rows={}))

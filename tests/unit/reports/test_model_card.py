@@ -1,0 +1,78 @@
+"""The card that goes with an edit: what the hub reads, and what people must know."""
+
+import pytest
+import yaml
+
+from aizheimer.proof.findings import read_findings
+from aizheimer.reports.assemble import assemble
+from aizheimer.reports.html import ReportContent, render
+from aizheimer.reports.model_card import model_card
+from tests.unit.proof.builders import attack, good, provenance, share, suite, write_run
+from tests.unit.reports.builders import result_of
+
+
+@pytest.fixture
+def found(tmp_path):
+    families = suite("families", {"ua.synonyms": share(60, 100)}, warnings=["no other languages"])
+    weak = attack(asr=35, before=5, warnings=["reaches only 20%"])
+    return read_findings(write_run(tmp_path / "run", evaluation=good(), suites=[families], attacks=[weak]))
+
+
+def metadata(card):
+    return yaml.safe_load(card.split("---\n")[1])
+
+
+def test_the_hub_finds_the_figures(found):
+    head = metadata(model_card(found))
+    assert head["library_name"] == "aizheimer"
+    (entry,) = head["model-index"]
+    metrics = {metric["name"]: metric["value"] for metric in entry["results"][0]["metrics"]}
+    assert metrics == {"UA": 1, "IRA": 1, "CRA": 1, "ASR seed-search": 0.35}
+
+
+def test_suites_attacks_and_what_was_not_tried(found, monkeypatch):
+    from aizheimer._registry import ATTACKS
+
+    monkeypatch.setitem(ATTACKS.entries, "p4d", "nowhere:P4D")
+    card = model_card(found)
+    assert "| ua.synonyms | 60% |" in card
+    assert "- no other languages" in card
+    assert "| seed-search | black box | 5% | 35% | 26 to 44% | 100% | 100 |" in card
+    assert "- seed-search: reaches only 20%" in card
+    assert "- attack p4d" in card
+    assert "No grey box and no white box attack was tried" in card
+
+
+def test_an_edit_that_was_not_measured_says_so(tmp_path):
+    card = model_card(read_findings(write_run(tmp_path / "run")))
+    assert "Nothing: the edit was not evaluated." in card
+    assert "model-index" not in metadata(card)
+
+
+def test_words_from_outside_end_no_cell_and_are_no_markup(tmp_path):
+    card = model_card(read_findings(write_run(tmp_path / "run", edit=provenance("<img src=x>|`rm`"))))
+    assert "<img" not in card
+    assert "# “&lt;img src=x&gt;\\|'rm'” forgotten" in card
+
+
+class TestReport:
+    def test_suites_and_attacks_are_in_the_report_when_there_are_any(self, found):
+        page = render(ReportContent(result=result_of(), columns=[], suites=found.suites, attacks=found.attacks))
+        assert "Attempts to bring “Santa Claus” back" in page
+        assert "ua.synonyms" in page
+        assert '<td data-label="ASR">35%</td>' in page
+        assert "reaches only 20%" in page
+
+    def test_nothing_is_said_of_what_was_not_run(self):
+        page = render(ReportContent(result=result_of(), columns=[]))
+        assert "Attempts to bring" not in page
+        assert "Further questions" not in page
+
+    def test_names_from_files_are_escaped(self):
+        page = render(ReportContent(result=result_of(), columns=[], attacks={"<script>": attack()}))
+        assert "<script" not in page
+
+    def test_assembled_reports_pass_them_on(self):
+        import inspect
+
+        assert {"suites", "attacks"} <= inspect.signature(assemble).parameters.keys()
