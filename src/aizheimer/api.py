@@ -27,11 +27,16 @@ if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
 
     from aizheimer.evaluation.generate import Progress
+    from aizheimer.evaluation.judges import Judges
     from aizheimer.evaluation.results import EvaluationResult
+    from aizheimer.evaluation.suite import SuiteResult
+    from aizheimer.evaluation.suite_file import Report
 
 Model: TypeAlias = "str | Path | StableDiffusionPipeline | Backbone"
 
-__all__ = ["as_concept", "environment", "evaluate", "forget", "load_edit", "load_model", "model_of_run"]
+__all__ = [
+    *("as_concept", "environment", "evaluate", "evaluate_suites", "forget", "load_edit", "load_model", "model_of_run"),
+]
 
 
 def load_model(model: Model) -> Backbone:
@@ -169,12 +174,7 @@ def evaluate(
         raise InputError(f"samples: got {samples}; wanted 3 or more.")
     backbone = load_model(model)
     edit = load_edit(edit) if isinstance(edit, str | Path) else edit
-    if concept is not None:
-        target = as_concept(concept, world=backbone.world)
-    elif edit is not None:
-        target = edit.provenance.concept.to_concept()
-    else:
-        raise InputError("Got neither an edit nor a concept; name the concept to look for.")
+    target = _target(concept, edit, backbone.world)
     if full:
         settings = EvaluationSettings.full(seed=seed)
     else:
@@ -183,6 +183,72 @@ def evaluate(
     return measure(
         backbone.pipe, edit, concept=target, world=backbone.world, judges=judges, settings=settings, progress=progress
     )
+
+
+def evaluate_suites(
+    model: Model,
+    edit: Edit | str | Path | None,
+    suites: Sequence[str | Path],
+    *,
+    concept: str | Concept | None = None,
+    effective_only: bool = False,
+    seed: int = 0,
+    clip: str | Path | None = None,
+    judges: Judges | None = None,
+    progress: Report | None = None,
+) -> dict[str, SuiteResult]:
+    """Ask an edit the questions of one or more suites; pictures that two of them want are drawn once.
+
+    Args:
+        model: The edit's base.
+        edit: The edit, its run folder, or None for the unedited model.
+        suites: Names of suites (``"families"``), or their YAML files.
+        concept: The target; by default the edit's own.
+        effective_only: Leave prompts out on which the unedited model does not show the target, in suites that know it.
+        seed: First seed.
+        clip: Folder of a CLIP to judge with, for a model that brings no judges.
+        judges: Who looks; by default the model's own.
+        progress: Called with (suite, stage, done, total).
+
+    Returns:
+        Results by the suites' names, each figure with its protocol, judge, n, interval and the unedited model's value.
+
+    Raises:
+        RecipeError: A suite is unknown, has a key that is unknown, or is given twice.
+        InputError: The model, the target or the judge is not one that a suite can ask.
+
+    Example:
+        >>> results = evaluate_suites("emoji", "runs/cat", ["families"])  # doctest: +SKIP
+        >>> results["families"].figures["ua.worst"].value  # doctest: +SKIP
+    """
+    from aizheimer.evaluation.judges import load_judges
+    from aizheimer.evaluation.settings import EvaluationSettings
+    from aizheimer.evaluation.suite import Scene
+    from aizheimer.evaluation.suite_file import load_suite, run_suites
+
+    loaded = [load_suite(name) for name in suites]
+    if effective_only:
+        loaded = [suite.with_parameters(effective_only=True) for suite in loaded]
+    backbone = load_model(model)
+    edit = load_edit(edit) if isinstance(edit, str | Path) else edit
+    target = _target(concept, edit, backbone.world)
+    scene = Scene(
+        backbone=backbone,
+        edit=edit,
+        concept=target,
+        judges=judges or load_judges(backbone.world, clip_folder=clip, extra=(target.target,)),
+        settings=EvaluationSettings(seed=seed),
+    )
+    return run_suites(loaded, scene, progress=progress)
+
+
+def _target(concept: str | Concept | None, edit: Edit | None, world: World) -> Concept:
+    """Return what to look for: the concept that is named, else the edit's own."""
+    if concept is not None:
+        return as_concept(concept, world=world)
+    if edit is None:
+        raise InputError("Got neither an edit nor a concept; name the concept to look for.")
+    return edit.provenance.concept.to_concept()
 
 
 def environment() -> dict[str, Any]:

@@ -20,24 +20,29 @@ class Kind(StrEnum):
     ALL = "all"
     METHODS = "methods"
     RECIPES = "recipes"
+    SUITES = "suites"
 
 
 def ls(
-    what: Annotated[Kind, typer.Argument(metavar="[methods|recipes]", help="Only one of the lists.")] = Kind.ALL,
+    what: Annotated[Kind, typer.Argument(metavar="[methods|recipes|suites]", help="Only one of the lists.")] = Kind.ALL,
     *,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """List the methods and the recipes: what each does, needs and edits, and how far it has been tested."""
+    """List methods, recipes and suites: what each does, needs and edits, and how far it has been tested."""
     del debug
     from aizheimer._registry import METHODS
     from aizheimer.recipes.load import list_recipes
 
     found: dict[str, dict[str, Any]] = {}
-    if what is not Kind.RECIPES:
+    if what in {Kind.ALL, Kind.METHODS}:
         found["methods"] = {name: describe(METHODS.get(name)) for name in METHODS}
-    if what is not Kind.METHODS:
+    if what in {Kind.ALL, Kind.RECIPES}:
         found["recipes"] = list_recipes()
+    if what in {Kind.ALL, Kind.SUITES}:
+        from aizheimer.evaluation.suite_file import list_suites
+
+        found["suites"] = list_suites()
     if as_json:
         streams.print_json(found)
         return
