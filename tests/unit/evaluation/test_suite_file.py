@@ -69,7 +69,7 @@ def test_mistakes_are_one_line(tmp_path, text, wanted):
 def test_names_that_are_no_suite():
     with pytest.raises(RecipeError, match=r"unknown suite 'canvass'. Did you mean 'canvas'\? There are: canvas, "):
         load_suite("canvass")
-    with pytest.raises(RecipeError, match="the suite file gone.yaml does not exist"):
+    with pytest.raises(RecipeError, match=r"the suite file gone\.yaml does not exist"):
         load_suite("gone.yaml")
 
 
