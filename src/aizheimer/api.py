@@ -211,15 +211,13 @@ def evaluate_suites(
         progress: Called with (suite, stage, done, total).
 
     Returns:
-        Results by the suites' names, each figure with its protocol, judge, n, interval and the unedited model's value.
+        Results by the suites' names.
 
     Raises:
-        RecipeError: A suite is unknown, has a key that is unknown, or is given twice.
-        InputError: The model, the target or the judge is not one that a suite can ask.
+        InputError: A suite, or a key of its file, is unknown; or it cannot ask this of the model, target or judge.
 
     Example:
-        >>> results = evaluate_suites("emoji", "runs/cat", ["families"])  # doctest: +SKIP
-        >>> results["families"].figures["ua.worst"].value  # doctest: +SKIP
+        >>> evaluate_suites("emoji", "runs/cat", ["families"])["families"].figures["ua.worst"]  # doctest: +SKIP
     """
     from aizheimer.evaluation.judges import load_judges
     from aizheimer.evaluation.settings import EvaluationSettings
@@ -227,18 +225,12 @@ def evaluate_suites(
     from aizheimer.evaluation.suite_file import load_suite, run_suites
 
     loaded = [load_suite(name) for name in suites]
-    if effective_only:
-        loaded = [suite.with_parameters(effective_only=True) for suite in loaded]
+    loaded = [suite.with_parameters(effective_only=True) for suite in loaded] if effective_only else loaded
     backbone = load_model(model)
     edit = load_edit(edit) if isinstance(edit, str | Path) else edit
     target = _target(concept, edit, backbone.world)
-    scene = Scene(
-        backbone=backbone,
-        edit=edit,
-        concept=target,
-        judges=judges or load_judges(backbone.world, clip_folder=clip, extra=(target.target,)),
-        settings=EvaluationSettings(seed=seed),
-    )
+    looking = judges or load_judges(backbone.world, clip_folder=clip, extra=(target.target,))
+    scene = Scene(backbone=backbone, edit=edit, concept=target, judges=looking, settings=EvaluationSettings(seed=seed))
     return run_suites(loaded, scene, progress=progress)
 
 

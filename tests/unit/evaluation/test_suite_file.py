@@ -51,8 +51,8 @@ def test_parameters_can_be_replaced_where_there_are_such():
         ("suite: families\nparameters: {image: 3}\n", "unknown key 'image'. Did you mean 'images'?"),
         ("suite: families\nparamters: {images: 3}\n", "unknown key 'paramters'. Did you mean 'parameters'?"),
         ("suite: familes\n", "unknown suite 'familes'. Did you mean 'families'?"),
-        ("suite: canvas\nparameters: {seeds: [a], prompt: x}\nsettings: {step: 1}\n", "3 problems"),
-        ("suite: canvas\nsettings: {step: 1}\n", "settings.unknown key 'step'"),
+        ("suite: canvas\nparameters: {sedes: [1], prompt: x}\nsettings: {step: 1}\n", "3 problems"),
+        ("suite: canvas\nsettings: {step: 1}\n", "settings: unknown key 'step'"),
         ("parameters: {}\n", "suite is missing"),
         ("- a\n", "holds no suite"),
         ("suite: [\n", "not a readable YAML file"),
@@ -67,7 +67,7 @@ def test_mistakes_are_one_line(tmp_path, text, wanted):
 
 
 def test_names_that_are_no_suite():
-    with pytest.raises(RecipeError, match=r"unknown suite 'canvass'. Did you mean 'canvas'\? There are: canvas, "):
+    with pytest.raises(RecipeError, match=r"unknown suite 'canvass'. Did you mean 'canvas'\? There are: canvas"):
         load_suite("canvass")
     with pytest.raises(RecipeError, match=r"the suite file gone\.yaml does not exist"):
         load_suite("gone.yaml")
