@@ -29,11 +29,17 @@ if TYPE_CHECKING:
     from aizheimer.attacks.base import Attack, AttackSettings
     from aizheimer.attacks.run import AttackRun, StageProgress
     from aizheimer.evaluation.generate import Progress
+    from aizheimer.evaluation.judges import Judges
     from aizheimer.evaluation.results import EvaluationResult
+    from aizheimer.evaluation.suite import SuiteResult
+    from aizheimer.evaluation.suite_file import Report
 
 Model: TypeAlias = "str | Path | StableDiffusionPipeline | Backbone"
 
-__all__ = ["as_concept", "attack", "environment", "evaluate", "forget", "load_edit", "load_model", "model_of_run"]
+__all__ = [
+    *("as_concept", "attack", "environment", "evaluate", "evaluate_suites", "forget"),
+    *("load_edit", "load_model", "model_of_run"),
+]
 
 
 def load_model(model: Model) -> Backbone:
@@ -230,8 +236,57 @@ def attack(
     )  # fmt: skip
 
 
+def evaluate_suites(
+    model: Model,
+    edit: Edit | str | Path | None,
+    suites: Sequence[str | Path],
+    *,
+    concept: str | Concept | None = None,
+    effective_only: bool = False,
+    seed: int = 0,
+    clip: str | Path | None = None,
+    judges: Judges | None = None,
+    progress: Report | None = None,
+) -> dict[str, SuiteResult]:
+    """Ask an edit the questions of one or more suites; pictures that two of them want are drawn once.
+
+    Args:
+        model: The edit's base.
+        edit: The edit, its run folder, or None for the unedited model.
+        suites: Names of suites (``"families"``), or their YAML files.
+        concept: The target; by default the edit's own.
+        effective_only: Leave prompts out on which the unedited model does not show the target, in suites that know it.
+        seed: First seed.
+        clip: Folder of a CLIP to judge with, for a model that brings no judges.
+        judges: Who looks; by default the model's own.
+        progress: Called with (suite, stage, done, total).
+
+    Returns:
+        Results by the suites' names.
+
+    Raises:
+        InputError: A suite, or a key of its file, is unknown; or it cannot ask this of the model, target or judge.
+
+    Example:
+        >>> evaluate_suites("emoji", "runs/cat", ["families"])["families"].figures["ua.worst"]  # doctest: +SKIP
+    """
+    from aizheimer.evaluation.judges import load_judges
+    from aizheimer.evaluation.settings import EvaluationSettings
+    from aizheimer.evaluation.suite import Scene
+    from aizheimer.evaluation.suite_file import load_suite, run_suites
+
+    loaded = [load_suite(name) for name in suites]
+    loaded = [suite.with_parameters(effective_only=True) for suite in loaded] if effective_only else loaded
+    backbone = load_model(model)
+    edit = load_edit(edit) if isinstance(edit, str | Path) else edit
+    target = _target(concept, edit, world=backbone.world)
+    looking = judges or load_judges(backbone.world, clip_folder=clip, extra=(target.target,))
+    scene = Scene(backbone=backbone, edit=edit, concept=target, judges=looking, settings=EvaluationSettings(seed=seed))
+    return run_suites(loaded, scene, progress=progress)
+
+
 def _target(concept: str | Concept | None, edit: Edit | None, *, world: World) -> Concept:
-    """Return the concept that was named, else the edit's own."""
+    """Return what to look for: the concept that is named, else the edit's own."""
     if concept is not None:
         return as_concept(concept, world=world)
     if edit is None:

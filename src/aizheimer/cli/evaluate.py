@@ -11,6 +11,7 @@ import typer
 
 from aizheimer.cli import streams
 from aizheimer.cli.options import Debug, Json, Run
+from aizheimer.cli.suites import evaluate_run
 from aizheimer.errors import GateError, InputError
 
 if TYPE_CHECKING:
@@ -42,15 +43,31 @@ def evaluate(
             help="Exit with 3 unless ua, ira or cra reaches this; 'ira=95%' is a share of the unedited model's.",
         ),
     ] = None,
+    suite: Annotated[
+        list[str] | None,
+        typer.Option("--suite", metavar="NAME|FILE", help="Ask a suite in place of UA, IRA and CRA; may be repeated."),
+    ] = None,
+    effective_only: Annotated[
+        bool,
+        typer.Option("--effective-only", help="In suites, leave prompts out that fail on the unedited model, too."),
+    ] = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Draw the same prompts and seeds with the edit and without, and let judges say what they see.
 
     UA is the share of target prompts no longer judged to be the target; IRA the share of other concepts of its kind
-    still judged right; CRA the share of the other kind still judged right. Writes evaluation.json into the run.
+    still judged right; CRA the share of the other kind still judged right. Writes evaluation.json into the run, or
+    suite-NAME.json for each suite.
     """
     del debug
+    if suite:
+        if full or samples is not None or require:
+            raise InputError("Got --suite and --full, --samples or --require; a suite says itself how much it draws.")
+        evaluate_run(run, suite, model=model, seed=seed, clip=clip, effective_only=effective_only, as_json=as_json)
+        return
+    if effective_only:
+        raise InputError("Got --effective-only without a suite; name one with --suite.")
     gates = [Gate.parse(text) for text in require or ()]
     if full and samples is not None:
         raise InputError("Got --full and --samples; choose one.")

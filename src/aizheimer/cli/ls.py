@@ -22,17 +22,18 @@ class Kind(StrEnum):
     METHODS = "methods"
     RECIPES = "recipes"
     ATTACKS = "attacks"
+    SUITES = "suites"
 
 
 def ls(
     what: Annotated[
-        Kind, typer.Argument(metavar="[methods|recipes|attacks]", help="Only one of the lists.")
+        Kind, typer.Argument(metavar="[methods|recipes|attacks|suites]", help="Only one of the lists.")
     ] = Kind.ALL,
     *,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """List the methods, the recipes and the attacks: what each does and needs, and how far it has been tested."""
+    """List methods, recipes, attacks and suites: what each does and needs, and how far it has been tested."""
     del debug
     from aizheimer._registry import ATTACKS, METHODS
     from aizheimer.recipes.load import list_recipes
@@ -44,6 +45,10 @@ def ls(
         found["recipes"] = list_recipes()
     if what in {Kind.ALL, Kind.ATTACKS}:
         found["attacks"] = {name: describe_attack(ATTACKS.get(name)) for name in ATTACKS}
+    if what in {Kind.ALL, Kind.SUITES}:
+        from aizheimer.evaluation.suite_file import list_suites
+
+        found["suites"] = list_suites()
     if as_json:
         streams.print_json(found)
         return

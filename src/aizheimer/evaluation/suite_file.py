@@ -92,7 +92,7 @@ def load_suite(name: str | Path) -> LoadedSuite:
     kind: Any = SUITES.get(file.suite)
     wrong: list[str] = []
     suite: Any = None
-    for model, values, prefix in ((kind, file.parameters, ""), (EvaluationSettings, file.settings, "settings.")):
+    for model, values, prefix in ((kind, file.parameters, ""), (EvaluationSettings, file.settings, "settings: ")):
         try:
             made = model.model_validate(values)
             suite = made if model is kind else suite

@@ -81,11 +81,11 @@ class TestUnlearnCanvas:
         assert prompts["Rust"] == "A Trees image in Rust style."
 
     @pytest.mark.parametrize(("counted", "others", "accuracy"), [(False, 49, 1.0), (True, 50, 0.98)])
-    def test_49_or_50_other_styles(self, tiny_backbone, monkeypatch, counted, others, accuracy):
+    def test_49_or_50_other_styles(self, tiny_backbone, monkeypatch, tmp_path, counted, others, accuracy):
         suite = load_suite("canvas-unlearncanvas").suite
         suite = suite.model_copy(update={"objects": ("Cats",), "seeds": (188,), "photo_counted": counted})
         target = Concept("van gogh", kind="style")
-        scene = scene_of(tiny_backbone, concept=target, objects=("Cats",), styles=suite.styles)
+        scene = scene_of(tiny_backbone, concept=target, objects=("Cats",), styles=suite.styles, cache=tmp_path)
         learn(monkeypatch, suite, scene)
         for picture, name in scene.judges.style.known.items():
             scene.judges.style.known[picture] = None if name == "Seed_Images" else name

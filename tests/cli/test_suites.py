@@ -1,0 +1,57 @@
+"""``evaluate --suite`` and ``ls suites``: what they print and keep, and mistakes before anything is drawn."""
+
+import json
+
+import pytest
+
+from aizheimer.evaluation.suite import SuiteResult
+from aizheimer.evaluation.suite_file import list_suites
+from tests.unit.detectors.builders import save_clip
+
+SMALL = "suite: families\nparameters: {images: 2, families: [name, languages]}\nsettings: {steps: 1}\n"
+
+
+@pytest.fixture
+def clip(tmp_path):
+    return save_clip(tmp_path / "clip")
+
+
+def test_results_are_printed_and_kept_with_the_run(cli, run_folder, tmp_path, clip):
+    (tmp_path / "small.yaml").write_text(SMALL)
+    words = ["evaluate", run_folder, "--clip", clip, "--suite", tmp_path / "small.yaml"]
+    done = cli(*words)
+    assert done.code == 0, done.err
+    result = SuiteResult.load(run_folder / "suite-small.json")
+    assert (result.suite, result.target, result.settings.steps) == ("families", "santa claus", 1)
+    assert "ua.name" in done.out
+    assert "not available: languages" in done.out
+    again = cli(*words, "--effective-only", "--json")
+    assert again.code == 0, again.err
+    found = SuiteResult.model_validate(json.loads(again.out)["small"])
+    assert found.parameters["effective_only"] is True
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        (["--suite", "familes"], "unknown suite 'familes'. Did you mean 'families'?"),
+        (["--suite", "families", "--suite", "families"], "given more than once"),
+        (["--suite", "families", "--samples", "9"], "a suite says itself how much it draws"),
+        (["--effective-only"], "name one with --suite"),
+        (["--suite", "families"], "no object judge"),
+        (["--suite", "canvas-unlearncanvas"], "'santa claus' is none of its 20 objects"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_2(cli, run_folder, words, wanted):
+    before = sorted(path.name for path in run_folder.iterdir())
+    done = cli("evaluate", run_folder, *words)
+    assert done.code == 2
+    assert wanted in done.error
+    assert sorted(path.name for path in run_folder.iterdir()) == before
+
+
+def test_ls(cli):
+    done = cli("ls", "suites", "--json")
+    assert json.loads(done.out) == {"suites": list_suites()}
+    assert "UnlearnCanvas itself" in cli("ls", "suites").out
+    assert "families" in cli("ls").out
