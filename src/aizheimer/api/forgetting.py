@@ -1,0 +1,138 @@
+"""Make a model forget, in one call, with or without a run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from aizheimer.api._overrides import dotted
+from aizheimer.api.models import Model, as_concept, environment, load_model
+from aizheimer.backbones.base import Backbone
+from aizheimer.concepts.concept import Concept
+from aizheimer.edits.edit import Edit
+from aizheimer.engine.callbacks import Callbacks
+from aizheimer.engine.run_folder import RunFolder
+from aizheimer.errors import InputError, RunFolderError
+from aizheimer.methods.base import Method
+from aizheimer.recipes.load import Recipe, load_recipe
+
+
+def forget(
+    model: Model,
+    concept: str | Concept,
+    *,
+    method: str | Path | Recipe | Method = "aizheimer",
+    keep: Sequence[str] = (),
+    anchor: str = "",
+    images: str | Path | None = None,
+    out: str | Path | None = None,
+    seed: int | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    callbacks: Callbacks | None = None,
+    **parameters: Any,
+) -> Edit:
+    """Make a model forget a concept.
+
+    The model itself is bit-identical afterwards: the edit changes it while it is applied.
+
+    Args:
+        model: What must forget; see the module's first lines.
+        concept: Its words, as they are written in a prompt, or a `Concept`.
+        method: A method's or recipe's name, a recipe file, or either one loaded.
+        keep: Concepts that must stay, beside the nearest neighbours.
+        anchor: What takes the concept's place.
+        images: A folder of the concept's pictures, or ``"generate:N"``; by default the method's own choice.
+        out: The run folder; with None nothing is written.
+        seed: Of everything random; by default the method's own.
+        resume: Continue the run in ``out``, to the same bits as if it had never stopped.
+        overwrite: Replace the run in ``out``.
+        callbacks: Told what happens.
+        **parameters: Parameters of the method, nested as in a recipe: ``training={"steps": 100}``.
+
+    Returns:
+        The edit, which has also been saved when there is a run folder.
+
+    Raises:
+        InputError: Something given cannot be used; nothing is written then, and an old run is as it was.
+        TrainingError: Training diverged; with a run folder, the edit of the best state has been saved.
+
+    Example:
+        >>> edit = forget(pipe, "Santa Claus", keep=["Mrs. Claus"])  # doctest: +SKIP
+        >>> with edit.applied(pipe):  # doctest: +SKIP
+        ...     pipe("Santa Claus in noto style")
+    """
+    overrides = [*dotted(parameters), *dotted({"images": images} if images is not None else {})]
+    recipe = _as_recipe(method, overrides, seed)
+    backbone = load_model(model)
+    target = as_concept(concept, world=backbone.world, keep=keep, anchor=anchor)
+    if out is None:
+        if resume or overwrite:
+            raise RunFolderError("Got resume or overwrite without a run folder; name it with out.")
+        return recipe.method.unlearn(backbone, target, callbacks=callbacks)
+    return _forget_into(Path(out), recipe, backbone, target, resume=resume, overwrite=overwrite, callbacks=callbacks)
+
+
+def _forget_into(
+    folder: Path,
+    recipe: Recipe,
+    backbone: Backbone,
+    target: Concept,
+    *,
+    resume: bool,
+    overwrite: bool,
+    callbacks: Callbacks | None,
+) -> Edit:
+    """Forget within a run folder; after bad input it is what it was, or is not there."""
+    run = RunFolder(folder).create(resume=resume, overwrite=overwrite)
+    try:
+        _describe(run, recipe, backbone)
+        edit = recipe.method.unlearn(backbone, target, run=run, callbacks=callbacks)
+    except InputError:
+        run.undo()
+        raise
+    except BaseException:
+        run.keep()  # an interrupted run can be resumed, and one that diverged has its best state
+        raise
+    edit.save(folder)
+    run.keep()
+    return edit
+
+
+def _as_recipe(method: str | Path | Recipe | Method, overrides: Sequence[str], seed: int | None) -> Recipe:
+    if isinstance(method, str | Path):
+        return load_recipe(method, overrides, seed=seed)
+    if overrides or seed is not None:
+        beside = overrides[0] if overrides else f"seed={seed}"
+        raise InputError(f"Got a loaded method and parameters ({beside}) beside it; put them into the method.")
+    if isinstance(method, Recipe):
+        return method
+    return Recipe(name=method.name, description="", method_name=method.name, method=method)
+
+
+def _describe(run: RunFolder, recipe: Recipe, backbone: Backbone) -> None:
+    """Write what the run is made with; a resumed run must be made with the same."""
+    content = recipe.resolved()
+    file = run.file("recipe.yaml")
+    if run.resuming and file.exists():
+        before = load_recipe(file).resolved()["parameters"]
+        changed = [key for key, value in content["parameters"].items() if value != before.get(key)]
+        if changed:
+            raise RunFolderError(
+                f"{run.path} was started with other parameters ({', '.join(changed)}); "
+                "resume with the same, or replace the run with --overwrite."
+            )
+    run.write_yaml("recipe.yaml", content)
+    run.write_json("env.json", {"model": _address(backbone), **environment()})
+
+
+def _address(backbone: Backbone) -> str:
+    """Return what loads the model again: the bundled model's name, an absolute folder, or a hub id."""
+    name = str(backbone.pipe.name_or_path or "")
+    folder = Path(name)
+    if not name or not folder.is_dir():
+        return name
+    bundled = Path(__file__).parents[1] / "assets"
+    inside = folder.resolve().parts[len(bundled.resolve().parts) :]
+    return inside[0] if folder.resolve().is_relative_to(bundled.resolve()) else str(folder.resolve())
