@@ -18,6 +18,7 @@ Example:
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import time
 from functools import partial
@@ -107,6 +108,17 @@ def sampling_weights(concepts: list[ConceptRow], often: list[str], without: list
     return torch.tensor([weight * factors.get(style, 1.0) for weight in weights for style in STYLES])
 
 
+def missed(evaluation: Path, concepts: list[ConceptRow]) -> torch.Tensor:
+    """Which drawings an evaluation found drawn wrong, by object or by style: bool (1605,)."""
+    pictures = [row for row in json.loads(evaluation.read_text())["pictures"] if row["kind"] == "label"]
+    wrong = {
+        (row["object"], row["style"])
+        for row in pictures
+        if row["judged_object"] != row["object"] or row["judged_style"] != row["style"]
+    }
+    return torch.tensor([(row.label, style) in wrong for row in concepts for style in STYLES])
+
+
 class NoiseSampler:
     """Draws timesteps by importance and gives each its loss weight."""
 
@@ -141,6 +153,8 @@ class Trainer:
         self.concepts = Dataset.load(args.out).concepts
         self.counts = tag_counts(self.concepts)
         self.often = sampling_weights(self.concepts, args.often, args.without)
+        if args.missed:
+            self.often[missed(args.missed, self.concepts)] *= args.missed_factor
         self.tokenizer = CLIPTokenizer.from_pretrained(args.out / "tokenizer")
         self.text = CLIPTextModel.from_pretrained(args.out / "text_encoder")
         self.unet = build_unet(self.text.config.hidden_size).to(memory_format=torch.channels_last)
@@ -288,6 +302,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--text-lr", type=float, default=1e-4)
     parser.add_argument("--cooldown", type=float, default=0.2, help="last part of the sitting in which the rate falls")
     parser.add_argument("--often", nargs="*", default=[], help="NAME=FACTOR: draw a style or a group more often")
+    parser.add_argument("--missed", type=Path, help="JSON of evaluate.py: draw what it found wrong more often")
+    parser.add_argument("--missed-factor", type=float, default=4.0, help="how much more often")
     parser.add_argument("--without", nargs="*", default=[], help="labels never to draw: the oracle of forgetting them")
     parser.add_argument("--noise-power", type=float, default=0.5)
     parser.add_argument("--p-synonym", type=float, default=0.25)
