@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 Model: TypeAlias = "str | Path | StableDiffusionPipeline | Backbone"
 
 __all__ = [
-    *("as_concept", "environment", "evaluate", "evaluate_suites", "forget", "load_edit", "load_model", "model_of_run"),
-]
+    "as_concept", "environment", "evaluate", "evaluate_suites", "forget", "load_edit", "load_model", "model_of_run",
+]  # fmt: skip
 
 
 def load_model(model: Model) -> Backbone:
