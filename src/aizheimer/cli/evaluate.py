@@ -11,7 +11,7 @@ import typer
 
 from aizheimer.cli import streams
 from aizheimer.cli.options import Debug, Json, Run
-from aizheimer.cli.suites import evaluate_run
+from aizheimer.cli.suites import EffectiveOnly, SuiteNames, evaluate_run
 from aizheimer.errors import GateError, InputError
 
 if TYPE_CHECKING:
@@ -43,14 +43,8 @@ def evaluate(
             help="Exit with 3 unless ua, ira or cra reaches this; 'ira=95%' is a share of the unedited model's.",
         ),
     ] = None,
-    suite: Annotated[
-        list[str] | None,
-        typer.Option("--suite", metavar="NAME|FILE", help="Ask a suite in place of UA, IRA and CRA; may be repeated."),
-    ] = None,
-    effective_only: Annotated[
-        bool,
-        typer.Option("--effective-only", help="In suites, leave prompts out that fail on the unedited model, too."),
-    ] = False,
+    suite: SuiteNames = None,
+    effective_only: EffectiveOnly = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:

@@ -4,8 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from aizheimer.cli import streams
+
+SuiteNames = Annotated[
+    list[str] | None,
+    typer.Option("--suite", metavar="NAME|FILE", help="Ask a suite in place of UA, IRA and CRA; may be repeated."),
+]
+
+EffectiveOnly = Annotated[
+    bool, typer.Option("--effective-only", help="In suites, leave prompts out that fail on the unedited model, too.")
+]
 
 
 def evaluate_run(
