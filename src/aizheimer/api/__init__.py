@@ -10,6 +10,7 @@ from aizheimer.api.forgetting import forget
 from aizheimer.api.models import Model, as_concept, environment, load_model, model_of_run
 from aizheimer.api.proving import attack, evaluate, evaluate_suites
 from aizheimer.edits.io import load_edit
+from aizheimer.recipes.load import load_recipe
 
 __all__ = [
     "Model",
@@ -21,5 +22,6 @@ __all__ = [
     "forget",
     "load_edit",
     "load_model",
+    "load_recipe",
     "model_of_run",
 ]
