@@ -19,6 +19,15 @@ if TYPE_CHECKING:
 
 METRICS = ("ua", "ira", "cra")
 
+Required = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--require",
+        metavar="METRIC=VALUE",
+        help="Exit with 3 unless ua, ira or cra reaches this; 'ira=95%' is a share of the unedited model's.",
+    ),
+]
+
 
 def evaluate(
     run: Run,
@@ -35,14 +44,7 @@ def evaluate(
         Path | None,
         typer.Option("--clip", metavar="DIR", help="A CLIP folder to judge with, for a model without judges."),
     ] = None,
-    require: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--require",
-            metavar="METRIC=VALUE",
-            help="Exit with 3 unless ua, ira or cra reaches this; 'ira=95%' is a share of the unedited model's.",
-        ),
-    ] = None,
+    require: Required = None,
     suite: SuiteNames = None,
     effective_only: EffectiveOnly = False,
     as_json: Json = False,

@@ -31,7 +31,7 @@ def colour_likeness(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         ValueError: If the shapes differ or the type is not uint8.
 
     References:
-        Swain and Ballard, Color Indexing, 1991, equation 1.
+        Swain and Ballard, Color Indexing, 1991 (histogram intersection).
 
     Example:
         >>> white, black = np.full((1, 8, 8, 3), 255, np.uint8), np.zeros((1, 8, 8, 3), np.uint8)
