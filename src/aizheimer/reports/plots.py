@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aizheimer._files import atomic
 from aizheimer.attacks.results import AttackResult
@@ -35,7 +35,7 @@ def pareto(results: Mapping[str, EvaluationResult]) -> Figure | None:
         return None
     figure, axes = _canvas("Forgotten against kept")
     for i, (name, (ua, ira)) in enumerate(both.items()):
-        style = {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}
+        style: dict[str, Any] = {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}
         axes.errorbar(
             _percent(ua.value), _percent(ira.value), xerr=_bars(ua), yerr=_bars(ira), label=name, capsize=3, **style
         )
@@ -78,7 +78,7 @@ def damage(results: Mapping[str, EvaluationResult]) -> Figure | None:
         return None
     figure, axes = _canvas("Damage to neighbours, the nearest at the right")
     for i, (name, points) in enumerate(curves.items()):
-        style = {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}
+        style: dict[str, Any] = {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}
         axes.plot([x for x, _ in points], [_percent(y) for _, y in points], label=name, **style)
     first = next(result for result in results.values() if result.neighbours)
     before = [(near.similarity, near.original) for near in first.neighbours if near.similarity is not None]
