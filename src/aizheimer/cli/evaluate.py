@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -73,15 +74,8 @@ def evaluate(
     edit = api.load_edit(run)
     base = model if model is not None else api.model_of_run(run)
     with progress_bar() as advance:
-        result = api.evaluate(
-            base,
-            edit,
-            samples=samples,
-            full=full,
-            seed=seed,
-            clip=clip,
-            progress=lambda done, total: advance("drawing", done, total),
-        )
+        watch = partial(advance, "drawing")
+        result = api.evaluate(base, edit, samples=samples, full=full, seed=seed, clip=clip, progress=watch)
     result.save(run / "evaluation.json")
     if as_json:
         streams.print_json(result.model_dump(mode="json"))
