@@ -110,7 +110,7 @@ class ConceptInversion(BaseModel):
             done += 1
             if progress is not None:
                 progress(done, self.steps)
-            return noise_mse(backbone.predict(draw.x_t, draw.t, read), draw.target).total
+            return noise_mse(backbone.predict(draw.x_t, draw.t, read), draw.answer).total
 
         plan = AttackPlan(tokens=self.tokens, steps=self.steps, lr=self.lr)
         return search_vectors(loss, words.vectors, plan=plan)

@@ -231,4 +231,4 @@ class _Search:
         draw, rows = self.examples, self.examples.prompt_index[index]
         predicted = self.backbone.predict(draw.x_t[index], draw.t[index], words[rows].to(draw.x_t))
         asked = rows.unique_consecutive()
-        return torch.stack([target_mse(predicted[rows == p], draw.target[index][rows == p]).total for p in asked])
+        return torch.stack([target_mse(predicted[rows == p], draw.answer[index][rows == p]).total for p in asked])

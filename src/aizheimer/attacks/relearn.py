@@ -191,9 +191,7 @@ def denoising_loss(backbone: Backbone, batch: Draw, embeddings: TextEmbeddings) 
     """Return the model's own training loss on a batch: the mean squared error of what it predicts."""
     rows = embeddings[batch.prompt_index.to(embeddings.device)]
     prediction = backbone.predict(batch.x_t, batch.t, rows)
-    if batch.target is None:
-        raise ValueError("relearn: got pictures without noise, which have no target")
-    return F.mse_loss(prediction.float(), batch.target.float())
+    return F.mse_loss(prediction.float(), batch.answer.float())
 
 
 def steps_to_recover(curve: Sequence[Mapping[str, Any]], *, known: float, share: float) -> int | None:

@@ -105,7 +105,7 @@ class SoftPrompt(BaseModel):
             draw = pictures.noised(backbone, asked, generator=generator)
             shift.requires_grad_(True)
             words = (rows + unit * shift)[draw.prompt_index].to(draw.x_t)
-            loss = noise_mse(backbone.predict(draw.x_t, draw.t, words), draw.target).total
+            loss = noise_mse(backbone.predict(draw.x_t, draw.t, words), draw.answer).total
             (gradient,) = torch.autograd.grad(loss, shift)
             losses.append(float(loss.detach()))
             moved = shift.detach() - self.step * steepest(gradient, norm=self.norm)

@@ -179,7 +179,7 @@ class _Search:
         draw = self.pictures.noised(backbone, by_prompt(active, batch=self.plan.batch), generator=self.generator, t=t)
         read = read_behind(backbone, [self.prompts[i] for i in active], vectors)
         read = read.repeat_interleave(self.plan.batch, dim=0).to(draw.x_t)
-        mean = noise_mse(backbone.predict(draw.x_t, draw.t, read), draw.target).total
+        mean = noise_mse(backbone.predict(draw.x_t, draw.t, read), draw.answer).total
         # Every prompt's loss counts whole, however many there are: weight decay is measured against it.
         (gradient,) = torch.autograd.grad(mean * len(active), vectors)
         return float(mean.detach()), straight_through(gradient, self.table)

@@ -41,6 +41,13 @@ class Draw:
         """Return the number of examples."""
         return len(self.t)
 
+    @property
+    def answer(self) -> Tensor:
+        """The target of a batch that has one."""
+        if self.target is None:
+            raise ValueError("got latents without noise of their own, which have no target")
+        return self.target
+
 
 class Source(Protocol):
     """Something that examples are drawn from."""

@@ -14,6 +14,7 @@ from aizheimer.attacks.run import judge_for, run_attack
 from aizheimer.edits.edit import Edit
 from aizheimer.errors import InputError
 from aizheimer.evaluation.suite import Scene, SuiteResult
+from aizheimer.evaluation.suite_file import load_suite
 from aizheimer.proof.findings import ATTACK, SUITE
 
 Progress = Callable[[str, int, int], None]
@@ -87,7 +88,7 @@ def _suite(name: str, scene: Scene, file: Path, progress: Progress | None) -> Su
     if file.is_file():
         return SuiteResult.load(file)
     told = None if progress is None else lambda stage, done, total: progress(f"{name}: {stage}", done, total)
-    result = SUITES.get(name).model_validate({}).run(scene, progress=told)
+    result = load_suite(name).run(scene, progress=told)
     result.save(file)
     return result
 
@@ -114,7 +115,7 @@ def _attack(
         judge=judge,
         settings=settings,
         controls=controls,
-        progress=None if progress is None else lambda done, total: progress(name, done, total),
+        progress=None if progress is None else lambda stage, done, total: progress(f"{name}: {stage}", done, total),
     )
     found.result.save(file)
     return found.result
