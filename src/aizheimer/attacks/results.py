@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from aizheimer._files import write_text
+from aizheimer._records import load_record, save_record
 from aizheimer.attacks.base import AttackSettings, Spent
-from aizheimer.errors import DataError
 from aizheimer.evaluation.functional.bootstrap import bootstrap_interval
 from aizheimer.evaluation.results import Interval
 
@@ -90,7 +89,7 @@ class AttackResult(_Frozen):
 
     def save(self, path: str | Path) -> None:
         """Write JSON, all of it or nothing."""
-        write_text(Path(path), self.model_dump_json(indent=2) + "\n")
+        save_record(self, path)
 
     @classmethod
     def load(cls, path: str | Path) -> AttackResult:
@@ -99,12 +98,9 @@ class AttackResult(_Frozen):
         Raises:
             DataError: If the file is missing or is not the result of an attack.
         """
-        try:
-            return cls.model_validate_json(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise DataError(f"{path}: {error.strerror}; run `aizheimer attack` first") from error
-        except (ValidationError, UnicodeDecodeError) as error:
-            where = ".".join(map(str, error.errors()[0]["loc"])) if isinstance(error, ValidationError) else "encoding"
-            raise DataError(
-                f"{path}: not an attack's result ({where or 'not JSON'}); run `aizheimer attack` again"
-            ) from error
+        return load_record(
+            cls,
+            path,
+            missing="run `aizheimer attack` first",
+            damaged="not an attack's result ({reason}); run `aizheimer attack` again",
+        )

@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from aizheimer._registry import ATTACKS, SUITES
 from aizheimer.errors import InputError
+from aizheimer.recipes.files import checked, read_mapping
 from aizheimer.recipes.load import Recipe, load_recipe
-from aizheimer.recipes.schema import problems
 
 LONGEST = 60
 """Letters of a folder's name that stand for a method or a concept: file systems allow 255 in all."""
@@ -162,20 +161,12 @@ def load_plan(path: Path | None, changes: Mapping[str, Any]) -> BenchPlan:
     Raises:
         InputError: With every mistake there is, in one line.
     """
-    content: Any = {}
-    label = "bench"
+    label, content = "bench", {}
     if path is not None:
         label = f"bench file {path}"
-        try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise InputError(f"{label} is not a readable YAML file: {' '.join(str(error).split())}") from error
-        if not isinstance(content, dict):
-            raise InputError(f"{label} holds no bench; wanted keys such as methods and concepts")
-    try:
-        plan = BenchPlan.model_validate({**content, **changes})
-    except ValidationError as error:
-        raise InputError(f"{label}: {'; '.join(problems(error, BenchPlan))}") from error
+        empty = "no bench; wanted keys such as methods and concepts"
+        content = read_mapping(path, label=label, empty=empty, error=InputError)
+    plan = checked(BenchPlan, {**content, **changes}, label=label, error=InputError)
     plan.check()
     return plan
 

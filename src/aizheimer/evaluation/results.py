@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from aizheimer._files import write_text
-from aizheimer.errors import DataError
+from aizheimer._records import load_record, save_record
 from aizheimer.evaluation.functional.bootstrap import bootstrap_interval
 from aizheimer.evaluation.plan import Role
 from aizheimer.evaluation.settings import EvaluationSettings
@@ -239,7 +238,7 @@ class EvaluationResult(_Frozen):
 
     def save(self, path: str | Path) -> None:
         """Write JSON, all of it or nothing."""
-        write_text(Path(path), self.model_dump_json(indent=2) + "\n")
+        save_record(self, path)
 
     @classmethod
     def load(cls, path: str | Path) -> EvaluationResult:
@@ -248,11 +247,9 @@ class EvaluationResult(_Frozen):
         Raises:
             DataError: If the file is missing or is not an evaluation.
         """
-        try:
-            return cls.model_validate_json(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise DataError(f"{path}: {error.strerror}; run `aizheimer evaluate` first") from error
-        except (ValidationError, UnicodeDecodeError) as error:
-            where = ".".join(map(str, error.errors()[0]["loc"])) if isinstance(error, ValidationError) else "encoding"
-            reason = where or "not JSON"
-            raise DataError(f"{path}: not an evaluation ({reason}); run `aizheimer evaluate` again") from error
+        return load_record(
+            cls,
+            path,
+            missing="run `aizheimer evaluate` first",
+            damaged="not an evaluation ({reason}); run `aizheimer evaluate` again",
+        )

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from aizheimer._files import write_text
+from aizheimer._records import load_record, save_record
 from aizheimer.backbones.base import Backbone
 from aizheimer.concepts.concept import Concept
 from aizheimer.detectors.base import Judge
-from aizheimer.errors import DataError, InputError
+from aizheimer.errors import InputError
 from aizheimer.evaluation.evaluate import AppliedEdit, ImagePairs, draw_pairs
 from aizheimer.evaluation.generate import Progress
 from aizheimer.evaluation.judges import Judges
@@ -128,7 +128,7 @@ class SuiteResult(BaseModel):
 
     def save(self, path: str | Path) -> None:
         """Write JSON, all of it or nothing."""
-        write_text(Path(path), self.model_dump_json(indent=2) + "\n")
+        save_record(self, path)
 
     @classmethod
     def load(cls, path: str | Path) -> SuiteResult:
@@ -137,13 +137,12 @@ class SuiteResult(BaseModel):
         Raises:
             DataError: If the file is missing or is not a suite's result.
         """
-        try:
-            return cls.model_validate_json(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise DataError(f"{path}: {error.strerror}; run `aizheimer evaluate` first") from error
-        except (ValidationError, UnicodeDecodeError) as error:
-            where = ".".join(map(str, error.errors()[0]["loc"])) if isinstance(error, ValidationError) else "encoding"
-            raise DataError(f"{path}: not a suite's result ({where or 'not JSON'}); evaluate again") from error
+        return load_record(
+            cls,
+            path,
+            missing="run `aizheimer evaluate` first",
+            damaged="not a suite's result ({reason}); evaluate again",
+        )
 
 
 SuiteProgress = Callable[[str, int, int], None]

@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from aizheimer._registry import SUITES
 from aizheimer.errors import RecipeError, did_you_mean
 from aizheimer.evaluation.settings import EvaluationSettings
 from aizheimer.evaluation.suite import Scene, Suite, SuiteProgress, SuiteResult
+from aizheimer.recipes.files import checked, read_mapping
 from aizheimer.recipes.schema import problems
 
 SHIPPED = Path(__file__).parent / "suites"
@@ -122,16 +122,9 @@ def _find(name: str | Path) -> tuple[Path | None, str]:
 
 
 def _read(path: Path) -> SuiteFile:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise RecipeError(f"{path} is not a readable YAML file: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        raise RecipeError(f"{path} holds no suite; wanted the keys suite, description and parameters")
-    try:
-        return SuiteFile.model_validate(content)
-    except ValidationError as error:
-        raise RecipeError(f"{path}: {'; '.join(problems(error, SuiteFile))}") from error
+    empty = "no suite; wanted the keys suite, description and parameters"
+    content = read_mapping(path, label=str(path), empty=empty, error=RecipeError)
+    return checked(SuiteFile, content, label=str(path), error=RecipeError)
 
 
 Report = Callable[[str, str, int, int], None]

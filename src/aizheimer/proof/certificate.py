@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from aizheimer._files import write_text
+from aizheimer._records import load_record, save_record
 from aizheimer._registry import ATTACKS, SUITES
 from aizheimer.attacks.results import AttackResult, Rate
 from aizheimer.edits.provenance import current_versions
-from aizheimer.errors import DataError, InputError
+from aizheimer.errors import InputError
 from aizheimer.evaluation.results import EvaluationResult, Metric
 from aizheimer.proof.findings import Findings
 from aizheimer.proof.units import FIGURES
@@ -129,7 +129,7 @@ class Certificate(_Frozen):
 
     def save(self, path: str | Path) -> None:
         """Write JSON, all of it or nothing."""
-        write_text(Path(path), self.model_dump_json(indent=2) + "\n")
+        save_record(self, path)
 
     @classmethod
     def load(cls, path: str | Path) -> Certificate:
@@ -138,12 +138,12 @@ class Certificate(_Frozen):
         Raises:
             DataError: If the file is missing or is not a certificate.
         """
-        try:
-            return cls.model_validate_json(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise DataError(f"{path}: {error.strerror}; run `aizheimer certificate` first") from error
-        except (ValidationError, UnicodeDecodeError) as error:
-            raise DataError(f"{path}: not a certificate; run `aizheimer certificate` again") from error
+        return load_record(
+            cls,
+            path,
+            missing="run `aizheimer certificate` first",
+            damaged="not a certificate; run `aizheimer certificate` again",
+        )
 
 
 def certify(found: Findings, *, verdict: Verdict | None = None) -> Certificate:

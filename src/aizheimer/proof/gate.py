@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from aizheimer._registry import ATTACKS, SUITES, Registry
 from aizheimer.errors import InputError, did_you_mean
-from aizheimer.recipes.schema import problems
+from aizheimer.recipes.files import checked, read_mapping
 
 SHIPPED = Path(__file__).parent / "gates"
 
@@ -86,23 +85,12 @@ def load_gate(source: str | Path) -> Gate:
         'interval'
     """
     path = _find(source)
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"gate {path} is not a readable YAML file: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        raise InputError(f"gate {path} holds no limits; wanted keys such as min_ua and max_asr")
-    wrong: list[str] = []
-    gate: Gate | None = None
-    try:
-        gate = Gate.model_validate(content)
-    except ValidationError as error:
-        wrong = problems(error, Gate)
-    if gate is not None:
-        attacks, suites = gate.names()
-        wrong = [*_unknown(attacks, ATTACKS), *_unknown(suites, SUITES)]
-    if wrong or gate is None:
-        raise InputError(f"gate {path}: {'; '.join(wrong)}")
+    label = f"gate {path}"
+    empty = "no limits; wanted keys such as min_ua and max_asr"
+    gate = checked(Gate, read_mapping(path, label=label, empty=empty, error=InputError), label=label, error=InputError)
+    attacks, suites = gate.names()
+    if wrong := [*_unknown(attacks, ATTACKS), *_unknown(suites, SUITES)]:
+        raise InputError(f"{label}: {'; '.join(wrong)}")
     return gate
 
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from aizheimer._registry import METHODS
 from aizheimer.errors import RecipeError, did_you_mean
+from aizheimer.recipes.files import checked, read_mapping
 from aizheimer.recipes.schema import RecipeFile, problems
 
 SHIPPED = Path(__file__).parent
@@ -124,16 +125,9 @@ def _find(name: str | Path) -> tuple[Path | None, str]:
 
 
 def _read(path: Path) -> RecipeFile:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise RecipeError(f"{path} is not a readable YAML file: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        raise RecipeError(f"{path} holds no recipe; wanted the keys method, description and parameters")
-    try:
-        return RecipeFile.model_validate(content)
-    except ValidationError as error:
-        raise RecipeError(f"{path}: {'; '.join(problems(error, RecipeFile))}") from error
+    empty = "no recipe; wanted the keys method, description and parameters"
+    content = read_mapping(path, label=str(path), empty=empty, error=RecipeError)
+    return checked(RecipeFile, content, label=str(path), error=RecipeError)
 
 
 def _override(parameters: dict[str, Any], override: str) -> str:
