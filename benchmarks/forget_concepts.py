@@ -17,6 +17,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from measuring import write_json
+
 import aizheimer
 from aizheimer.api import load_model
 
@@ -78,13 +80,6 @@ def means(rows: list[dict[str, Any]]) -> dict[str, float]:
     return result | {"seconds": statistics.mean(r["seconds"] for r in rest)}
 
 
-def write(path: Path, content: dict[str, Any]) -> None:
-    """Replace the file at once."""
-    partial = path.with_suffix(".tmp")
-    partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-    partial.replace(path)
-
-
 def main() -> None:
     """Measure every target that the output does not hold yet, and print a line each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -100,10 +95,10 @@ def main() -> None:
             if target in done:
                 continue
             rows.append(measure(target, args.method, Path(folder)))
-            write(args.output, {"method": args.method, "mean": means(rows), "rows": rows})
+            write_json(args.output, {"method": args.method, "mean": means(rows), "rows": rows})
             shown = {k: round(rows[-1][k]["value"], 3) for k in ("ua", "ira", "cra", "near") if k in rows[-1]}
             print(f"{target}: {shown} in {rows[-1]['seconds']} s, {rows[-1]['step']} steps", flush=True)
-    write(args.output, {"method": args.method, "mean": means(rows), "rows": rows})
+    write_json(args.output, {"method": args.method, "mean": means(rows), "rows": rows})
     print(json.dumps(means(rows), indent=1))
 
 

@@ -22,6 +22,7 @@ from torch import Tensor
 from aizheimer.api import load_model
 from aizheimer.backbones.base import Backbone
 from aizheimer.concepts.concept import Concept
+from aizheimer.detectors.base import see
 from aizheimer.edits.edit import Edit
 from aizheimer.evaluation.evaluate import draw_pairs, evaluate
 from aizheimer.evaluation.generate import PromptJob, generate
@@ -100,7 +101,7 @@ class Bench:
         options: dict[str, Any] = {"guidance": backbone.world.guidance, "precision": SETTINGS.precision}
 
         def forgotten() -> float:
-            labels = self.judges.object.judge(generate(backbone.pipe, jobs, **options)).labels  # type: ignore[union-attr]
+            labels = see(self.judges.object, generate(backbone.pipe, jobs, **options)).labels
             return float(np.mean([label != target for label in labels]))
 
         original = forgotten()
@@ -149,19 +150,6 @@ def synonym_jobs(backbone: Backbone, target: str) -> list[PromptJob]:
         picked = rng.permutation(words)[: min(len(words), 3)]
         jobs.append(PromptJob(world.object_templates[i % 5].format(concept=" ".join(picked)), 500 + i))
     return jobs
-
-
-def count_evaluations(backbone: Backbone) -> list[int]:
-    """Count latents through the denoiser from here on; the list's one number grows."""
-    seen = [0]
-
-    def listen(module: Any, inputs: tuple, keywords: dict[str, Any], output: Any) -> None:
-        del module, output
-        x_t = inputs[0] if inputs else keywords["sample"]
-        seen[0] += len(x_t)
-
-    backbone.denoiser.register_forward_hook(listen, with_kwargs=True)
-    return seen
 
 
 class PeakMemory:

@@ -23,12 +23,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measuring import SETTINGS, Bench, PeakMemory, count_evaluations, write_json
+from measuring import SETTINGS, Bench, PeakMemory, write_json
 from safetensors.torch import load_file, save_file
 
 import aizheimer
 from aizheimer._registry import METHODS
 from aizheimer.api import load_model
+from aizheimer.backbones.counting import counted
 from aizheimer.edits.io import load_edit
 from aizheimer.errors import AizheimerError
 from aizheimer.recipes.load import load_recipe
@@ -50,17 +51,18 @@ def forget_one(method: str, target: str, folder: Path) -> dict[str, Any]:
     backbone = load_model("emoji")
     with tempfile.TemporaryDirectory() as cache:
         os.environ["AIZHEIMER_CACHE"] = cache
-        memory, evaluations, started = PeakMemory(), count_evaluations(backbone), time.perf_counter()
+        memory, started = PeakMemory(), time.perf_counter()
         try:
             name, *overrides = method.split()
-            edit = aizheimer.forget(backbone, target, method=load_recipe(name, overrides))
+            with counted(backbone) as count:
+                edit = aizheimer.forget(backbone, target, method=load_recipe(name, overrides))
         except AizheimerError as error:
             return {"error": str(error)}
         seconds, peak = time.perf_counter() - started, memory.megabytes()
     edit.save(folder)
     return {
         "seconds": round(seconds, 2),
-        "unet_evaluations": evaluations[0],
+        "unet_evaluations": count.latents,
         "peak_megabytes": round(peak, 1),
         "artifact_megabytes": round(edit.size_bytes / 1e6, 3),
     }

@@ -16,8 +16,8 @@ from aizheimer.errors import InputError
 
 if TYPE_CHECKING:
     from aizheimer.attacks.base import Attack, AttackSettings
-    from aizheimer.attacks.run import AttackRun, StageProgress
-    from aizheimer.evaluation.generate import Progress
+    from aizheimer.attacks.run import AttackRun
+    from aizheimer.evaluation.generate import Progress, StageProgress
     from aizheimer.evaluation.judges import Judges
     from aizheimer.evaluation.results import EvaluationResult
     from aizheimer.evaluation.suite import SuiteResult

@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from aizheimer.attacks._starts import latents_of
 from aizheimer.attacks.base import Subject
 from aizheimer.backbones.base import Backbone
 from aizheimer.data.sources import Draw
-from aizheimer.detectors.base import to_pixels
 from aizheimer.evaluation.generate import PromptJob
 
 PICTURE_SEED = 20_000
@@ -72,9 +72,8 @@ def target_pictures(subject: Subject, *, each: int) -> TargetPictures:
     """
     prompts, first = target_prompts(subject), PICTURE_SEED + subject.settings.seed
     jobs = [PromptJob(prompt, first + i) for prompt in prompts for i in range(each)]
-    with subject.unedited() as backbone:
-        pixels = to_pixels(subject.draw(jobs))
-        latents = torch.cat([backbone.encode_images(part).cpu() for part in pixels.split(subject.settings.batch_size)])
+    with subject.unedited():
+        latents = latents_of(subject, subject.draw(jobs)).cpu()
     return TargetPictures(prompts=prompts, latents=latents.unflatten(0, (len(prompts), each)))
 
 

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from aizheimer.backbones.base import Backbone
 from aizheimer.concepts.concept import Concept
-from aizheimer.detectors.base import Judge, find_class
+from aizheimer.detectors.base import Judge, find_class, see
 from aizheimer.edits.apply import lifted
 from aizheimer.edits.edit import Edit
 from aizheimer.errors import InputError, did_you_mean
-from aizheimer.evaluation.generate import PromptJob, generate
+from aizheimer.evaluation.generate import PromptJob, generate, jobs_in_turn
 from aizheimer.evaluation.settings import AtLeastOne, Precision
 
 Progress: TypeAlias = Callable[[int, int], None]
@@ -93,8 +93,7 @@ class Subject:
     def jobs(self) -> list[PromptJob]:
         """The target's own prompts with their seeds, of which the attack's pictures are to be the counterparts."""
         prompts = self.backbone.world.prompts(self.concept)
-        count = self.settings.images
-        return [PromptJob(prompts[i % len(prompts)], self.settings.seed + i // len(prompts)) for i in range(count)]
+        return jobs_in_turn(prompts, count=self.settings.images, seed=self.settings.seed)
 
     def draw(self, jobs: Sequence[PromptJob], *, progress: Progress | None = None, **options: Any) -> np.ndarray:
         """Draw pictures, uint8 (n, height, width, 3), as every attack's are drawn; ``options`` as in `generate`."""
@@ -106,7 +105,7 @@ class Subject:
     def shows(self, images: np.ndarray) -> np.ndarray:
         """Return bool (n,): whether the judge sees the target in each picture."""
         wanted = target_class(self.judge, self.concept)
-        return np.array([label == wanted for label in self.judge.judge(images).labels])
+        return np.array([label == wanted for label in see(self.judge, images).labels])
 
     @contextlib.contextmanager
     def unedited(self) -> Iterator[Backbone]:

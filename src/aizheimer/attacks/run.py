@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -23,20 +22,17 @@ from aizheimer.attacks.base import (
 )
 from aizheimer.attacks.results import AttackResult, Rate
 from aizheimer.backbones.base import Backbone
+from aizheimer.backbones.counting import counted
 from aizheimer.concepts.concept import Concept
 from aizheimer.concepts.world import World
 from aizheimer.detectors.base import Judge
 from aizheimer.edits.edit import Edit
 from aizheimer.errors import InputError
-from aizheimer.evaluation.generate import PromptJob
+from aizheimer.evaluation.generate import PromptJob, StageProgress, staged
 from aizheimer.evaluation.judges import load_judges
 
 WEAK_CONTROL = 0.5
 """An attack that reaches less than this on the unedited model says nothing of an edit."""
-
-
-StageProgress: TypeAlias = Callable[[str, int, int], None]
-"""Called with (stage, done, total): the attack itself, then its controls."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -110,17 +106,12 @@ def run_attack(
     subject = Subject(backbone=backbone, edit=edit, concept=concept, judge=judge, settings=chosen)
     with _edited(subject):
         before = _without(subject)
-        outcome, meter = _measured(attack, subject, _stage(progress, attack.name))
+        outcome, meter = _measured(attack, subject, staged(progress, attack.name))
     attacked = Sight.of(subject, _checked(outcome, subject))
     plain = dataclasses.replace(subject, edit=None)
     original = before if edit is None else _without(plain)
-    unedited, random = None, None
-    if controls and edit is not None:
-        unedited = plain.shows(attack.attack(plain, progress=_stage(progress, f"{attack.name}, unedited")).images)
-    if controls:
-        random = _with_random(attack, subject, _stage(progress, f"{attack.name}, random"))
+    unedited, random = _controls(attack, subject, progress) if controls else (None, None)
     of = partial(Rate.of, seed=chosen.seed)
-    shares = {"unedited": None if unedited is None else of(unedited), "random": None if random is None else of(random)}
     result = AttackResult(
         attack=attack.name,
         parameters=attack.model_dump(mode="json"),
@@ -132,14 +123,14 @@ def run_attack(
         alone=of(attacked.seen),
         asr=of(attacked.seen | before.seen),
         unedited_before=of(original.seen) if edit is not None else None,
-        unedited=shares["unedited"],
-        random=shares["random"],
+        unedited=unedited,
+        random=random,
         spent=meter.spent(),
         judge=judge.name,
         settings=chosen,
         guidance=subject.guidance,
         details=outcome.details,
-        warnings=_warnings(attack, edit=edit, alone=float(attacked.seen.mean()), **shares),
+        warnings=_warnings(attack, edit=edit, alone=float(attacked.seen.mean()), unedited=unedited, random=random),
     )
     return AttackRun(
         result=result, jobs=subject.jobs, before=before, attacked=attacked, unedited=original, outcome=outcome
@@ -149,10 +140,6 @@ def run_attack(
 def _without(subject: Subject) -> Sight:
     """Return what is drawn without the attack, from the cache if it is there: no attack has paid for it."""
     return Sight.of(subject, dataclasses.replace(subject, cached=True).draw(subject.jobs))
-
-
-def _stage(progress: StageProgress | None, name: str) -> Progress | None:
-    return None if progress is None else lambda done, total: progress(name, done, total)
 
 
 @contextlib.contextmanager
@@ -167,17 +154,9 @@ def _edited(subject: Subject) -> Iterator[None]:
 def _measured(attack: Attack, subject: Subject, progress: Progress | None) -> tuple[Outcome, Meter]:
     """Run the attack and count what goes through the denoiser."""
     meter = Meter()
-
-    def count(module: Any, inputs: tuple[Any, ...], keywords: dict[str, Any], output: Any) -> None:
-        del module, output
-        meter.denoiser_evaluations += len(inputs[0] if inputs else keywords["sample"])
-
-    handle = subject.backbone.denoiser.register_forward_hook(count, with_kwargs=True)
-    try:
+    with counted(subject.backbone) as count:
         outcome = attack.attack(subject, progress=progress)
-    finally:
-        handle.remove()
-    meter.steps, meter.queries = outcome.steps, outcome.queries
+    meter.denoiser_evaluations, meter.steps, meter.queries = count.latents, outcome.steps, outcome.queries
     meter.stop()
     return outcome, meter
 
@@ -188,12 +167,19 @@ def _checked(outcome: Outcome, subject: Subject) -> np.ndarray:
     return outcome.images
 
 
-def _with_random(attack: Attack, subject: Subject, progress: Progress | None) -> np.ndarray | None:
-    with _edited(subject):
-        try:
-            return subject.shows(attack.attack(dataclasses.replace(subject, random=True), progress=progress).images)
-        except NotApplicable:
-            return None
+def _controls(
+    attack: Attack, subject: Subject, progress: StageProgress | None
+) -> tuple[Rate | None, Rate | None]:  # fmt: skip
+    """Return the rates of the attack on the unedited model, unless that is the subject, and of its random control."""
+
+    def rate(control: Subject, name: str) -> Rate:
+        images = attack.attack(control, progress=staged(progress, f"{attack.name}, {name}")).images
+        return Rate.of(subject.shows(images), seed=subject.settings.seed)
+
+    unedited = None if subject.edit is None else rate(dataclasses.replace(subject, edit=None), "unedited")
+    with _edited(subject), contextlib.suppress(NotApplicable):
+        return unedited, rate(dataclasses.replace(subject, random=True), "random")
+    return unedited, None
 
 
 def _warnings(

@@ -17,11 +17,11 @@ from aizheimer.errors import DataError, InputError
 if TYPE_CHECKING:
     from aizheimer.attacks.base import Attack, AttackSettings
     from aizheimer.attacks.results import AttackResult
-    from aizheimer.attacks.run import StageProgress
     from aizheimer.backbones.base import Backbone
     from aizheimer.concepts.concept import Concept
     from aizheimer.detectors.base import Judge
     from aizheimer.edits.edit import Edit
+    from aizheimer.evaluation.generate import StageProgress
 
 
 def attack(
@@ -62,17 +62,13 @@ def attack(
     parameters on the same edit, is not run again, so that an interrupted command goes on where it was.
     """
     del debug
-    if every and names:
-        raise InputError("Got --all and --attack; choose one.")
-    if not every and not names:
-        raise InputError("Got no attack; name one with --attack, as 'aizheimer ls attacks' lists them, or take --all.")
+    wanted = _wanted(names or [], every=every)
     from aizheimer import api
-    from aizheimer._registry import ATTACKS
     from aizheimer.attacks.base import AttackSettings
     from aizheimer.attacks.load import load_attacks
     from aizheimer.attacks.run import load_judge
 
-    chosen = load_attacks(list(ATTACKS) if every else list(names or ()), overrides or ())
+    chosen = load_attacks(wanted, overrides or ())
     settings = AttackSettings(images=images, steps=steps, guidance=guidance, seed=seed)
     edit = api.load_edit(run)
     backbone = api.load_model(model if model is not None else api.model_of_run(run))
@@ -88,6 +84,16 @@ def attack(
         streams.print_json({"run": str(run), "attacks": found, "skipped": work.skipped})
     else:
         _print(results, run)
+
+
+def _wanted(names: list[str], *, every: bool) -> list[str]:
+    from aizheimer._registry import ATTACKS
+
+    if every and names:
+        raise InputError("Got --all and --attack; choose one.")
+    if not every and not names:
+        raise InputError("Got no attack; name one with --attack, as 'aizheimer ls attacks' lists them, or take --all.")
+    return list(ATTACKS) if every else names
 
 
 @dataclass(kw_only=True)

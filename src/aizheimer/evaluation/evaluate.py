@@ -123,8 +123,7 @@ def draw_pairs(
     jobs = [PromptJob(image.prompt, image.seed) for image in plan]
 
     sampling = {"steps": settings.steps, "guidance": guidance, "batch_size": settings.batch_size}
-    sampling["precision"] = settings.precision
-    options: dict[str, Any] = {**sampling, "cache_dir": cache_dir}
+    options: dict[str, Any] = {**sampling, "precision": settings.precision, "cache_dir": cache_dir}
     original = generate(pipe, jobs, progress=_part(progress, 0), **options)
     if edit is None:
         if progress is not None:

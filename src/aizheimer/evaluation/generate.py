@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -23,6 +23,14 @@ if TYPE_CHECKING:
 Progress: TypeAlias = Callable[[int, int], None]
 """Called with (pictures done, pictures in all)."""
 
+StageProgress: TypeAlias = Callable[[str, int, int], None]
+"""Called with (stage, done, total)."""
+
+
+def staged(progress: StageProgress | None, stage: str) -> Progress | None:
+    """Return the progress of many stages as that of one of them."""
+    return None if progress is None else lambda done, total: progress(stage, done, total)
+
 
 @dataclass(frozen=True, slots=True)
 class PromptJob:
@@ -30,6 +38,16 @@ class PromptJob:
 
     prompt: str
     seed: int
+
+
+def jobs_in_turn(prompts: Sequence[str], *, count: int, seed: int) -> list[PromptJob]:
+    """Return ``count`` jobs: each prompt in turn from the first seed, then each from the next; none without prompts.
+
+    Example:
+        >>> [(job.prompt, job.seed) for job in jobs_in_turn(["a cat", "a dog"], count=3, seed=5)]
+        [('a cat', 5), ('a dog', 5), ('a cat', 6)]
+    """
+    return [PromptJob(prompts[i % len(prompts)], seed + i // len(prompts)) for i in range(count)] if prompts else []
 
 
 def generate(
@@ -78,11 +96,7 @@ def generate(
         common["precision"] = precision
     common["scheduler"] = _scheduler_numbers(pipe)
     entries = {job: cache.key(prompt=job.prompt, seed=job.seed, **common) for job in dict.fromkeys(prompts)}
-    images: dict[PromptJob, np.ndarray] = {}
-    for job, entry in entries.items():
-        image = cache.read(entry)
-        if image is not None and image.shape == (height, width, 3) and image.dtype == np.uint8:
-            images[job] = image
+    images = _found(cache, entries, shape=(height, width, 3))
     missing = [job for job in entries if job not in images]
     _report(progress, prompts, images)
     autocast = torch.autocast(pipe.unet.device.type, torch.bfloat16, enabled=precision == "bfloat16")
@@ -94,6 +108,18 @@ def generate(
                 images[job] = image
             _report(progress, prompts, images)
     return np.stack([images[job] for job in prompts])
+
+
+def _found(
+    cache: ImageCache, entries: Mapping[PromptJob, str], *, shape: tuple[int, int, int]
+) -> dict[PromptJob, np.ndarray]:  # fmt: skip
+    """Return the pictures that the cache has, and that are pictures of this size."""
+    read = {job: cache.read(entry) for job, entry in entries.items()}
+    return {
+        job: image
+        for job, image in read.items()
+        if image is not None and image.shape == shape and image.dtype == np.uint8
+    }
 
 
 def image_size(pipe: StableDiffusionPipeline) -> tuple[int, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
@@ -16,7 +16,7 @@ from aizheimer.concepts.concept import Concept
 from aizheimer.detectors.base import Judge
 from aizheimer.errors import InputError
 from aizheimer.evaluation.evaluate import AppliedEdit, ImagePairs, draw_pairs
-from aizheimer.evaluation.generate import Progress
+from aizheimer.evaluation.generate import Progress, StageProgress
 from aizheimer.evaluation.judges import Judges
 from aizheimer.evaluation.plan import PlannedImage
 from aizheimer.evaluation.results import Distance, Metric, Unit
@@ -145,10 +145,6 @@ class SuiteResult(BaseModel):
         )
 
 
-SuiteProgress = Callable[[str, int, int], None]
-"""Called with (stage, done, total)."""
-
-
 @runtime_checkable
 class Suite(Protocol):
     """A question asked of an edit; its parameters are the fields of a frozen pydantic model.
@@ -168,7 +164,7 @@ class Suite(Protocol):
         """Return the parameters, as pydantic models do."""
         ...
 
-    def run(self, scene: Scene, *, progress: SuiteProgress | None = None) -> SuiteResult:
+    def run(self, scene: Scene, *, progress: StageProgress | None = None) -> SuiteResult:
         """Draw, judge and count.
 
         Raises:

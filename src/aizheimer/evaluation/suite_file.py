@@ -11,8 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from aizheimer._registry import SUITES
 from aizheimer.errors import RecipeError, did_you_mean
+from aizheimer.evaluation.generate import StageProgress
 from aizheimer.evaluation.settings import EvaluationSettings
-from aizheimer.evaluation.suite import Scene, Suite, SuiteProgress, SuiteResult
+from aizheimer.evaluation.suite import Scene, Suite, SuiteResult
 from aizheimer.recipes.files import checked, read_mapping
 from aizheimer.recipes.schema import problems
 
@@ -53,7 +54,7 @@ class LoadedSuite:
     suite: Suite
     settings: dict[str, Any]
 
-    def run(self, scene: Scene, *, progress: SuiteProgress | None = None) -> SuiteResult:
+    def run(self, scene: Scene, *, progress: StageProgress | None = None) -> SuiteResult:
         """Run the suite with its protocol's settings on top of the scene's."""
         settings = EvaluationSettings.model_validate({**scene.settings.model_dump(), **self.settings})
         return self.suite.run(replace(scene, settings=settings), progress=progress)
@@ -158,5 +159,5 @@ def run_suites(
     return results
 
 
-def _told(progress: Report, label: str) -> SuiteProgress:
+def _told(progress: Report, label: str) -> StageProgress:
     return lambda stage, done, total: progress(label, stage, done, total)

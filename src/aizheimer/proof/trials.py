@@ -13,12 +13,10 @@ from aizheimer.attacks.results import AttackResult
 from aizheimer.attacks.run import judge_for, run_attack
 from aizheimer.edits.edit import Edit
 from aizheimer.errors import InputError
+from aizheimer.evaluation.generate import StageProgress
 from aizheimer.evaluation.suite import Scene, SuiteResult
 from aizheimer.evaluation.suite_file import load_suite
 from aizheimer.proof.findings import ATTACK, SUITE
-
-Progress = Callable[[str, int, int], None]
-"""Called with (what is being done, done, total)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +42,7 @@ def run_trials(
     attacks: Iterable[str] | None = None,
     attack_settings: AttackSettings | None = None,
     controls: bool = True,
-    progress: Progress | None = None,
+    progress: StageProgress | None = None,
 ) -> Trials:
     """Run suites and attacks on an edit; what is in the folder already is not run again.
 
@@ -84,11 +82,10 @@ def _keep(into: Any, refused: Any, name: str, answer: Callable[[], Any]) -> None
         refused[name] = str(error)
 
 
-def _suite(name: str, scene: Scene, file: Path, progress: Progress | None) -> SuiteResult:
+def _suite(name: str, scene: Scene, file: Path, progress: StageProgress | None) -> SuiteResult:
     if file.is_file():
         return SuiteResult.load(file)
-    told = None if progress is None else lambda stage, done, total: progress(f"{name}: {stage}", done, total)
-    result = load_suite(name).run(scene, progress=told)
+    result = load_suite(name).run(scene, progress=_of(name, progress))
     result.save(file)
     return result
 
@@ -100,7 +97,7 @@ def _attack(
     *,
     settings: AttackSettings | None,
     controls: bool,
-    progress: Progress | None,
+    progress: StageProgress | None,
 ) -> AttackResult:
     if file.is_file():
         return AttackResult.load(file)
@@ -115,7 +112,12 @@ def _attack(
         judge=judge,
         settings=settings,
         controls=controls,
-        progress=None if progress is None else lambda stage, done, total: progress(f"{name}: {stage}", done, total),
+        progress=_of(name, progress),
     )
     found.result.save(file)
     return found.result
+
+
+def _of(name: str, progress: StageProgress | None) -> StageProgress | None:
+    """Return the progress of many suites and attacks as that of one of them."""
+    return None if progress is None else lambda stage, done, total: progress(f"{name}: {stage}", done, total)

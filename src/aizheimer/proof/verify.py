@@ -11,6 +11,7 @@ import numpy as np
 
 from aizheimer.backbones.base import Backbone
 from aizheimer.backbones.fingerprints import module_fingerprint
+from aizheimer.detectors.base import see
 from aizheimer.edits.io import load_edit
 from aizheimer.edits.storage import TENSORS
 from aizheimer.errors import InputError
@@ -116,7 +117,7 @@ def verify(
             before = [getattr(image, f"{side}_{name}") for image in stated]
             if judge is None or not any(before):
                 continue
-            again = judge.judge(getattr(pairs, side)).labels
+            again = see(judge, getattr(pairs, side)).labels
             lines.append(_agreement(f"{name}s seen, {side} model", before, again, tolerance=tolerance))
     text = f"{len(chosen)} of {len(result.images)} pictures, of every role, chosen with seed {seed}, without the cache"
     return Verification(lines=lines, sample=text)

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw
 
-from aizheimer._files import atomic
 from aizheimer.attacks.results import AttackResult, Rate
 from aizheimer.reports.grid import EDGE, GAP, INK, MARGIN, PAPER, SOFT, _font, _wrap
-from aizheimer.reports.pictures import enlarge, to_png
+from aizheimer.reports.pictures import enlarge, save_png
 from aizheimer.reports.wording import percent
 
 if TYPE_CHECKING:
@@ -129,10 +128,7 @@ def attack_picture(run: AttackRun, *, edge: int = EDGE) -> Image.Image:
 
 def save_attack_picture(run: AttackRun, path: Path) -> Path:
     """Write the picture as PNG, all of it or nothing."""
-    data = to_png(attack_picture(run))
-    with atomic(path) as temporary:
-        temporary.write_bytes(data)
-    return path
+    return save_png(attack_picture(run), path)
 
 
 def _or_dash(rate: Rate | None) -> str:

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from aizheimer._files import atomic
 from aizheimer.evaluation.functional.accuracy import matches
 from aizheimer.evaluation.results import EvaluationResult, ImageRecord
-from aizheimer.reports.pictures import enlarge, to_png
+from aizheimer.reports.pictures import enlarge, save_png
 
 if TYPE_CHECKING:
     from aizheimer.evaluation.evaluate import ImagePairs
@@ -139,10 +138,7 @@ def grid_image(columns: Sequence[GridColumn], *, edge: int = EDGE) -> Image.Imag
 
 def save_grid(columns: Sequence[GridColumn], path: Path) -> Path:
     """Write the grid as PNG, all of it or nothing."""
-    data = to_png(grid_image(columns))
-    with atomic(path) as temporary:
-        temporary.write_bytes(data)
-    return path
+    return save_png(grid_image(columns), path)
 
 
 def _lefts(columns: Sequence[GridColumn], width: int) -> list[int]:

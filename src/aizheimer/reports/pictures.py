@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import base64
 import io
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from aizheimer._files import atomic
 
 
 def to_png(image: np.ndarray | Image.Image) -> bytes:
@@ -20,6 +23,14 @@ def to_png(image: np.ndarray | Image.Image) -> bytes:
     picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
     picture.save(buffer, format="PNG", optimize=True)
     return buffer.getvalue()
+
+
+def save_png(image: np.ndarray | Image.Image, path: Path) -> Path:
+    """Write a picture, all of it or nothing, and return where."""
+    data = to_png(image)
+    with atomic(path) as temporary:
+        temporary.write_bytes(data)
+    return path
 
 
 def data_uri(image: np.ndarray | Image.Image) -> str:

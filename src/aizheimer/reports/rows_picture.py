@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from PIL import Image, ImageDraw
 
-from aizheimer._files import atomic
 from aizheimer.evaluation.evaluate import draw_pairs
 from aizheimer.evaluation.results import EvaluationResult, ImageRecord
 from aizheimer.reports.grid import GAP, GROUP_GAP, GROUPS, INK, MARGIN, PAPER, SOFT, _font, _wrap
-from aizheimer.reports.pictures import enlarge, to_png
+from aizheimer.reports.pictures import enlarge, save_png
 
 if TYPE_CHECKING:
     from aizheimer.backbones.base import Backbone
@@ -127,10 +126,7 @@ def rows_image(picture: PictureRows, *, edge: int = EDGE) -> Image.Image:
 
 def save_rows(picture: PictureRows, path: Path) -> Path:
     """Write the picture as PNG, all of it or nothing."""
-    data = to_png(rows_image(picture))
-    with atomic(path) as temporary:
-        temporary.write_bytes(data)
-    return path
+    return save_png(rows_image(picture), path)
 
 
 def _lefts(columns: Sequence[ImageRecord], *, start: int, width: int) -> list[int]:

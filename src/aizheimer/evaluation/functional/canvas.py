@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import compress
 
 import numpy as np
 
@@ -74,17 +75,13 @@ def canvas_accuracies(
     asked = [wanted.casefold() == target.casefold() for wanted in own_wanted]
     if not any(asked):
         raise ValueError(f"canvas: no picture asks for {target!r}")
-    rows = {
-        "ua": [i for i, hit in enumerate(asked) if hit],
-        "ira": [i for i, hit in enumerate(asked) if not hit and own_wanted[i].casefold() not in left_out],
-        "cra": [
-            i
-            for i, hit in enumerate(asked)
-            if (target_in_cross or not hit) and cross_wanted[i].casefold() not in left_out
-        ],
-    }
+    in_domain = [not hit and name.casefold() not in left_out for hit, name in zip(asked, own_wanted, strict=True)]
+    across = [
+        (target_in_cross or not hit) and name.casefold() not in left_out
+        for hit, name in zip(asked, cross_wanted, strict=True)
+    ]
     return CanvasAccuracies(
-        ua=forgotten([own[i] for i in rows["ua"]], target),
-        ira=accuracy_by_concept([own[i] for i in rows["ira"]], [own_wanted[i] for i in rows["ira"]]),
-        cra=accuracy_by_concept([cross[i] for i in rows["cra"]], [cross_wanted[i] for i in rows["cra"]]),
+        ua=forgotten(list(compress(own, asked)), target),
+        ira=accuracy_by_concept(list(compress(own, in_domain)), list(compress(own_wanted, in_domain))),
+        cra=accuracy_by_concept(list(compress(cross, across)), list(compress(cross_wanted, across))),
     )

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from aizheimer.concepts.concept import Concept
-from aizheimer.detectors.base import Judge, find_class
+from aizheimer.detectors.base import Judge, find_class, see
 from aizheimer.errors import InputError, did_you_mean
 from aizheimer.evaluation.evaluate import ImagePairs
-from aizheimer.evaluation.generate import Progress, PromptJob
+from aizheimer.evaluation.generate import StageProgress, jobs_in_turn, staged
 from aizheimer.evaluation.plan import PlannedImage, Role
-from aizheimer.evaluation.suite import Scene, SuiteProgress
+from aizheimer.evaluation.suite import Scene
 
 Labels = list[str | None]
 
@@ -84,21 +84,15 @@ def pictures(
     prompts: Sequence[str], concept: Concept, *, role: Role, count: int, seed: int
 ) -> list[PlannedImage]:  # fmt: skip
     """Return ``count`` pictures of prompts that ask for a concept: each prompt in turn, then the next seed."""
-    jobs = [PromptJob(prompts[i % len(prompts)], seed + i // len(prompts)) for i in range(count)] if prompts else []
     names = {"style": concept.target} if concept.kind == "style" else {"object": concept.target}
-    return [PlannedImage(role, job.prompt, job.seed, **names) for job in jobs]
+    return [PlannedImage(role, job.prompt, job.seed, **names) for job in jobs_in_turn(prompts, count=count, seed=seed)]
 
 
 def look(judge: Judge, pairs: ImagePairs) -> Seen:
     """Show all pictures to a judge."""
-    return Seen(judge.judge(pairs.original).labels, judge.judge(pairs.edited).labels)
+    return Seen(see(judge, pairs.original).labels, see(judge, pairs.edited).labels)
 
 
-def draw(scene: Scene, plan: Sequence[PlannedImage], progress: SuiteProgress | None, *, stage: str) -> ImagePairs:
+def draw(scene: Scene, plan: Sequence[PlannedImage], progress: StageProgress | None, *, stage: str) -> ImagePairs:
     """Draw a plan without the edit and with it, and tell how far it is."""
     return scene.pairs(plan, progress=staged(progress, stage))
-
-
-def staged(progress: SuiteProgress | None, stage: str) -> Progress | None:
-    """Return a suite's progress as that of one of its stages."""
-    return None if progress is None else lambda done, total: progress(stage, done, total)

@@ -10,10 +10,11 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from aizheimer.errors import InputError, did_you_mean
 from aizheimer.evaluation.functional.canvas import CanvasAccuracies, canvas_accuracies
+from aizheimer.evaluation.generate import StageProgress
 from aizheimer.evaluation.plan import PlannedImage, stratified
 from aizheimer.evaluation.results import Metric
 from aizheimer.evaluation.settings import AtLeastOne
-from aizheimer.evaluation.suite import Scene, SuiteProgress, SuiteResult
+from aizheimer.evaluation.suite import Scene, SuiteResult
 from aizheimer.evaluation.suites._asking import (
     draw,
     look,
@@ -71,7 +72,7 @@ class Canvas(BaseModel):
         """Objects of the grid."""
         return self.objects if isinstance(self.objects, int) else len(self.objects)
 
-    def run(self, scene: Scene, *, progress: SuiteProgress | None = None) -> SuiteResult:
+    def run(self, scene: Scene, *, progress: StageProgress | None = None) -> SuiteResult:
         """Draw the grid, judge and count.
 
         Returns:

@@ -13,10 +13,11 @@ from aizheimer.concepts.mentions import mention
 from aizheimer.errors import InputError
 from aizheimer.evaluation.functional.accuracy import accuracy_by_concept
 from aizheimer.evaluation.functional.gaps import GroupGap, largest_gap
+from aizheimer.evaluation.generate import StageProgress
 from aizheimer.evaluation.plan import PlannedImage
 from aizheimer.evaluation.results import Metric
 from aizheimer.evaluation.settings import AtLeastOne
-from aizheimer.evaluation.suite import Scene, SuiteProgress, SuiteResult
+from aizheimer.evaluation.suite import Scene, SuiteResult
 from aizheimer.evaluation.suites._asking import (
     Labels,
     Seen,
@@ -58,7 +59,7 @@ class Fairness(BaseModel):
     paired: bool = Field(default=False, description="Whether members of the given groups correspond place by place.")
     images: AtLeastOne = Field(default=5, description="Pictures of each member: each prompt, then the next seed.")
 
-    def run(self, scene: Scene, *, progress: SuiteProgress | None = None) -> SuiteResult:
+    def run(self, scene: Scene, *, progress: StageProgress | None = None) -> SuiteResult:
         """Draw, judge and count.
 
         Returns:

@@ -12,10 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from aizheimer.concepts.families import NAMES, NEGATION, Family, prompt_families
 from aizheimer.errors import InputError, did_you_mean
 from aizheimer.evaluation.functional.accuracy import forgotten
+from aizheimer.evaluation.generate import StageProgress
 from aizheimer.evaluation.plan import PlannedImage
 from aizheimer.evaluation.results import Metric
 from aizheimer.evaluation.settings import AtLeastOne
-from aizheimer.evaluation.suite import Scene, SuiteProgress, SuiteResult
+from aizheimer.evaluation.suite import Scene, SuiteResult
 from aizheimer.evaluation.suites._asking import draw, look, pictures, target_class, without_repetitions
 
 PROTOCOL = "share of pictures of the family {name!r} that the judge does not call {target!r}{left_out}"
@@ -86,7 +87,7 @@ class Families(BaseModel):
                 raise ValueError(f"{name}: got no prompts; give some or leave it out")
         return prompts
 
-    def run(self, scene: Scene, *, progress: SuiteProgress | None = None) -> SuiteResult:
+    def run(self, scene: Scene, *, progress: StageProgress | None = None) -> SuiteResult:
         """Draw, judge and count.
 
         Returns:

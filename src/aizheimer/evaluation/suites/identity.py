@@ -11,10 +11,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from aizheimer.concepts.neighbours import nearest
 from aizheimer.errors import InputError
 from aizheimer.evaluation.functional.accuracy import accuracy_by_concept, forgotten, matches
+from aizheimer.evaluation.generate import StageProgress
 from aizheimer.evaluation.plan import PlannedImage, plan_images
 from aizheimer.evaluation.results import Metric
 from aizheimer.evaluation.settings import AtLeastOne
-from aizheimer.evaluation.suite import Scene, SuiteProgress, SuiteResult
+from aizheimer.evaluation.suite import Scene, SuiteResult
 from aizheimer.evaluation.suites._asking import (
     Labels,
     Seen,
@@ -62,7 +63,7 @@ class Identity(BaseModel):
     dissimilar: AtLeastOne = Field(default=8, description="People furthest from it.")
     retain_images: AtLeastOne = Field(default=5, description="Pictures of each of them.")
 
-    def run(self, scene: Scene, *, progress: SuiteProgress | None = None) -> SuiteResult:
+    def run(self, scene: Scene, *, progress: StageProgress | None = None) -> SuiteResult:
         """Draw, judge and count.
 
         Returns:

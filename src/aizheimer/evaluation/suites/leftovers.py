@@ -11,11 +11,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from aizheimer.errors import InputError
 from aizheimer.evaluation.functional.likeness import MEASURES
 from aizheimer.evaluation.functional.paired import PairedDifference, paired_difference
+from aizheimer.evaluation.generate import StageProgress, staged
 from aizheimer.evaluation.plan import PlannedImage, candidates, stratified
 from aizheimer.evaluation.results import Metric
 from aizheimer.evaluation.settings import AtLeastOne
-from aizheimer.evaluation.suite import Scene, SuiteProgress, SuiteResult
-from aizheimer.evaluation.suites._asking import same_name, staged
+from aizheimer.evaluation.suite import Scene, SuiteResult
+from aizheimer.evaluation.suites._asking import same_name
 
 PROTOCOL = (
     "{measure} likeness of the edited and the unedited model's pictures of the target; {floor:.3f} between unrelated"
@@ -45,7 +46,7 @@ class Leftovers(BaseModel):
     images: AtLeastOne = Field(default=25, description="Pictures of the target.")
     classes: AtLeastOne = Field(default=5, description="Classes that the judge finds most in the edited pictures.")
 
-    def run(self, scene: Scene, *, progress: SuiteProgress | None = None) -> SuiteResult:
+    def run(self, scene: Scene, *, progress: StageProgress | None = None) -> SuiteResult:
         """Draw, measure and compare with the floor.
 
         Returns:

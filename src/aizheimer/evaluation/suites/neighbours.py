@@ -13,10 +13,11 @@ from aizheimer.detectors.base import find_class
 from aizheimer.errors import InputError
 from aizheimer.evaluation.functional.accuracy import accuracy_by_concept
 from aizheimer.evaluation.functional.damage import LEAST_CONCEPTS, DamageFit, Form, fit_damage
+from aizheimer.evaluation.generate import StageProgress
 from aizheimer.evaluation.plan import PlannedImage, candidates, plan_images
 from aizheimer.evaluation.results import Metric
 from aizheimer.evaluation.settings import AtLeastOne
-from aizheimer.evaluation.suite import Scene, SuiteProgress, SuiteResult
+from aizheimer.evaluation.suite import Scene, SuiteResult
 from aizheimer.evaluation.suites._asking import draw, look
 
 PROTOCOL = "share of pictures of {which} that the judge still names right, mean over {kind}s"
@@ -44,7 +45,7 @@ class Neighbours(BaseModel):
     images: AtLeastOne = Field(default=3, description="Pictures of each concept.")
     curve: Form = Field(default="exponential", description="What is fitted to the damage by distance.")
 
-    def run(self, scene: Scene, *, progress: SuiteProgress | None = None) -> SuiteResult:
+    def run(self, scene: Scene, *, progress: StageProgress | None = None) -> SuiteResult:
         """Draw, judge and count.
 
         Returns:

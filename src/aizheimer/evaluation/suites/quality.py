@@ -25,10 +25,10 @@ from aizheimer.evaluation.distances import (
 )
 from aizheimer.evaluation.evaluate import ImagePairs
 from aizheimer.evaluation.functional.images import broken, unchanged
-from aizheimer.evaluation.generate import image_size
+from aizheimer.evaluation.generate import StageProgress, image_size
 from aizheimer.evaluation.plan import PlannedImage, candidates, plan_images
 from aizheimer.evaluation.results import Distance, Metric
-from aizheimer.evaluation.suite import Scene, SuiteProgress, SuiteResult
+from aizheimer.evaluation.suite import Scene, SuiteResult
 
 QualityMetric = Literal["clip-score", "fid", "kid", "cmmd", "perceptual"]
 
@@ -62,7 +62,7 @@ class Quality(BaseModel):
         default=None, description="Folder of pictures; none takes the unedited model's, from other seeds."
     )
 
-    def run(self, scene: Scene, *, progress: SuiteProgress | None = None) -> SuiteResult:
+    def run(self, scene: Scene, *, progress: StageProgress | None = None) -> SuiteResult:
         """Draw, embed and compare.
 
         Raises:
@@ -102,7 +102,7 @@ class Quality(BaseModel):
         return CLIPFeatures(clip), clip
 
     def _reference(
-        self, scene: Scene, plan: list[PlannedImage], progress: SuiteProgress | None
+        self, scene: Scene, plan: list[PlannedImage], progress: StageProgress | None
     ) -> tuple[np.ndarray, str]:
         """Return the pictures that sets are held against, and what they are."""
         if not any(metric in SET_DISTANCES for metric in self.metrics):
@@ -187,5 +187,5 @@ def _pixel_figures(scene: Scene, pairs: ImagePairs) -> dict[str, Metric]:
     }
 
 
-def _stage(progress: SuiteProgress | None, stage: str) -> Any:
+def _stage(progress: StageProgress | None, stage: str) -> Any:
     return None if progress is None else lambda done, total: progress(stage, done, total)
