@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -19,6 +18,7 @@ from aizheimer.bench.plan import BenchPlan, Cell
 from aizheimer.edits.edit import Edit
 from aizheimer.edits.storage import RECORD
 from aizheimer.engine.run_folder import RunFolder
+from aizheimer.evaluation.generate import StageProgress, staged
 from aizheimer.evaluation.judges import load_judges
 from aizheimer.evaluation.results import EvaluationResult, Metric
 from aizheimer.evaluation.suite import Scene
@@ -27,7 +27,6 @@ from aizheimer.proof.trials import Trials, run_trials
 from aizheimer.proof.units import FIGURES
 
 Row: TypeAlias = dict[str, Any]
-Progress: TypeAlias = Callable[[str, int, int], None]
 
 ROW, MADE = "cell.json", "made.json"
 """A cell's row in its run folder, and what making its edit took: written when the edit is whole."""
@@ -35,7 +34,7 @@ ROW, MADE = "cell.json", "made.json"
 RUNS = "runs"
 
 
-def run_cell(cell: Cell, *, plan: BenchPlan, folder: Path, progress: Progress | None = None) -> Row:
+def run_cell(cell: Cell, *, plan: BenchPlan, folder: Path, progress: StageProgress | None = None) -> Row:
     """Do one job and write its row; an error becomes a row that tells it.
 
     What is in the run folder already is kept: an edit that was finished is not made again, one that was interrupted is
@@ -73,7 +72,7 @@ def read_row(cell: Cell, *, folder: Path) -> Row | None:
     return row if isinstance(row, dict) and row.get("status") in ("done", "failed") else None
 
 
-def _measure(cell: Cell, *, plan: BenchPlan, run: Path, progress: Progress | None) -> Row:
+def _measure(cell: Cell, *, plan: BenchPlan, run: Path, progress: StageProgress | None) -> Row:
     backbone = _backbone(plan.model)
     edit, made = _edit(cell, plan=plan, run=run, backbone=backbone)
     result = _evaluation(plan, run=run, backbone=backbone, edit=edit, progress=progress)
@@ -123,7 +122,7 @@ def _edit(cell: Cell, *, plan: BenchPlan, run: Path, backbone: Backbone) -> tupl
 
 
 def _evaluation(
-    plan: BenchPlan, *, run: Path, backbone: Backbone, edit: Edit, progress: Progress | None
+    plan: BenchPlan, *, run: Path, backbone: Backbone, edit: Edit, progress: StageProgress | None
 ) -> EvaluationResult:
     if (run / EVALUATION).is_file():
         return EvaluationResult.load(run / EVALUATION)
@@ -133,7 +132,7 @@ def _evaluation(
         samples=plan.samples,
         full=plan.full,
         seed=plan.evaluation_seed,
-        progress=None if progress is None else lambda done, total: progress("pictures", done, total),
+        progress=staged(progress, "pictures"),
     )
     result.save(run / EVALUATION)
     return result
@@ -146,7 +145,7 @@ def _trials(
     backbone: Backbone,
     edit: Edit,
     result: EvaluationResult,
-    progress: Progress | None,
+    progress: StageProgress | None,
 ) -> Trials:
     if not plan.suites and not plan.attacks:
         return Trials()
@@ -195,7 +194,7 @@ def _of_trials(trials: Trials) -> Row:
     for name, suite in trials.suites.items():
         for figure, metric in suite.figures.items():
             found |= _columns(f"{name}.{figure}", metric)
-        for figure, distance in getattr(suite, "distances", {}).items():
+        for figure, distance in suite.distances.items():
             own = {
                 "": distance.value,
                 ".original": distance.original,

@@ -13,11 +13,12 @@ import yaml
 
 from aizheimer import _files
 from aizheimer.bench.backends import Backend, run_local, run_on_ray
-from aizheimer.bench.cell import Progress, Row, read_row, run_cell
+from aizheimer.bench.cell import Row, read_row, run_cell
 from aizheimer.bench.lock import locked
 from aizheimer.bench.plan import BenchPlan, Cell, differing
 from aizheimer.bench.table import write_table
 from aizheimer.errors import RunFolderError
+from aizheimer.evaluation.generate import StageProgress
 
 PLAN = "bench.yaml"
 
@@ -50,7 +51,7 @@ def run_bench(
     retry: bool = False,
     on_step: Callable[[Step], None] | None = None,
     say: Callable[[str], None] = print,
-    progress: Progress | None = None,
+    progress: StageProgress | None = None,
 ) -> list[Row]:
     """Run every job of a plan that has no row yet.
 
@@ -99,7 +100,7 @@ def run_bench(
     return _ordered(cells, rows)
 
 
-def _work(cell: Cell, *, plan: BenchPlan, folder: Path, progress: Progress | None) -> Row:
+def _work(cell: Cell, *, plan: BenchPlan, folder: Path, progress: StageProgress | None) -> Row:
     return run_cell(cell, plan=plan, folder=folder, progress=progress)
 
 

@@ -165,7 +165,9 @@ class _Work:
 
 
 def _file(run: Path, name: str, suffix: str) -> Path:
-    return run / f"attack-{name}.{suffix}"
+    from aizheimer.proof.findings import ATTACK
+
+    return run / f"{ATTACK}{name}.{suffix}"
 
 
 def _print(results: Sequence[AttackResult], run: Path) -> None:

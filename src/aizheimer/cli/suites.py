@@ -46,6 +46,7 @@ def evaluate_run(
     """
     from aizheimer import api
     from aizheimer.cli.live import progress_bar
+    from aizheimer.proof.findings import SUITE
 
     edit = api.load_edit(run)
     base = model if model is not None else api.model_of_run(run)
@@ -62,7 +63,7 @@ def evaluate_run(
             ),
         )
     for name, result in results.items():
-        result.save(run / f"suite-{name}.json")
+        result.save(run / f"{SUITE}{name}.json")
     if as_json:
         streams.print_json({name: result.model_dump(mode="json") for name, result in results.items()})
         return

@@ -90,9 +90,8 @@ def _judges(figures: Mapping[str, Metric]) -> dict[str, str]:
 
 def _distances(suite: SuiteResult) -> dict[str, Any]:
     """Return what numbers such as FID depend on: extractor, weights, n, reference; not the numbers themselves."""
-    found: Mapping[str, Any] = getattr(suite, "distances", {})
     numbers = {"value", "original", "interval", "change_interval"}
-    return {name: distance.model_dump(exclude=numbers) for name, distance in found.items()}
+    return {name: distance.model_dump(exclude=numbers) for name, distance in suite.distances.items()}
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from aizheimer.evaluation.evaluate import ImagePairs, draw_pairs
+from aizheimer.evaluation.generate import StageProgress
 from aizheimer.reports.grid import GROUPS, GridColumn, pick_columns
 from aizheimer.reports.heatmaps import HeatmapPair, heatmap_pair
 from aizheimer.reports.html import ReportContent
@@ -32,7 +33,7 @@ def assemble(
     heatmaps: int = 2,
     columns: int = 4,
     cache_dir: Path | str | Literal[False] | None = None,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: StageProgress | None = None,
 ) -> ReportContent:
     """Get the evaluation's pictures back, read the heat-maps, and put the report together.
 
@@ -75,7 +76,7 @@ def pairs_of(
     result: EvaluationResult,
     *,
     cache_dir: Path | str | Literal[False] | None = None,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: StageProgress | None = None,
 ) -> ImagePairs:
     """Return the pictures of an evaluation, from the cache where it still has them."""
     return draw_pairs(
@@ -96,7 +97,7 @@ def _heatmaps(
     columns: Sequence[GridColumn],
     *,
     count: int,
-    progress: Callable[[str, int, int], None] | None,
+    progress: StageProgress | None,
 ) -> list[HeatmapPair]:
     """Read the attention of the first target columns of the grid."""
     chosen = [column for column in columns if column.group == GROUPS["target"]][:count]
