@@ -1,8 +1,9 @@
 """What the benchmarks of methods share: the embedded model drawn fast, and every figure of one edit.
 
-Pictures are drawn in bfloat16 by a compiled UNet, some two times faster than the evaluation's defaults; the unedited
-model is drawn the same way, so that every pair of figures is of one protocol. Hooks put themselves into the UNet's
-modules, which a compiled UNet would not notice: edits that have one are drawn by a UNet that is not compiled.
+Where the processor computes in bfloat16, pictures are drawn in it by a compiled UNet, some two times faster than the
+evaluation's defaults; where it does not, both would be slower, and the defaults hold. The unedited model is drawn the
+same way, so that every pair of figures is of one protocol; which one is in the row. Hooks put themselves into the
+UNet's modules, which a compiled UNet would not notice: edits that have one are drawn by a UNet that is not compiled.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import contextlib
 import functools
 import json
 import resource
+import statistics
+import time
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +34,8 @@ from aizheimer.evaluation.results import EvaluationResult
 from aizheimer.evaluation.settings import EvaluationSettings
 
 METRICS = ("ua", "ira", "cra", "near")
-SETTINGS = EvaluationSettings(precision="bfloat16")
+HAS_BFLOAT16 = torch.cuda.is_available() or torch.backends.cpu.get_cpu_capability() == "AVX512"
+SETTINGS = EvaluationSettings(precision="bfloat16" if HAS_BFLOAT16 else "model")
 SYNONYM_IMAGES = 20
 FULL_BATCH = 2 * SETTINGS.batch_size
 """Rows of the UNet's batch under guidance."""
@@ -40,7 +44,7 @@ FULL_BATCH = 2 * SETTINGS.batch_size
 class Bench:
     """The embedded model with its judges, loaded once for many edits."""
 
-    def __init__(self, *, compiled: bool = True) -> None:
+    def __init__(self, *, compiled: bool = HAS_BFLOAT16) -> None:
         self.plain = load_model("emoji")
         self._compiled = compiled
 
@@ -90,6 +94,7 @@ class Bench:
         if (synonyms := self._synonyms(edit, target)) is not None:
             row["synonyms"] = synonyms
         row |= {"no_op": result.no_op, "collapse": result.collapse, "unchanged_retain": result.unchanged_retain_share}
+        row["precision"] = SETTINGS.precision
         return row, self._features(edit, result)
 
     def _synonyms(self, edit: Edit, target: str) -> dict[str, Any] | None:
@@ -150,6 +155,19 @@ def synonym_jobs(backbone: Backbone, target: str) -> list[PromptJob]:
         picked = rng.permutation(words)[: min(len(words), 3)]
         jobs.append(PromptJob(world.object_templates[i % 5].format(concept=" ".join(picked)), 500 + i))
     return jobs
+
+
+def reference_seconds(backbone: Backbone, passes: int = 5) -> float:
+    """Return the median time of one UNet pass over sixteen latents: what a second is worth on this machine."""
+    unet: Any = backbone.denoiser
+    latents = torch.randn(16, unet.config.in_channels, unet.config.sample_size, unet.config.sample_size)
+    states, times = torch.randn(16, 32, unet.config.cross_attention_dim), []
+    with torch.no_grad():
+        for _ in range(passes + 1):
+            started = time.perf_counter()
+            unet(latents, 500, states)
+            times.append(time.perf_counter() - started)
+    return statistics.median(times[1:])
 
 
 class PeakMemory:

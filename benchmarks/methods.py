@@ -2,7 +2,9 @@
 
 Two stages. First every method forgets every target, one process for each method, timed and its memory watched; the
 edits go to a folder. Then one process judges all edits: UA by name and by synonyms only, IRA, CRA, the ten nearest.
-Both resume: what the output holds already is kept. A method that cannot do a target is a cell that says why.
+Both resume: what the output holds already is kept, so that it may take several sittings and machines; what a second was
+worth on each is beside the seconds (`reference_seconds`: one UNet pass over sixteen latents). A method that cannot do a
+target is a cell that says why.
 
 `methods_table.py` makes the table and the picture of the result.
 
@@ -23,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measuring import SETTINGS, Bench, PeakMemory, write_json
+from measuring import SETTINGS, Bench, PeakMemory, reference_seconds, write_json
 from safetensors.torch import load_file, save_file
 
 import aizheimer
@@ -49,6 +51,7 @@ def folder_of(edits: Path, method: str, target: str) -> Path:
 def forget_one(method: str, target: str, folder: Path) -> dict[str, Any]:
     """Forget one target by one method, save the edit, and say what it cost; nothing is found in a cache."""
     backbone = load_model("emoji")
+    reference = reference_seconds(backbone)
     with tempfile.TemporaryDirectory() as cache:
         os.environ["AIZHEIMER_CACHE"] = cache
         memory, started = PeakMemory(), time.perf_counter()
@@ -62,6 +65,7 @@ def forget_one(method: str, target: str, folder: Path) -> dict[str, Any]:
     edit.save(folder)
     return {
         "seconds": round(seconds, 2),
+        "reference_seconds": round(reference, 4),
         "unet_evaluations": count.latents,
         "peak_megabytes": round(peak, 1),
         "artifact_megabytes": round(edit.size_bytes / 1e6, 3),
@@ -111,7 +115,8 @@ def run_judging(methods: list[str], targets: list[str], edits: Path, output: Pat
                 features[f"unedited/{target}"] = seen[0].to(torch.float16)
                 save_file(features, features_file)
             cells.append(row)
-            write_json(output, {"settings": SETTINGS.model_dump(mode="json"), "cells": cells})
+            settings = SETTINGS.model_dump(mode="json", exclude={"precision"})  # each cell says its own
+            write_json(output, {"settings": settings, "cells": cells})
             shown = {k: round(row[k]["value"], 3) for k in ("ua", "synonyms", "ira", "near", "cra") if row.get(k)}
             print(f"{method} on {target}: {shown or row.get('error')}", flush=True)
 

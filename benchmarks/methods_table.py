@@ -29,12 +29,16 @@ def mean(cells: list[dict[str, Any]], name: str, key: str = "value") -> float | 
 
 
 def summary(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return one row for each method: means over its targets, retained shares as part of the unedited model's."""
+    """Return one row for each method: means over its targets, retained shares as part of the unedited model's.
+
+    Seconds are those of one machine, the median one: a cell's seconds by what a UNet pass took then and there.
+    """
     rows = []
-    for method in dict.fromkeys(c["method"] for c in cells):
-        own = [c for c in cells if c["method"] == method and "ua" in c]
-        if not own:
-            continue
+    measured = [c for c in cells if "ua" in c]
+    machine = statistics.median(c["reference_seconds"] for c in measured)
+    measured = [c | {"seconds": c["seconds"] * machine / c["reference_seconds"]} for c in measured]
+    for method in dict.fromkeys(c["method"] for c in measured):
+        own = [c for c in measured if c["method"] == method]
         row: dict[str, Any] = {"method": method, "targets": len(own), "ua": mean(own, "ua")}
         row["synonyms"] = mean(own, "synonyms")
         for name in RETAINED:

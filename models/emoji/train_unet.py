@@ -310,7 +310,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--ema", type=float, default=0.999)
     parser.add_argument("--fast", action="store_true", help="compile, and compute in bfloat16: 1.4 times the updates")
     parser.add_argument("--seed", type=int, default=0)
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.fast and torch.backends.cpu.get_cpu_capability() != "AVX512":
+        parser.error("--fast: this processor has no bfloat16 and is twenty times slower in it; leave the option out")
+    return args
 
 
 def main() -> None:
