@@ -77,7 +77,8 @@ def means(rows: list[dict[str, Any]]) -> dict[str, float]:
         result[f"{name}_original"] = statistics.mean(m["original"] for m in known)
         ratios = [m["ratio"] for m in known if m["ratio"] is not None]  # a target that is always drawn has a UA of 0
         result |= {f"{name}_ratio": statistics.mean(ratios)} if ratios else {}
-    return result | {"seconds": statistics.mean(r["seconds"] for r in rest)}
+    seconds = [r["seconds"] for r in rest]
+    return result | {"seconds": statistics.mean(seconds), "seconds_median": statistics.median(seconds)}
 
 
 def main() -> None:
