@@ -44,8 +44,9 @@ FULL_BATCH = 2 * SETTINGS.batch_size
 class Bench:
     """The embedded model with its judges, loaded once for many edits."""
 
-    def __init__(self, *, compiled: bool = HAS_BFLOAT16) -> None:
+    def __init__(self, *, compiled: bool = HAS_BFLOAT16, settings: EvaluationSettings = SETTINGS) -> None:
         self.plain = load_model("emoji")
+        self.settings = settings
         self._compiled = compiled
 
     @functools.cached_property
@@ -84,7 +85,7 @@ class Bench:
             concept=concept,
             world=backbone.world,
             judges=self.judges,
-            settings=SETTINGS,
+            settings=self.settings,
         )
         row: dict[str, Any] = {
             name: {"value": m.value, "original": m.original, "interval": list(m.interval), "n": m.n}
@@ -94,7 +95,7 @@ class Bench:
         if (synonyms := self._synonyms(edit, target)) is not None:
             row["synonyms"] = synonyms
         row |= {"no_op": result.no_op, "collapse": result.collapse, "unchanged_retain": result.unchanged_retain_share}
-        row["precision"] = SETTINGS.precision
+        row["precision"] = self.settings.precision
         return row, self._features(edit, result)
 
     def _synonyms(self, edit: Edit, target: str) -> dict[str, Any] | None:
@@ -103,7 +104,7 @@ class Bench:
         jobs = synonym_jobs(backbone, target)
         if not jobs or self.judges.object is None:
             return None
-        options: dict[str, Any] = {"guidance": backbone.world.guidance, "precision": SETTINGS.precision}
+        options: dict[str, Any] = {"guidance": backbone.world.guidance, "precision": self.settings.precision}
 
         def forgotten() -> float:
             labels = see(self.judges.object, generate(backbone.pipe, jobs, **options)).labels
@@ -117,7 +118,7 @@ class Bench:
         """Return what CLIP's image tower sees in the target pictures, which the cache still has."""
         backbone = self.backbone_for(edit)
         plan = [image for image in result.images if image.role == "target"]
-        pairs = draw_pairs(backbone.pipe, edit, plan=plan, settings=SETTINGS, guidance=result.guidance)
+        pairs = draw_pairs(backbone.pipe, edit, plan=plan, settings=self.settings, guidance=result.guidance)
         clip = self.judges.clip
         assert clip is not None, "the embedded model ships a CLIP"
         return torch.stack([clip.embed_images(pairs.original), clip.embed_images(pairs.edited)])

@@ -12,11 +12,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from measuring import METRICS, Bench, write_json
+from measuring import METRICS, SETTINGS, Bench, write_json
 
 import aizheimer
 from aizheimer.api import load_model
 from aizheimer.errors import AizheimerError
+from aizheimer.evaluation.settings import EvaluationSettings
 from aizheimer.recipes.load import load_recipe
 
 TUNING_TARGETS = ("penguin", "princess")
@@ -46,18 +47,25 @@ def main() -> None:
     parser.add_argument("method", help="a recipe's or a method's name")
     parser.add_argument("variants", nargs="*", default=[""], help="overrides, one string for each variant")
     parser.add_argument("--targets", nargs="*", default=list(TUNING_TARGETS))
+    parser.add_argument("--samples", type=int, default=45, help="pictures an edit is judged by, beside the synonyms'")
     parser.add_argument("--output", type=Path, help="the record; by default the method's in benchmarks/results/tuning")
     args = parser.parse_args()
     output = args.output or FOLDER / f"{args.method}.json"
     record: dict[str, Any] = {"method": args.method, "model": "emoji", "tried": []}
     if output.exists():
         record = json.loads(output.read_text())
-    bench = Bench()
+    bench = Bench(settings=EvaluationSettings.sized(args.samples, precision=SETTINGS.precision))
     weights = bench.plain.fingerprint()
     for variant in args.variants:
         for target in args.targets:
             row = attempt(bench, args.method, variant.split(), target)
-            tried = {"name": variant or "the recipe", "concept": target, "weights": weights, **row}
+            tried = {
+                "name": variant or "the recipe",
+                "concept": target,
+                "weights": weights,
+                "samples": args.samples,
+                **row,
+            }
             tried["recipe"] = load_recipe(args.method, variant.split()).resolved()["parameters"]
             record["tried"].append(tried)
             write_json(output, record)
