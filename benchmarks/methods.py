@@ -36,8 +36,8 @@ from aizheimer.edits.io import load_edit
 from aizheimer.errors import AizheimerError
 from aizheimer.recipes.load import load_recipe
 
-TARGETS = ("cat", "jack-o-lantern", "rocket", "pizza", "Santa Claus", "police officer", "twemoji", "fluent")
-"""Four objects or animals, two people, two styles."""
+TARGETS = ("cat", "jack-o-lantern", "rocket", "pizza", "Santa Claus", "old woman", "twemoji", "fluent")
+"""Four objects or animals, two people, two styles, all of which the unedited model draws so that the judge names them."""
 EXTRA_ROWS = ("aizheimer-paper", "aizheimer-notebook", "esd group=esd-u", "forget-me-not weights=unet")
 """The paper's own system beside the default, and whole UNets against cross-attention only (the paper's section II)."""
 RESULTS = Path("benchmarks/results/methods.json")
