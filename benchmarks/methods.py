@@ -37,7 +37,7 @@ from aizheimer.errors import AizheimerError
 from aizheimer.recipes.load import load_recipe
 
 TARGETS = ("cat", "jack-o-lantern", "rocket", "pizza", "Santa Claus", "old woman", "twemoji", "fluent")
-"""Four objects or animals, two people, two styles, all of which the unedited model draws so that the judge names them."""
+"""Four objects or animals, two people, two styles; the unedited model draws each so that the judge names it."""
 EXTRA_ROWS = ("aizheimer-paper", "aizheimer-notebook", "esd group=esd-u", "forget-me-not weights=unet")
 """The paper's own system beside the default, and whole UNets against cross-attention only (the paper's section II)."""
 RESULTS = Path("benchmarks/results/methods.json")
