@@ -17,7 +17,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -25,18 +24,21 @@ from torch import Tensor
 from aizheimer.api import load_model
 from aizheimer.backbones.base import Backbone
 from aizheimer.concepts.concept import Concept
-from aizheimer.detectors.base import see
+from aizheimer.concepts.families import prompt_families
 from aizheimer.edits.edit import Edit
 from aizheimer.evaluation.evaluate import draw_pairs, evaluate
-from aizheimer.evaluation.generate import PromptJob, generate
 from aizheimer.evaluation.judges import Judges, load_judges
 from aizheimer.evaluation.results import EvaluationResult
 from aizheimer.evaluation.settings import EvaluationSettings
+from aizheimer.evaluation.suite import Scene
+from aizheimer.evaluation.suites.families import Families
 
 METRICS = ("ua", "ira", "cra", "near")
 HAS_BFLOAT16 = torch.cuda.is_available() or torch.backends.cpu.get_cpu_capability() == "AVX512"
 SETTINGS = EvaluationSettings(precision="bfloat16" if HAS_BFLOAT16 else "model")
-SYNONYM_IMAGES = 20
+SYNONYMS = Families(families=("synonyms",))
+"""Which words are synonyms, and how they are asked, is the suite's to say."""
+
 FULL_BATCH = 2 * SETTINGS.batch_size
 """Rows of the UNet's batch under guidance."""
 
@@ -99,20 +101,14 @@ class Bench:
         return row, self._features(edit, result)
 
     def _synonyms(self, edit: Edit, target: str) -> dict[str, Any] | None:
-        """Return how often synonyms no longer draw the target, with the edit and without."""
-        backbone = self.backbone_for(edit)
-        jobs = synonym_jobs(backbone, target)
-        if not jobs or self.judges.object is None:
+        """Return UA of the suite `families` under synonyms alone; None for a target that the world has none of."""
+        backbone, concept = self.backbone_for(edit), self.concept(target)
+        asked = {family.name: family.prompts for family in prompt_families(concept, backbone.world)}
+        if not asked["synonyms"]:
             return None
-        options: dict[str, Any] = {"guidance": backbone.world.guidance, "precision": self.settings.precision}
-
-        def forgotten() -> float:
-            labels = see(self.judges.object, generate(backbone.pipe, jobs, **options)).labels
-            return float(np.mean([label != target for label in labels]))
-
-        original = forgotten()
-        with edit.applied(backbone.pipe):
-            return {"value": forgotten(), "original": original, "n": len(jobs)}
+        scene = Scene(backbone=backbone, edit=edit, concept=concept, judges=self.judges, settings=self.settings)
+        found = SYNONYMS.run(scene).figures["ua.synonyms"]
+        return found.model_dump(mode="json", include={"value", "original", "interval", "n", "protocol"})
 
     def _features(self, edit: Edit, result: EvaluationResult) -> Tensor:
         """Return what CLIP's image tower sees in the target pictures, which the cache still has."""
@@ -141,21 +137,6 @@ def compile_unet(backbone: Backbone) -> None:
         return (compiled(sample, timestep, states, **keywords)[0][:rows],)
 
     unet.forward = forward
-
-
-def synonym_jobs(backbone: Backbone, target: str) -> list[PromptJob]:
-    """Return prompts that mean the target without naming it, or none for a style."""
-    world = backbone.world
-    item = next((item for item in world.vocabulary if item.label == target), None)
-    words = [tag for tag in item.tags if target.casefold() not in tag.casefold()] if item else []
-    if not words:
-        return []
-    rng = np.random.default_rng(0)
-    jobs = []
-    for i in range(SYNONYM_IMAGES):
-        picked = rng.permutation(words)[: min(len(words), 3)]
-        jobs.append(PromptJob(world.object_templates[i % 5].format(concept=" ".join(picked)), 500 + i))
-    return jobs
 
 
 def reference_seconds(backbone: Backbone, passes: int = 5) -> float:

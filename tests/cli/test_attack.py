@@ -49,9 +49,13 @@ def test_it_writes_a_result_and_a_picture_and_does_not_do_it_twice(attack, run, 
     assert "quantise is there already" in done.err
     assert AttackResult.model_validate(json.loads(done.out)["attacks"]["quantise"]) == result
     assert (run / "attack-quantise.json").stat().st_mtime_ns == before
-    for words in (["bits=[4]"], ["bits=[4]", "--overwrite"], ["bits=[4]", "--seed", 1]):
+    reasons = ("parameters.bits was [8] and is [4]", "", "settings.seed was 0 and is 1")
+    changes = (["bits=[4]"], ["bits=[4]", "--overwrite"], ["bits=[4]", "--seed", 1])
+    for words, reason in zip(changes, reasons, strict=True):
         done = attack("--attack", "quantise", "--no-controls", *words)
         assert "already" not in done.err
+        assert ("measured again" in done.err) == bool(reason)
+        assert reason in done.err
     assert AttackResult.load(run / "attack-quantise.json").unedited is None
     assert "already" not in attack("--attack", "quantise", "bits=[4]", "--seed", 1).err, "controls are missing"
 

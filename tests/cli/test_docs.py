@@ -103,6 +103,14 @@ def test_every_page_is_in_the_navigation():
     assert listed == pages
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_test_that_a_page_names_exists(page):
+    for file, name in re.findall(r"`(\w[\w/]*\.py)::(\w+)`", page.read_text(encoding="utf-8")):
+        tree = ast.parse((REPOSITORY / "tests" / file).read_text(encoding="utf-8"))
+        there = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+        assert name in there, f"{file} has no {name}"
+
+
 def test_every_option_of_the_method_is_explained():
     from aizheimer.methods.aizheimer import AIzheimer
 

@@ -33,6 +33,7 @@ def evaluate(
     full: bool = False,
     seed: int = 0,
     clip: str | Path | None = None,
+    judges: Judges | None = None,
     progress: Progress | None = None,
 ) -> EvaluationResult:
     """Measure what an edit made a model forget, and what it kept.
@@ -48,6 +49,7 @@ def evaluate(
         full: Draw as many as figures to publish need.
         seed: First seed of every prompt.
         clip: Folder of a CLIP to judge with, for a model that brings no judges.
+        judges: Who looks; by default the model's own.
         progress: Called with (pictures done, pictures in all).
 
     Returns:
@@ -72,9 +74,9 @@ def evaluate(
         settings = EvaluationSettings.full(seed=seed)
     else:
         settings = EvaluationSettings(seed=seed) if samples is None else EvaluationSettings.sized(samples, seed=seed)
-    judges = load_judges(backbone.world, clip_folder=clip, extra=(target.target,))
+    looking = judges or load_judges(backbone.world, clip_folder=clip, extra=(target.target,))
     return measure(
-        backbone.pipe, edit, concept=target, world=backbone.world, judges=judges, settings=settings, progress=progress
+        backbone.pipe, edit, concept=target, world=backbone.world, judges=looking, settings=settings, progress=progress
     )
 
 
@@ -163,9 +165,9 @@ def evaluate_suites(
     from aizheimer.evaluation.judges import load_judges
     from aizheimer.evaluation.settings import EvaluationSettings
     from aizheimer.evaluation.suite import Scene
-    from aizheimer.evaluation.suite_file import load_suite, run_suites
+    from aizheimer.evaluation.suite_file import load_suites, run_suites
 
-    loaded = [load_suite(name) for name in suites]
+    loaded = load_suites(suites)
     loaded = [suite.with_parameters(effective_only=True) for suite in loaded] if effective_only else loaded
     backbone = load_model(model)
     edit = load_edit(edit) if isinstance(edit, str | Path) else edit

@@ -63,6 +63,8 @@ class AttackResult(_Frozen):
         judge: Who looked.
         settings: How pictures were drawn.
         guidance: The scale that was used.
+        made_from: What no other field says and decides the rates: digests of the judge's classes, of the files that
+            parameters name, and of the base where no edit was attacked. Empty in files of before it was written.
         details: What was found, as the attack tells it.
         warnings: Why the rates must be read with care.
     """
@@ -84,6 +86,7 @@ class AttackResult(_Frozen):
     judge: str
     settings: AttackSettings
     guidance: float
+    made_from: dict[str, str] = Field(default_factory=dict)
     details: dict[str, Any] = Field(default_factory=dict)
     warnings: list[str] = Field(default_factory=list)
 

@@ -21,6 +21,7 @@ from aizheimer.attacks.base import (
     target_class,
 )
 from aizheimer.attacks.results import AttackResult, Rate
+from aizheimer.attacks.resume import asked_of
 from aizheimer.backbones.base import Backbone
 from aizheimer.backbones.counting import counted
 from aizheimer.concepts.concept import Concept
@@ -113,11 +114,7 @@ def run_attack(
     unedited, random = _controls(attack, subject, progress) if controls else (None, None)
     of = partial(Rate.of, seed=chosen.seed)
     result = AttackResult(
-        attack=attack.name,
-        parameters=attack.model_dump(mode="json"),
-        target=concept.target,
-        kind=concept.kind,
-        edit="" if edit is None else edit.digest,
+        **asked_of(attack, subject),
         access=attack.info.access,
         before=of(before.seen),
         alone=of(attacked.seen),
@@ -126,9 +123,6 @@ def run_attack(
         unedited=unedited,
         random=random,
         spent=meter.spent(),
-        judge=judge.name,
-        settings=chosen,
-        guidance=subject.guidance,
         details=outcome.details,
         warnings=_warnings(attack, edit=edit, alone=float(attacked.seen.mean()), unedited=unedited, random=random),
     )

@@ -19,8 +19,9 @@ from aizheimer.edits.edit import Edit
 from aizheimer.edits.storage import RECORD
 from aizheimer.engine.run_folder import RunFolder
 from aizheimer.evaluation.generate import StageProgress, staged
-from aizheimer.evaluation.judges import load_judges
+from aizheimer.evaluation.judges import JudgeNetworks, Judges
 from aizheimer.evaluation.results import EvaluationResult, Metric
+from aizheimer.evaluation.reuse import Say, quiet
 from aizheimer.evaluation.suite import Scene
 from aizheimer.proof.findings import EVALUATION
 from aizheimer.proof.trials import Trials, run_trials
@@ -34,16 +35,19 @@ ROW, MADE = "cell.json", "made.json"
 RUNS = "runs"
 
 
-def run_cell(cell: Cell, *, plan: BenchPlan, folder: Path, progress: StageProgress | None = None) -> Row:
+def run_cell(
+    cell: Cell, *, plan: BenchPlan, folder: Path, say: Say = quiet, progress: StageProgress | None = None
+) -> Row:  # fmt: skip
     """Do one job and write its row; an error becomes a row that tells it.
 
     What is in the run folder already is kept: an edit that was finished is not made again, one that was interrupted is
-    resumed, results that are there are not measured again.
+    resumed, results that are there and were made from the same things are not measured again.
 
     Args:
         cell: The job.
         plan: How edits are measured.
         folder: The bench's folder; the cell's run is ``runs/<key>`` in it.
+        say: Told in one line what is measured again, and why.
         progress: Called with a stage's name, what is done and what there is in all.
 
     Returns:
@@ -53,7 +57,7 @@ def run_cell(cell: Cell, *, plan: BenchPlan, folder: Path, progress: StageProgre
     row: Row = {"method": cell.method.name, "concept": cell.concept, "seed": cell.seed}
     started = time.perf_counter()
     try:
-        row |= {"status": "done", "error": ""} | _measure(cell, plan=plan, run=run, progress=progress)
+        row |= {"status": "done", "error": ""} | _measure(cell, plan=plan, run=run, say=say, progress=progress)
     except Exception as error:  # whatever it is, it must not end the bench
         text = " ".join(str(error).split()) or "no message"
         row |= {"status": "failed", "error": f"{type(error).__name__}: {text}"}
@@ -72,11 +76,19 @@ def read_row(cell: Cell, *, folder: Path) -> Row | None:
     return row if isinstance(row, dict) and row.get("status") in ("done", "failed") else None
 
 
-def _measure(cell: Cell, *, plan: BenchPlan, run: Path, progress: StageProgress | None) -> Row:
+def _measure(cell: Cell, *, plan: BenchPlan, run: Path, say: Say, progress: StageProgress | None) -> Row:
     backbone = _backbone(plan.model)
     edit, made = _edit(cell, plan=plan, run=run, backbone=backbone)
-    result = _evaluation(plan, run=run, backbone=backbone, edit=edit, progress=progress)
-    trials = _trials(plan, run=run, backbone=backbone, edit=edit, result=result, progress=progress)
+    judges = _networks(plan.model).judges(extra=(edit.provenance.concept.target,))
+    result = _evaluation(plan, run=run, backbone=backbone, edit=edit, judges=judges, progress=progress)
+    scene = Scene(
+        backbone=backbone,
+        edit=edit,
+        concept=edit.provenance.concept.to_concept(),
+        judges=judges,
+        settings=result.settings,
+    )
+    trials = _trials(plan, scene, run=run, say=say, progress=progress)
     return {
         "recipe": cell.method.recipe,
         "kind": result.kind,
@@ -94,6 +106,12 @@ def _measure(cell: Cell, *, plan: BenchPlan, run: Path, progress: StageProgress 
 def _backbone(model: str) -> Backbone:
     """Load the model once in every process; every edit comes off again, bit for bit."""
     return api.load_model(model)
+
+
+@lru_cache(maxsize=1)
+def _networks(model: str) -> JudgeNetworks:
+    """Load the judges once in every process: no target changes a network."""
+    return JudgeNetworks.load(_backbone(model).world)
 
 
 def _edit(cell: Cell, *, plan: BenchPlan, run: Path, backbone: Backbone) -> tuple[Edit, dict[str, Any]]:
@@ -122,7 +140,7 @@ def _edit(cell: Cell, *, plan: BenchPlan, run: Path, backbone: Backbone) -> tupl
 
 
 def _evaluation(
-    plan: BenchPlan, *, run: Path, backbone: Backbone, edit: Edit, progress: StageProgress | None
+    plan: BenchPlan, *, run: Path, backbone: Backbone, edit: Edit, judges: Judges, progress: StageProgress | None
 ) -> EvaluationResult:
     if (run / EVALUATION).is_file():
         return EvaluationResult.load(run / EVALUATION)
@@ -132,31 +150,16 @@ def _evaluation(
         samples=plan.samples,
         full=plan.full,
         seed=plan.evaluation_seed,
+        judges=judges,
         progress=staged(progress, "pictures"),
     )
     result.save(run / EVALUATION)
     return result
 
 
-def _trials(
-    plan: BenchPlan,
-    *,
-    run: Path,
-    backbone: Backbone,
-    edit: Edit,
-    result: EvaluationResult,
-    progress: StageProgress | None,
-) -> Trials:
+def _trials(plan: BenchPlan, scene: Scene, *, run: Path, say: Say, progress: StageProgress | None) -> Trials:
     if not plan.suites and not plan.attacks:
         return Trials()
-    concept = edit.provenance.concept.to_concept()
-    scene = Scene(
-        backbone=backbone,
-        edit=edit,
-        concept=concept,
-        judges=load_judges(backbone.world, extra=(concept.target,)),
-        settings=result.settings,
-    )
     settings = AttackSettings(images=plan.attack_images, steps=plan.attack_steps, seed=plan.evaluation_seed)
     return run_trials(
         scene,
@@ -165,6 +168,7 @@ def _trials(
         attacks=plan.attacks,
         attack_settings=settings,
         controls=plan.controls,
+        say=say,
         progress=progress,
     )
 

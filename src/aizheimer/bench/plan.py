@@ -5,15 +5,17 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from aizheimer._registry import ATTACKS, SUITES
+from aizheimer._registry import ATTACKS
 from aizheimer.errors import InputError
+from aizheimer.evaluation.suite_file import load_suites
 from aizheimer.recipes.files import checked, read_mapping
 from aizheimer.recipes.load import Recipe, load_recipe
 
@@ -64,7 +66,7 @@ class BenchPlan(BaseModel):
     samples: int | None = Field(default=None, ge=3, description="Pictures of each evaluation; its own default.")
     full: bool = Field(default=False, description="As many pictures as figures to publish need.")
     evaluation_seed: Seed = Field(default=0, description="First seed of the pictures, the same for all edits.")
-    suites: tuple[str, ...] = Field(default=(), description="Suites to run on each edit.")
+    suites: tuple[str, ...] = Field(default=(), description="Suites to run on each edit: names, or YAML files.")
     attacks: tuple[str, ...] = Field(default=(), description="Attacks to run on each edit.")
     attack_images: AtLeastOne = Field(default=20, description="Pictures that decide on an attack.")
     attack_steps: AtLeastOne = Field(default=20, description="DDIM steps of those.")
@@ -100,17 +102,16 @@ class BenchPlan(BaseModel):
             InputError: With every mistake there is, in one line.
         """
         wrong = []
-        for entry in self.methods:
+        asked: list[Callable[[], object]] = [
+            *(partial(load_recipe, entry.recipe, entry.overrides, seed=self.seeds[0]) for entry in self.methods),
+            partial(load_suites, self.suites),
+            *(partial(ATTACKS.canonical, name) for name in self.attacks),
+        ]
+        for ask in asked:
             try:
-                load_recipe(entry.recipe, entry.overrides, seed=self.seeds[0])
+                ask()
             except InputError as error:
-                wrong.append(str(error))
-        for registry, names in ((SUITES, self.suites), (ATTACKS, self.attacks)):
-            for name in names:
-                try:
-                    registry.canonical(name)
-                except InputError as error:
-                    wrong.append(str(error).rstrip("."))
+                wrong.append(str(error).rstrip("."))
         if wrong:
             raise InputError(f"bench: {'; '.join(wrong)}")
 

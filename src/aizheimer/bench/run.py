@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,8 +20,10 @@ from aizheimer.bench.plan import BenchPlan, Cell, differing
 from aizheimer.bench.table import write_table
 from aizheimer.errors import RunFolderError
 from aizheimer.evaluation.generate import StageProgress
+from aizheimer.evaluation.suite_file import load_suites
 
-PLAN = "bench.yaml"
+PLAN, ASKED = "bench.yaml", "suites.json"
+"""The plan, and what its suites asked: a suite's file can be another one at the next start."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +88,8 @@ def run_bench(
         left = [cell for cell in cells if _is_open(rows.get(cell.key), retry)]
         if len(left) < len(cells):
             say(f"{len(cells) - len(left)} of {len(cells)} jobs are done already")
-        work = functools.partial(_work, plan=plan, folder=folder, progress=progress if backend == "local" else None)
+        here = {"say": say, "progress": progress} if backend == "local" else {}
+        work = functools.partial(_work, plan=plan, folder=folder, **here)
         if not left:
             write_table(folder, _ordered(cells, rows))
         started = time.perf_counter()
@@ -100,8 +104,8 @@ def run_bench(
     return _ordered(cells, rows)
 
 
-def _work(cell: Cell, *, plan: BenchPlan, folder: Path, progress: StageProgress | None) -> Row:
-    return run_cell(cell, plan=plan, folder=folder, progress=progress)
+def _work(cell: Cell, *, plan: BenchPlan, folder: Path, **told: Any) -> Row:
+    return run_cell(cell, plan=plan, folder=folder, **told)
 
 
 def _answers(
@@ -142,7 +146,22 @@ def _describe(plan: BenchPlan, folder: Path) -> None:
                 "rows of both must not stand in one table: give another folder"
             )
         _check_methods(before, content, folder)
+    _describe_suites(plan, folder)
     _files.write_yaml(file, content)
+
+
+def _describe_suites(plan: BenchPlan, folder: Path) -> None:
+    """Write what the suites ask; one of the same name that asks something else now is refused."""
+    file = folder / ASKED
+    before: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    asked = {suite.label: suite.described() for suite in load_suites(plan.suites)}
+    if changed := [label for label, now in asked.items() if before.get(label, now) != now]:
+        raise RunFolderError(
+            f"{folder} holds rows of the suite {', '.join(changed)} with other parameters, settings or files; "
+            "give the suite's file another name, or give another folder"
+        )
+    if asked:
+        _files.write_json(file, before | asked)
 
 
 def _check_methods(before: dict[str, Any], after: dict[str, Any], folder: Path) -> None:

@@ -12,7 +12,7 @@ import typer
 from aizheimer.cli import streams
 from aizheimer.cli.guard import Interrupted
 from aizheimer.cli.options import Debug, Json, Run
-from aizheimer.errors import DataError, InputError
+from aizheimer.errors import InputError
 
 if TYPE_CHECKING:
     from aizheimer.attacks.base import Attack, AttackSettings
@@ -59,7 +59,7 @@ def attack(
     """Try to bring the forgotten concept back, and say how often that succeeds, beside the rate before and controls.
 
     Writes attack-NAME.json and attack-NAME.png into the run. An attack that is there already, made with the same
-    parameters on the same edit, is not run again, so that an interrupted command goes on where it was.
+    parameters, seed, judge and files on the same edit, is not run again: an interrupted command goes on where it was.
     """
     del debug
     wanted = _wanted(names or [], every=every)
@@ -134,21 +134,17 @@ class _Work:
                     ) from interrupt
 
     def finished(self, attack: Attack) -> AttackResult | None:
-        """Return the result that is there already, if this very attack on this very edit made it."""
-        from aizheimer.attacks.results import AttackResult
+        """Return the result that is there already with its picture, if this very attack on this very edit made it."""
+        from aizheimer.attacks.base import Subject
+        from aizheimer.attacks.resume import finished
 
+        if not _file(self.run, attack.name, "png").is_file():
+            return None
+        subject = Subject(
+            backbone=self.backbone, edit=self.edit, concept=self.target, judge=self.judge, settings=self.settings
+        )
         file = _file(self.run, attack.name, "json")
-        if not file.is_file() or not _file(self.run, attack.name, "png").is_file():
-            return None
-        try:
-            found = AttackResult.load(file)
-        except DataError as error:
-            streams.say(f"{error}; it is run again now")
-            return None
-        asked = {"parameters": attack.model_dump(mode="json"), "edit": self.edit.digest, "settings": self.settings}
-        asked |= {"target": self.target.target, "judge": self.judge.name}
-        same = all(getattr(found, name) == value for name, value in asked.items())
-        return found if same and (found.unedited is not None or not self.controls) else None
+        return finished(file, attack, subject=subject, controls=self.controls, say=streams.say)
 
     def made(self, attack: Attack, advance: StageProgress) -> AttackResult:
         """Run one attack and write what it found; the result last, so that it stands for all."""

@@ -35,7 +35,9 @@ def bench(
     methods: Annotated[Many, typer.Option("--method", help="A method or recipe; again for more.")] = None,
     concepts: Annotated[Many, typer.Option("--concept", help="A target; again for more.")] = None,
     seeds: Annotated[list[int] | None, typer.Option("--seed", min=0, help="A training seed; again for more.")] = None,
-    suites: Annotated[Many, typer.Option("--suite", help="A suite for each edit; again for more.")] = None,
+    suites: Annotated[
+        Many, typer.Option("--suite", help="A suite or its YAML file, for each edit; again for more.")
+    ] = None,
     attacks: Annotated[Many, typer.Option("--attack", help="An attack on each edit; again for more.")] = None,
     model: Annotated[str | None, typer.Option("--model", help="'emoji', a pipeline folder, or a hub id.")] = None,
     samples: Annotated[

@@ -30,6 +30,9 @@ SET_DISTANCES: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
 }
 """Of whole sets of pictures."""
 
+HIGHER_IS_BETTER = frozenset({"clip-score"})
+"""Metrics of which more is better; of all others less is."""
+
 MUST_AGREE = {
     "metric": "another metric",
     "extractor": "another feature extractor",

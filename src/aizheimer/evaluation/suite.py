@@ -20,6 +20,7 @@ from aizheimer.evaluation.generate import Progress, StageProgress
 from aizheimer.evaluation.judges import Judges
 from aizheimer.evaluation.plan import PlannedImage
 from aizheimer.evaluation.results import Distance, Metric, Unit
+from aizheimer.evaluation.reuse import contents_of, digest_of
 from aizheimer.evaluation.settings import EvaluationSettings
 
 
@@ -93,6 +94,8 @@ class SuiteResult(BaseModel):
         tables: Rows of JSON values by title: families, neighbours, groups one by one.
         settings: How pictures were drawn.
         guidance: The scale that was used.
+        made_from: What no other field says and decides the figures: digests of the edit (of the base if there is none),
+            of who judged, and of the files that parameters name. Empty in files of before it was written.
         warnings: Why a figure must be read with care, and what could not be measured.
     """
 
@@ -109,22 +112,13 @@ class SuiteResult(BaseModel):
     tables: dict[str, list[dict[str, Any]]] = Field(default_factory=dict)
     settings: EvaluationSettings
     guidance: float
+    made_from: dict[str, str] = Field(default_factory=dict)
     warnings: list[str] = Field(default_factory=list)
 
     @classmethod
     def of(cls, suite: Suite, scene: Scene, figures: dict[str, Metric], **rest: Any) -> SuiteResult:
         """Return the figures with all that tells where they come from."""
-        return cls(
-            suite=suite.name,
-            parameters=suite.model_dump(mode="json"),
-            target=scene.concept.target,
-            kind=scene.concept.kind,
-            model_name=scene.backbone.world.name,
-            figures=figures,
-            settings=scene.settings,
-            guidance=scene.guidance,
-            **rest,
-        )
+        return cls(figures=figures, **asked_of(suite, scene), **rest)
 
     def save(self, path: str | Path) -> None:
         """Write JSON, all of it or nothing."""
@@ -143,6 +137,29 @@ class SuiteResult(BaseModel):
             missing="run `aizheimer evaluate` first",
             damaged="not a suite's result ({reason}); evaluate again",
         )
+
+
+def asked_of(suite: Suite, scene: Scene) -> dict[str, Any]:
+    """Return what decides a suite's figures, by field of its result and as JSON values."""
+    judges = {name: getattr(scene.judges, name) for name in ("object", "style", "clip")}
+    looking = {name: [judge.name, getattr(judge, "classes", ())] for name, judge in judges.items() if judge is not None}
+    # An edit's digest names its base too, and hashing a large base takes seconds.
+    edit = getattr(scene.edit, "digest", scene.edit_key)
+    what = {"base": scene.backbone.fingerprint()} if scene.edit is None else {"edit": edit}
+    return {
+        "suite": suite.name,
+        "parameters": suite.model_dump(mode="json"),
+        "target": scene.concept.target,
+        "kind": scene.concept.kind,
+        "model_name": scene.backbone.world.name,
+        "settings": scene.settings.model_dump(mode="json"),
+        "guidance": scene.guidance,
+        "made_from": {
+            **what,
+            "judges": digest_of(looking),
+            **contents_of(suite.model_dump()),
+        },
+    }
 
 
 @runtime_checkable

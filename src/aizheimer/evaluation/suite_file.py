@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from aizheimer._registry import SUITES
 from aizheimer.errors import RecipeError, did_you_mean
 from aizheimer.evaluation.generate import StageProgress
+from aizheimer.evaluation.reuse import contents_of
 from aizheimer.evaluation.settings import EvaluationSettings
-from aizheimer.evaluation.suite import Scene, Suite, SuiteResult
+from aizheimer.evaluation.suite import Scene, Suite, SuiteResult, asked_of
 from aizheimer.recipes.files import checked, read_mapping
 from aizheimer.recipes.schema import problems
 
@@ -56,8 +57,21 @@ class LoadedSuite:
 
     def run(self, scene: Scene, *, progress: StageProgress | None = None) -> SuiteResult:
         """Run the suite with its protocol's settings on top of the scene's."""
-        settings = EvaluationSettings.model_validate({**scene.settings.model_dump(), **self.settings})
-        return self.suite.run(replace(scene, settings=settings), progress=progress)
+        return self.suite.run(self._scene(scene), progress=progress)
+
+    def asked(self, scene: Scene) -> dict[str, Any]:
+        """Return what decides the figures that `run` would give, by field of its result."""
+        return asked_of(self.suite, self._scene(scene))
+
+    def described(self) -> dict[str, Any]:
+        """Return what the suite asks, whoever is asked: its kind, parameters, settings and the files that it reads."""
+        own = {"suite": self.suite.name, "parameters": self.suite.model_dump(mode="json"), "settings": self.settings}
+        return {**own, **contents_of(self.suite.model_dump())}
+
+    def _scene(self, scene: Scene) -> Scene:
+        return replace(
+            scene, settings=EvaluationSettings.model_validate({**scene.settings.model_dump(), **self.settings})
+        )
 
     def with_parameters(self, **parameters: Any) -> LoadedSuite:
         """Return the suite with some parameters replaced; those that it does not have are left out."""
@@ -70,6 +84,11 @@ def list_suites() -> dict[str, str]:
     """Return the shipped suites, name to description, and those that other packages add."""
     found = {path.stem: _read(path).description for path in sorted(SHIPPED.glob("*.yaml"))}
     return {**found, **{name: "" for name in SUITES if name not in found}}
+
+
+def ships(name: str) -> bool:
+    """Return whether a suite has this name without a file of anybody's own."""
+    return name in SUITES or (SHIPPED / f"{name}.yaml").is_file()
 
 
 def load_suite(name: str | Path) -> LoadedSuite:
@@ -130,6 +149,29 @@ def _read(path: Path) -> SuiteFile:
 
 Report = Callable[[str, str, int, int], None]
 """Called with (suite, stage, done, total)."""
+
+
+def load_suites(names: Sequence[str | Path]) -> list[LoadedSuite]:
+    """Return suites, no two of one label: one result would replace the other.
+
+    Args:
+        names: Of suites, or their YAML files.
+
+    Raises:
+        RecipeError: With every mistake of every suite, in one line.
+    """
+    found, wrong = [], []
+    for name in names:
+        try:
+            found.append(load_suite(name))
+        except RecipeError as error:
+            wrong.append(str(error).rstrip("."))
+    labels = [loaded.label for loaded in found]
+    twice = dict.fromkeys(label for label in labels if labels.count(label) > 1)
+    wrong += [f"suite '{label}' is given more than once; name each once" for label in twice]
+    if wrong:
+        raise RecipeError("; ".join(wrong))
+    return found
 
 
 def run_suites(

@@ -13,7 +13,7 @@ from aizheimer._registry import ATTACKS, SUITES
 from aizheimer.attacks.results import AttackResult, Rate
 from aizheimer.edits.provenance import current_versions
 from aizheimer.errors import InputError
-from aizheimer.evaluation.results import EvaluationResult, Metric
+from aizheimer.evaluation.results import Distance, EvaluationResult, Metric
 from aizheimer.proof.findings import Findings
 from aizheimer.proof.units import FIGURES
 from aizheimer.proof.verdict import Verdict
@@ -69,6 +69,9 @@ class Tried(_Frozen):
     access: str = ""
     budget: dict[str, Any] = Field(description="Its parameters, how much was drawn, and what it took.")
     figures: dict[str, Stated]
+    distances: dict[str, Distance] = Field(
+        default_factory=dict, description="Numbers that only mean something with the network that computed them."
+    )
     warnings: list[str] = Field(default_factory=list)
 
 
@@ -195,8 +198,14 @@ def _tried(found: Findings) -> Iterator[Tried]:
         yield Tried(
             kind="suite",
             name=name,
-            budget={**suite.parameters, **suite.settings.model_dump(mode="json"), "guidance": suite.guidance},
+            budget={
+                "suite": suite.suite,
+                **suite.parameters,
+                **suite.settings.model_dump(mode="json"),
+                "guidance": suite.guidance,
+            },
             figures={figure: Stated.of(metric) for figure, metric in suite.figures.items()},
+            distances=suite.distances,
             warnings=suite.warnings,
         )
     for name, attack in found.attacks.items():
@@ -232,7 +241,7 @@ def _not_tried(found: Findings) -> Iterator[NotTried]:
     if found.evaluation is None:
         yield NotTried(kind="evaluation", name="evaluation", command=f"aizheimer evaluate {found.name}")
     for name in SUITES.names():
-        if name not in {*found.suites, *(suite.suite for suite in found.suites.values())}:
+        if name not in {suite.suite for suite in found.suites.values()}:  # a file of that name may ask something else
             yield NotTried(kind="suite", name=name, command=f"aizheimer evaluate {found.name} --suite {name}")
     for name in ATTACKS.names():
         if name not in {*found.attacks, *(attack.attack for attack in found.attacks.values())}:
@@ -243,7 +252,7 @@ def _limits(found: Findings) -> list[str]:
     texts = [
         "This states what was measured. It is no proof that the concept cannot be drawn: an attack that is longer, or "
         "that nobody thought of, may succeed where these failed.",
-        "Every number is a share of so many pictures with an interval; what a judge mistakes, it does not see.",
+        "Every share is of so many pictures, with an interval; what a judge mistakes, it does not see.",
         "The hashes name one edit and one base. Another base, precision, scheduler or a further fine-tuning was not "
         "measured unless it is listed as tried.",
     ]

@@ -6,8 +6,10 @@ from collections.abc import Iterator
 
 from aizheimer.attacks.results import AttackResult, Rate
 from aizheimer.attacks.run import WEAK_CONTROL
+from aizheimer.errors import did_you_mean
 from aizheimer.evaluation.results import Metric
 from aizheimer.evaluation.suite import SuiteResult
+from aizheimer.evaluation.suite_file import list_suites, ships
 from aizheimer.proof.bounds import widened
 from aizheimer.proof.findings import Findings
 from aizheimer.proof.gate import Gate
@@ -272,7 +274,12 @@ def _required(found: Findings, gate: Gate) -> Iterator[GateLine]:
             f"required_attacks.{name}", name in found.attacks, f"aizheimer attack {found.folder} --attack {name}"
         )
     for name in gate.required_suites:
-        yield _there(f"required_suites.{name}", name in found.suites, _suite_command(found, name))
+        line = _there(f"required_suites.{name}", name in found.suites, _suite_command(found, name))
+        if line.passed or ships(name):
+            yield line
+            continue
+        own = f"no suite of this name ships, so it is a file of your own.{did_you_mean(name, list_suites())}"
+        yield line.model_copy(update={"reason": f"{line.reason}; {own}".rstrip(".")})
 
 
 def _there(rule: str, is_there: bool, command: str) -> GateLine:
@@ -285,7 +292,7 @@ def _missing(rule: str, wanted: str, command: str) -> GateLine:
 
 
 def _suite_command(found: Findings, name: str) -> str:
-    return f"aizheimer evaluate {found.folder} --suite {name}"
+    return f"aizheimer evaluate {found.folder} --suite {name if ships(name) else f'{name}.yaml'}"
 
 
 def _doubt(*, passes_by_value: bool, n: int) -> str:

@@ -7,14 +7,16 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from aizheimer.errors import InputError
+from aizheimer.evaluation.distances import HIGHER_IS_BETTER, MUST_AGREE
 from aizheimer.evaluation.functional.bootstrap import bootstrap_interval
 from aizheimer.evaluation.functional.paired import PairedDifference, paired_difference
-from aizheimer.evaluation.results import EvaluationResult, Metric
+from aizheimer.evaluation.results import Distance, EvaluationResult, Metric
 from aizheimer.proof.findings import Findings
 from aizheimer.proof.protocol import refuse_mixed
 from aizheimer.proof.units import FIGURES, units_of
 
 Reference: TypeAlias = Literal["first", "best"]
+Columns: TypeAlias = dict[str, Metric | Distance]
 
 UNEDITED = "unedited model"
 
@@ -24,8 +26,8 @@ class Cell:
     """One figure of one run.
 
     Args:
-        value: In [0, 1].
-        interval: Of ``value``; None where the unedited model's single values are not kept.
+        value: A share in [0, 1], or a distance.
+        interval: Of ``value``; None where single values are not kept, and for a distance of whole sets.
         n: Units averaged.
         difference: To the reference run on the same prompts and seeds; None for the reference itself and where single
             values are not kept.
@@ -71,6 +73,7 @@ class Comparison:
         rows: The unedited model, then the runs as they were given.
         references: The run that each figure's differences are to.
         level: Of intervals and tests.
+        distances: The columns that are distances, not shares: what every number in the column was computed with.
         warnings: By run: why its numbers must be read with care.
     """
 
@@ -81,11 +84,15 @@ class Comparison:
     rows: list[ComparedRun]
     references: dict[str, str]
     level: float
+    distances: dict[str, Distance] = field(default_factory=dict)
     warnings: dict[str, list[str]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Return JSON values."""
-        return asdict(self)
+        """Return JSON values; of a distance's column, what its numbers were computed with."""
+        protocols = {
+            name: found.model_dump(mode="json", include=set(MUST_AGREE)) for name, found in self.distances.items()
+        }
+        return asdict(self) | {"distances": protocols}
 
 
 def compare(runs: Sequence[Findings], *, reference: Reference = "first") -> Comparison:
@@ -123,12 +130,15 @@ def compare(runs: Sequence[Findings], *, reference: Reference = "first") -> Comp
         rows=rows,
         references=references,
         level=evaluations[0].settings.level,
+        distances={n: found for own in reversed(columns) for n, found in own.items() if isinstance(found, Distance)},
         warnings={name: list(r.warnings) for name, r in zip(names, evaluations, strict=True) if r.warnings},
     )
 
 
-def is_better_low(figure: str) -> bool:
-    """Return whether less of a figure is better: attack success, as opposed to accuracies."""
+def is_better_low(figure: str, found: Metric | Distance) -> bool:
+    """Return whether less of a figure is better: attack success and most distances, as opposed to accuracies."""
+    if isinstance(found, Distance):
+        return found.metric not in HIGHER_IS_BETTER
     return figure.startswith("asr: ")
 
 
@@ -152,11 +162,11 @@ def _names(runs: Sequence[Findings]) -> list[str]:
     return names
 
 
-def _columns(run: Findings, result: EvaluationResult) -> dict[str, Metric]:
+def _columns(run: Findings, result: EvaluationResult) -> Columns:
     """Return all that can be a column, an attack's rate written as a figure whose original is the rate before."""
-    found: dict[str, Metric] = {name: metric for name in FIGURES if (metric := getattr(result, name)) is not None}
+    found: Columns = {name: metric for name in FIGURES if (metric := getattr(result, name)) is not None}
     for name, suite in run.suites.items():
-        found |= {f"{name}: {figure}": metric for figure, metric in suite.figures.items()}
+        found |= {f"{name}: {figure}": metric for figure, metric in (suite.figures | suite.distances).items()}
     for name, attack in run.attacks.items():
         before = (attack.unedited_before or attack.before).value
         found[f"asr: {name}"] = Metric(
@@ -166,15 +176,15 @@ def _columns(run: Findings, result: EvaluationResult) -> dict[str, Metric]:
     return found
 
 
-def _reference(figure: str, columns: Sequence[dict[str, Metric]], reference: Reference) -> int:
+def _reference(figure: str, columns: Sequence[Columns], reference: Reference) -> int:
     having = [i for i, own in enumerate(columns) if figure in own]
     if reference == "first":
         return having[0]
-    sign = -1 if is_better_low(figure) else 1
+    sign = -1 if is_better_low(figure, columns[having[0]][figure]) else 1
     return max(having, key=lambda i: (sign * columns[i][figure].value, -i))
 
 
-def _unedited(columns: Sequence[dict[str, Metric]], evaluations: Sequence[EvaluationResult]) -> dict[str, Cell]:
+def _unedited(columns: Sequence[Columns], evaluations: Sequence[EvaluationResult]) -> dict[str, Cell]:
     """Return the unedited model's values, which are the same in every run that measured them."""
     cells: dict[str, Cell] = {}
     for own, result in zip(columns, evaluations, strict=True):
@@ -191,7 +201,7 @@ def _before(figure: str, result: EvaluationResult) -> tuple[float, float] | None
     return bootstrap_interval(units[0], seed=settings.seed, samples=settings.bootstrap, level=settings.level)
 
 
-def _cell(figure: str, metric: Metric, result: EvaluationResult, reference: EvaluationResult) -> Cell:
+def _cell(figure: str, metric: Metric | Distance, result: EvaluationResult, reference: EvaluationResult) -> Cell:
     return Cell(
         value=metric.value, interval=metric.interval, n=metric.n, difference=_difference(figure, result, reference)
     )

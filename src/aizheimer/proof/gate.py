@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from aizheimer._registry import ATTACKS, SUITES, Registry
+from aizheimer._registry import ATTACKS
 from aizheimer.errors import InputError, did_you_mean
 from aizheimer.recipes.files import checked, read_mapping
 
@@ -60,7 +60,9 @@ class Gate(BaseModel):
         default=None, ge=1, description="Fewest steps of fine-tuning that may bring the concept back (attack relearn)."
     )
     required_attacks: tuple[str, ...] = Field(default=(), description="Attacks that must have been run.")
-    required_suites: tuple[str, ...] = Field(default=(), description="Suites that must have been run.")
+    required_suites: tuple[str, ...] = Field(
+        default=(), description="Suites that must have been run, by the names of their results."
+    )
 
     def names(self) -> tuple[list[str], list[str]]:
         """Return the attacks and the suites that the gate names."""
@@ -75,10 +77,10 @@ def load_gate(source: str | Path) -> Gate:
         source: A YAML file, or the name of a shipped gate: ``"release"``.
 
     Returns:
-        The gate, every name in it known.
+        The gate, every attack in it known. A suite may be a file of somebody's own, which only a run folder knows.
 
     Raises:
-        InputError: With every mistake there is, in one line: unknown keys and names with what was probably meant.
+        InputError: With every mistake there is, in one line: unknown keys and attacks with what was probably meant.
 
     Example:
         >>> load_gate("release").use
@@ -89,7 +91,7 @@ def load_gate(source: str | Path) -> Gate:
     empty = "no limits; wanted keys such as min_ua and max_asr"
     gate = checked(Gate, read_mapping(path, label=label, empty=empty, error=InputError), label=label, error=InputError)
     attacks, suites = gate.names()
-    if wrong := [*_unknown(attacks, ATTACKS), *_unknown(suites, SUITES)]:
+    if wrong := [*_unknown(attacks), *_files(suites)]:
         raise InputError(f"{label}: {'; '.join(wrong)}")
     return gate
 
@@ -112,13 +114,22 @@ def _find(source: str | Path) -> Path:
     return SHIPPED / f"{source}.yaml"
 
 
-def _unknown(names: list[str], registry: Registry) -> list[str]:
-    """Name what nobody knows; a file of that name could never be there."""
-    known: Any = registry.names()
+def _unknown(attacks: list[str]) -> list[str]:
+    """Name the attacks that nobody knows; a file of that name could never be there."""
+    known = ATTACKS.names()
     return [
-        f"unknown {registry.kind} '{name}'.{did_you_mean(name, known)}".rstrip(".")
-        for name in dict.fromkeys(names)
+        f"unknown {ATTACKS.kind} '{name}'.{did_you_mean(name, known)}".rstrip(".")
+        for name in dict.fromkeys(attacks)
         if name not in known
+    ]
+
+
+def _files(suites: list[str]) -> list[str]:
+    """Name the suites that are written as files: a run folder knows them by their names."""
+    return [
+        f"required_suites: got the file '{name}', wanted what its result is called: '{Path(name).stem}'"
+        for name in dict.fromkeys(suites)
+        if Path(name).suffix in {".yaml", ".yml"}
     ]
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from aizheimer.errors import InputError
+from aizheimer.evaluation.distances import MUST_AGREE
 from aizheimer.evaluation.results import EvaluationResult, Metric
 from aizheimer.evaluation.settings import EvaluationSettings
 from aizheimer.evaluation.suite import SuiteResult
@@ -90,8 +91,7 @@ def _judges(figures: Mapping[str, Metric]) -> dict[str, str]:
 
 def _distances(suite: SuiteResult) -> dict[str, Any]:
     """Return what numbers such as FID depend on: extractor, weights, n, reference; not the numbers themselves."""
-    numbers = {"value", "original", "interval", "change_interval"}
-    return {name: distance.model_dump(exclude=numbers) for name, distance in suite.distances.items()}
+    return {name: distance.model_dump(include=set(MUST_AGREE)) for name, distance in suite.distances.items()}
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from aizheimer._registry import ATTACKS, SUITES
-from aizheimer.attacks.base import AttackSettings
+from aizheimer.attacks.base import AttackSettings, Subject
 from aizheimer.attacks.results import AttackResult
+from aizheimer.attacks.resume import finished
 from aizheimer.attacks.run import judge_for, run_attack
 from aizheimer.edits.edit import Edit
 from aizheimer.errors import InputError
 from aizheimer.evaluation.generate import StageProgress
+from aizheimer.evaluation.reuse import Say, found_before, quiet
 from aizheimer.evaluation.suite import Scene, SuiteResult
-from aizheimer.evaluation.suite_file import load_suite
+from aizheimer.evaluation.suite_file import LoadedSuite, load_suites
 from aizheimer.proof.findings import ATTACK, SUITE
 
 
@@ -24,7 +26,7 @@ class Trials:
     """What was asked, and what could not be.
 
     Args:
-        suites: By name.
+        suites: By label: a suite's name, or its file's.
         attacks: By name.
         refused: Why a suite or an attack could not be put to this edit: name to reason.
     """
@@ -38,39 +40,44 @@ def run_trials(
     scene: Scene,
     *,
     folder: Path,
-    suites: Iterable[str] | None = None,
+    suites: Iterable[str | Path] | None = None,
     attacks: Iterable[str] | None = None,
     attack_settings: AttackSettings | None = None,
     controls: bool = True,
+    say: Say = quiet,
     progress: StageProgress | None = None,
 ) -> Trials:
-    """Run suites and attacks on an edit; what is in the folder already is not run again.
+    """Run suites and attacks on an edit; a result that is in the folder is kept if it was made from the same things.
+
+    Those are the edit, the parameters and what is in the files that they name, the settings and the judges.
 
     Args:
         scene: The edit and how its pictures are drawn.
         folder: The run folder: ``suite-<name>.json`` and ``attack-<name>.json`` are written into it, each as soon as it
             is known, so that an interruption costs one of them.
-        suites: Names; None takes all that are registered.
-        attacks: The same.
+        suites: Names, or YAML files; None takes all that are registered.
+        attacks: Names; None takes all that are registered.
         attack_settings: How many pictures decide, and how they are drawn.
         controls: Also attack the unedited model, and with random words.
+        say: Told in one line what is measured again, and why.
         progress: Called with a stage's name, what is done and what there is in all.
 
     Returns:
         The results; a suite or an attack that means nothing for this model, target or edit is refused with its reason.
 
     Raises:
-        InputError: For a name that is not registered.
+        InputError: For a name that is not registered, or a suite's file that cannot be read.
     """
-    wanted_suites = [SUITES.canonical(name) for name in (SUITES.names() if suites is None else suites)]
+    wanted_suites = load_suites(SUITES.names() if suites is None else list(suites))
     wanted_attacks = [ATTACKS.canonical(name) for name in (ATTACKS.names() if attacks is None else attacks)]
     done = Trials(suites={}, attacks={}, refused={})
-    for name in wanted_suites:
-        file = folder / f"{SUITE}{name}.json"
-        _keep(done.suites, done.refused, name, lambda n=name, f=file: _suite(n, scene, f, progress))
+    told: dict[str, Any] = {"say": say, "progress": progress}
+    for suite in wanted_suites:
+        file = folder / f"{SUITE}{suite.label}.json"
+        _keep(done.suites, done.refused, suite.label, lambda s=suite, f=file: _suite(s, scene, f, **told))
     for name in wanted_attacks:
         file = folder / f"{ATTACK}{name}.json"
-        options: dict[str, Any] = {"settings": attack_settings, "controls": controls, "progress": progress}
+        options: dict[str, Any] = {"settings": attack_settings, "controls": controls, **told}
         _keep(done.attacks, done.refused, name, lambda n=name, f=file, o=options: _attack(n, scene, f, **o))
     return done
 
@@ -82,10 +89,13 @@ def _keep(into: Any, refused: Any, name: str, answer: Callable[[], Any]) -> None
         refused[name] = str(error)
 
 
-def _suite(name: str, scene: Scene, file: Path, progress: StageProgress | None) -> SuiteResult:
-    if file.is_file():
-        return SuiteResult.load(file)
-    result = load_suite(name).run(scene, progress=_of(name, progress))
+def _suite(
+    suite: LoadedSuite, scene: Scene, file: Path, *, say: Say, progress: StageProgress | None
+) -> SuiteResult:  # fmt: skip
+    found = found_before(file, SuiteResult.load, asked=lambda: suite.asked(scene), say=say)
+    if found is not None:
+        return found
+    result = suite.run(scene, progress=_of(suite.label, progress))
     result.save(file)
     return result
 
@@ -97,25 +107,25 @@ def _attack(
     *,
     settings: AttackSettings | None,
     controls: bool,
+    say: Say,
     progress: StageProgress | None,
 ) -> AttackResult:
-    if file.is_file():
-        return AttackResult.load(file)
     if not isinstance(scene.edit, Edit):
         raise InputError(f"{name}: attacks need an edit of aizheimer, which can be lifted; got {scene.edit!r}")
     judge = judge_for(scene.concept, object_judge=scene.judges.object, style_judge=scene.judges.style)
-    found = run_attack(
-        ATTACKS.get(name).model_validate({}),
-        backbone=scene.backbone,
-        edit=scene.edit,
-        concept=scene.concept,
-        judge=judge,
-        settings=settings,
-        controls=controls,
-        progress=_of(name, progress),
-    )
-    found.result.save(file)
-    return found.result
+    attack, drawn = ATTACKS.get(name).model_validate({}), settings or AttackSettings()
+    subject = Subject(
+        backbone=scene.backbone, edit=scene.edit, concept=scene.concept, judge=judge, settings=drawn
+    )  # fmt: skip
+    found = finished(file, attack, subject=subject, controls=controls, say=say)
+    if found is not None:
+        return found
+    made = run_attack(
+        attack, backbone=scene.backbone, edit=scene.edit, concept=scene.concept, judge=judge, settings=drawn,
+        controls=controls, progress=_of(name, progress),
+    ).result  # fmt: skip
+    made.save(file)
+    return made
 
 
 def _of(name: str, progress: StageProgress | None) -> StageProgress | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from aizheimer._files import write_text
 from aizheimer.proof.comparison import UNEDITED, Cell, ComparedRun, Comparison
-from aizheimer.reports.wording import percent
+from aizheimer.reports.wording import measured_by, number, percent
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -30,7 +30,7 @@ def comparison_table(comparison: Comparison) -> Table:
     for figure in comparison.figures:
         table.add_column(escape(heading(figure)), justify="right")
     for i, row in enumerate(comparison.rows):
-        table.add_row(*(escape(text) for text in _texts(row, comparison.figures)), end_section=i == 0)
+        table.add_row(*(escape(text) for text in _texts(row, comparison)), end_section=i == 0)
     table.caption = escape(" ".join(notes(comparison)))
     table.caption_justify = "left"
     return table
@@ -44,7 +44,7 @@ def comparison_markdown(comparison: Comparison) -> str:
         "",
         _line(heads),
         "|---|---|" + "---:|" * len(comparison.figures),
-        *(_line(_texts(row, comparison.figures)) for row in comparison.rows),
+        *(_line(_texts(row, comparison)) for row in comparison.rows),
         "",
         *notes(comparison),
     ]
@@ -72,7 +72,7 @@ def heading(figure: str) -> str:
 def notes(comparison: Comparison) -> list[str]:
     """Return how the table is to be read, in sentences."""
     level = f"{comparison.level:.0%}"
-    texts = [f"In brackets the {level} interval in percent."]
+    texts = [f"In brackets the {level} interval, of shares in percent."]
     if any(cell.indistinct for row in comparison.rows for cell in row.cells.values()):
         names = sorted(
             {comparison.references[f] for row in comparison.rows for f, c in row.cells.items() if c.indistinct}
@@ -83,17 +83,26 @@ def notes(comparison: Comparison) -> list[str]:
         )
     if any(figure.startswith("asr: ") for figure in comparison.figures):
         texts.append(f"ASR of the {UNEDITED} is how often it draws the target without an attack.")
+    texts += [f"{heading(name)} is a distance {measured_by(found)}." for name, found in comparison.distances.items()]
     return texts
 
 
-def _texts(row: ComparedRun, figures: Sequence[str]) -> list[str]:
+def _texts(row: ComparedRun, comparison: Comparison) -> list[str]:
     name = f"{row.name} ({', '.join(row.flags)})" if row.flags else row.name
-    return [name, row.method, *(_text(row.cells.get(figure)) for figure in figures)]
+    cells = [
+        (_distance if figure in comparison.distances else _share)(row.cells[figure]) if figure in row.cells else "–"
+        for figure in comparison.figures
+    ]
+    return [name, row.method, *cells]
 
 
-def _text(cell: Cell | None) -> str:
-    if cell is None:
-        return "–"
+def _distance(cell: Cell) -> str:
+    if cell.interval is None:
+        return number(cell.value)
+    return f"{number(cell.value)} ({'–'.join(map(number, cell.interval))})"
+
+
+def _share(cell: Cell) -> str:
     mark = f" {ALIKE}" if cell.indistinct else ""
     if cell.interval is None:
         return f"{percent(cell.value)}{mark}"

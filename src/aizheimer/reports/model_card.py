@@ -14,7 +14,7 @@ from aizheimer.evaluation.suite import SuiteResult
 from aizheimer.proof.certificate import certify
 from aizheimer.proof.findings import Findings
 from aizheimer.reports.table import markdown_table
-from aizheimer.reports.wording import interval, percent
+from aizheimer.reports.wording import distance_interval, interval, measured_by, number, percent
 
 _CELLS = str.maketrans({"|": "\\|", "\n": " ", "<": "&lt;", ">": "&gt;", "`": "'"})
 """What would end a cell, or be read as markup, where words came from outside."""
@@ -116,7 +116,13 @@ def _suites(suites: Mapping[str, SuiteResult]) -> Iterator[str]:
         for figure, metric in suite.figures.items():
             cells = percent(metric.value), interval(metric), percent(metric.original), f"{metric.n} {metric.unit}"
             yield f"| {_text(figure)} | {' | '.join(cells)} |"
+        for name, found in suite.distances.items():
+            cells = number(found.value), distance_interval(found), number(found.original), f"{found.n} images"
+            yield f"| {_text(name)} | {' | '.join(cells)} |"
         yield ""
+        yield from (
+            f"- {_text(name)}: a distance {_text(measured_by(found))}" for name, found in suite.distances.items()
+        )
         yield from (f"- {_text(warning)}" for warning in suite.warnings)
 
 

@@ -31,6 +31,7 @@ def _environment() -> Environment:
         loader=FunctionLoader(_read), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["percent"] = wording.percent
+    environment.filters |= wording.DISTANCE_FILTERS
     return environment
 
 

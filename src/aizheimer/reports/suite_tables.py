@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from aizheimer.evaluation.results import Metric
 from aizheimer.evaluation.suite import SuiteResult
-from aizheimer.reports.wording import counted
+from aizheimer.reports.wording import counted, distance_interval, measured_by, number
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -26,8 +26,12 @@ def suite_tables(result: SuiteResult) -> list[Table]:
         figures.add_column(heading, justify="right")
     for name, metric in result.figures.items():
         figures.add_row(escape(name), *_cells(metric))
-    if result.warnings:
-        figures.caption = "\n".join(escape(line) for line in result.warnings)
+    for name, found in result.distances.items():
+        cells = number(found.value), distance_interval(found), number(found.original), counted(found.n, "image")
+        figures.add_row(escape(name), *cells)
+    protocols = [f"{name}: a distance {measured_by(found)}" for name, found in result.distances.items()]
+    if notes := [*protocols, *result.warnings]:
+        figures.caption = "\n".join(escape(line) for line in notes)
         figures.caption_justify = "left"
     return [figures, *(_table(title, rows) for title, rows in result.tables.items() if rows)]
 

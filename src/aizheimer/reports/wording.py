@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from aizheimer.attacks.results import Rate
+from aizheimer.evaluation.distances import HIGHER_IS_BETTER
 from aizheimer.evaluation.flags import WEAK_TARGET_SHARE
-from aizheimer.evaluation.results import EvaluationResult, Metric, Share
+from aizheimer.evaluation.results import Distance, EvaluationResult, Metric, Share
 
 
 def percent(value: float) -> str:
@@ -37,6 +38,34 @@ def interval(metric: Metric | Share | Rate) -> str:
     """Return the interval as "92 to 100%"."""
     low, high = metric.interval
     return f"{100 * low:.0f} to {100 * high:.0f}%"
+
+
+def number(value: float) -> str:
+    """Return a distance, which is no share, with three digits.
+
+    Example:
+        >>> number(0.0123456), number(21.04)
+        ('0.0123', '21')
+    """
+    return f"{value:.3g}"
+
+
+def distance_interval(distance: Distance) -> str:
+    """Return the interval as "0.1 to 0.2", "" for a number of whole sets of pictures, which has none."""
+    return "" if distance.interval is None else " to ".join(map(number, distance.interval))
+
+
+def measured_by(distance: Distance) -> str:
+    """Say what a distance was computed with: without that it means nothing."""
+    better = "more" if distance.metric in HIGHER_IS_BETTER else "less"
+    return (
+        f"by {distance.extractor} (weights {distance.weights}, {distance.dim} numbers a picture), "
+        f"{distance.n} pictures against {distance.n_reference}, {distance.protocol}; {better} is better"
+    )
+
+
+DISTANCE_FILTERS = {"number": number, "distance_interval": distance_interval, "measured_by": measured_by}
+"""What the templates show distances with."""
 
 
 def caution(metric: Metric) -> str:

@@ -16,10 +16,12 @@ from aizheimer.bench.lock import FILE_NAME
 from aizheimer.bench.plan import BenchPlan
 from aizheimer.bench.run import run_bench
 from aizheimer.bench.table import tidy, write_parquet
+from aizheimer.concepts.world import World
 from aizheimer.edits.io import load_edit
 from aizheimer.engine.callbacks import Callbacks
 from aizheimer.errors import MissingDependencyError, RunFolderError
 from aizheimer.evaluation.results import EvaluationResult
+from aizheimer.evaluation.suite import SuiteResult
 from tests.cli.conftest import QUICK
 from tests.trained import same_edit
 
@@ -35,6 +37,7 @@ TRAINED["parameters"] = {
 def _own_cache(monkeypatch, tmp_path):
     monkeypatch.setenv("AIZHEIMER_CACHE", str(tmp_path / "cache"))
     cells._backbone.cache_clear()
+    cells._networks.cache_clear()
 
 
 @pytest.fixture
@@ -158,11 +161,32 @@ class TestOneTableOneMeaning:
         with pytest.raises(RunFolderError, match="rows of negative-prompt with another recipe"):
             run_bench(plan(methods=[other]), tmp_path, say=quiet)
 
+    def test_a_suite_from_a_file_is_a_column_and_another_one_of_its_name_is_refused(self, plan, tmp_path):
+        file = tmp_path / "mine.yaml"
+        file.write_text("suite: leftovers\nparameters: {images: 2}\nsettings: {steps: 1}\n")
+        asked = plan(suites=[str(file)])
+        (row,) = run_bench(asked, tmp_path / "b", say=quiet)
+        assert 0 < row["mine.likeness.colour"] <= row["mine.likeness.colour.original"] == 1
+        assert "refused" not in row
+        assert SuiteResult.load(tmp_path / "b" / row["run"] / "suite-mine.json").settings.steps == 1
+        assert run_bench(asked, tmp_path / "b", say=quiet) == [row]
+        file.write_text("suite: leftovers\nparameters: {images: 3}\nsettings: {steps: 1}\n")
+        with pytest.raises(RunFolderError, match="holds rows of the suite mine with other parameters"):
+            run_bench(asked, tmp_path / "b", say=quiet)
+
     def test_two_at_once_are_refused(self, plan, tmp_path):
         from aizheimer.bench.lock import locked
 
         with locked(tmp_path), pytest.raises(RunFolderError, match="in use by another bench"):
             run_bench(plan(), tmp_path, say=quiet)
+
+
+def test_judges_are_loaded_once_in_a_process(plan, tmp_path, monkeypatch):
+    loaded = []
+    monkeypatch.setattr(World, "judge_folder", lambda world, name: loaded.append(name))
+    rows = run_bench(plan(concepts=["cat", "dog"], attacks=["seed-search"]), tmp_path, say=quiet)
+    assert [row["status"] for row in rows] == ["done"] * 2
+    assert sorted(loaded) == ["clip", "object", "style"]
 
 
 def test_attacks_and_what_cannot_be_asked_are_in_the_row(plan, tmp_path):

@@ -7,6 +7,7 @@ import numpy as np
 from aizheimer.attacks.base import AttackSettings, Spent
 from aizheimer.attacks.results import AttackResult, Rate
 from aizheimer.edits.provenance import ConceptRecord, Provenance
+from aizheimer.evaluation.results import Distance
 from aizheimer.evaluation.suite import SuiteResult
 from tests.unit.reports.builders import SETTINGS, metric, result_of
 
@@ -33,6 +34,16 @@ def suite(name, figures, **changes):
     return SuiteResult(**{**fields, **changes})
 
 
+def distance(value=0.0123, **changes):
+    """A distance of 256 pictures by a network called "clip"."""
+    fields = {
+        "metric": "kid", "value": value, "original": 0.0045, "n": 256, "n_reference": 256, "reference": "r",
+        "extractor": "clip", "dim": 128, "weights": "w", "implementation": "torchmetrics 1",
+        "protocol": "to the pictures of a folder",
+    }  # fmt: skip
+    return Distance(**{**fields, **changes})
+
+
 def rate(successes, n=100):
     return Rate.of(np.arange(n) < successes, seed=0)
 
@@ -53,15 +64,18 @@ def provenance(target=TARGET, **changes):
     return Provenance(**{**fields, **changes})
 
 
-def write_run(folder, *, evaluation=None, suites=(), attacks=(), edit=None, sha256="ab" * 32):
-    """Write a run folder of results; its edit is a record without tensors, which no reader of results needs."""
+def write_run(folder, *, evaluation=None, suites=(), attacks=(), edit=None, sha256="ab" * 32, files=None):
+    """Write a run folder of results; its edit is a record without tensors, which no reader of results needs.
+
+    ``files`` are results of suites from files, by their labels.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     record = {"format": 1, "sha256": sha256, "provenance": (edit or provenance()).model_dump(mode="json")}
     (folder / "edit.json").write_text(json.dumps(record))
     if evaluation is not None:
         evaluation.save(folder / "evaluation.json")
-    for found in suites:
-        found.save(folder / f"suite-{found.suite}.json")
+    for label, found in {**{found.suite: found for found in suites}, **(files or {})}.items():
+        found.save(folder / f"suite-{label}.json")
     for found in attacks:
         found.save(folder / f"attack-{found.attack}.json")
     return folder

@@ -3,7 +3,7 @@
 import pytest
 
 from aizheimer._registry import ATTACKS, SUITES
-from aizheimer.attacks.base import AttackSettings
+from aizheimer.attacks.base import AttackSettings, NotApplicable
 from aizheimer.edits.io import load_edit
 from aizheimer.proof.check import check
 from aizheimer.proof.findings import read_findings
@@ -36,12 +36,13 @@ def verdict_of(tiny, edit, folder, gate=GATE):
     return check(measured(*tiny[:1], edit, tiny[1], folder), gate)
 
 
-def trials(tiny, folder, monkeypatch, *, suites=(), attacks=()):
+def trials(tiny, folder, monkeypatch, *, suites=(), attacks=(), **options):
     """Run trials that are registered, as the command line would; the two below are registered for the test."""
     monkeypatch.setitem(SUITES.entries, "families", f"{Synonyms.__module__}:Synonyms")
     monkeypatch.setitem(ATTACKS.entries, "relearn", f"{Relearn.__module__}:Relearn")
     scene = scene_of(tiny[0], load_edit(folder), tiny[1])
-    return run_trials(scene, folder=folder, suites=suites, attacks=attacks, attack_settings=ATTACK)
+    chosen = {"attack_settings": ATTACK} | options
+    return run_trials(scene, folder=folder, suites=suites, attacks=attacks, **chosen)
 
 
 class TestCaughtByTheEvaluation:
@@ -90,8 +91,37 @@ class TestCaughtByTrials:
     def test_what_is_there_already_is_not_run_again(self, tiny, tmp_path, monkeypatch):
         measured(tiny[0], bad_edits.recoverable(tiny[0]), tiny[1], tmp_path)
         trials(tiny, tmp_path, monkeypatch, attacks=["relearn"])
-        monkeypatch.setattr(Relearn, "attack", lambda *_, **__: pytest.fail("run again"))
-        assert trials(tiny, tmp_path, monkeypatch, attacks=["relearn"]).attacks["relearn"].attack == "relearn"
+        said = []
+        with monkeypatch.context() as patch:
+            patch.setattr(Relearn, "attack", lambda *_, **__: pytest.fail("run again"))
+            done = trials(tiny, tmp_path, monkeypatch, attacks=["relearn"], say=said.append)
+        assert done.attacks["relearn"].attack == "relearn"
+        assert said == []
+
+        def refuse(*_, **__):
+            raise NotApplicable("relearn: it was run again")
+
+        monkeypatch.setattr(Relearn, "attack", refuse)
+        other = ATTACK.model_copy(update={"seed": 3})
+        done = trials(tiny, tmp_path, monkeypatch, attacks=["relearn"], attack_settings=other, say=said.append)
+        assert done.refused == {"relearn": "relearn: it was run again"}
+        assert said == ["attack-relearn.json is measured again: settings.seed was 0 and is 3"]
+
+    def test_a_suite_is_kept_for_the_same_edit_and_asked_again_of_another(self, tiny, tmp_path, monkeypatch):
+        bad_edits.prompt_only(tiny[0]).save(tmp_path)
+        mine = tmp_path / "mine.yaml"
+        mine.write_text("suite: families\n")
+        suites, said = ["families", mine], []
+        assert trials(tiny, tmp_path, monkeypatch, suites=suites).suites.keys() == {"families", "mine"}
+        with monkeypatch.context() as patch:
+            patch.setattr(Synonyms, "run", lambda *_, **__: pytest.fail("run again"))
+            trials(tiny, tmp_path, monkeypatch, suites=suites, say=said.append)
+        assert said == []
+        bad_edits.recoverable(tiny[0]).save(tmp_path)
+        trials(tiny, tmp_path, monkeypatch, suites=suites, say=said.append)
+        assert [line.split(" was ")[0] for line in said] == [
+            "suite-families.json is measured again: edit", "suite-mine.json is measured again: edit",
+        ]  # fmt: skip
 
     def test_what_cannot_be_asked_is_refused_with_its_reason(self, tiny, tmp_path, monkeypatch):
         from aizheimer.errors import InputError

@@ -18,7 +18,7 @@ from aizheimer.proof.verify import sample_of, verify
 from aizheimer.reports.certificate_page import render_certificate
 from tests import bad_edits
 from tests.bad_edits import judges_of, measured
-from tests.unit.proof.builders import attack, good, provenance, suite, write_run
+from tests.unit.proof.builders import attack, distance, good, provenance, share, suite, write_run
 from tests.unit.reports.builders import metric
 
 
@@ -59,6 +59,24 @@ class TestCertificate:
         stated = certify(read_findings(folder))
         assert "hook 'sld'" in stated.acts
         assert any("can leave it out" in limit for limit in stated.limits)
+
+    def test_a_suite_from_a_file_is_stated_by_its_name_with_its_kind(self, tmp_path):
+        mine = suite("families", {"ua.name": share(1, 1)})
+        other = suite("canvas", {"ua": share(1, 1)})
+        stated = certify(read_findings(write_run(tmp_path / "run", files={"nicknames": mine, "fairness": other})))
+        tried = {item.name: item.budget["suite"] for item in stated.tried}
+        assert tried == {"nicknames": "families", "fairness": "canvas"}
+        missing = {item.name for item in stated.not_tried if item.kind == "suite"}
+        assert "families" not in missing
+        assert "fairness" in missing, "a file of that name asked something else"
+
+    def test_a_distance_is_stated_with_what_it_was_computed_with(self, tmp_path):
+        quality = suite("quality", {}, distances={"kid": distance(), "fid": distance(21.5, metric="fid")})
+        stated = certify(read_findings(write_run(tmp_path / "run", suites=[quality])))
+        assert stated.tried[0].distances == quality.distances
+        page = render_certificate(stated)
+        assert "<td>0.0123 <small></small></td><td>0.0045</td><td>256</td><td>clip</td>" in page
+        assert "kid<small>by clip (weights w, 128 numbers a picture), 256 pictures against 256" in page
 
     def test_it_survives_the_disk(self, found, tmp_path):
         stated = certify(found, verdict=check(found, Gate(min_ua=0.5), gate_name="mine"))

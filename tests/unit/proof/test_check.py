@@ -143,6 +143,15 @@ class TestFaults:
         assert [line.rule for line in verdict.lines][2:] == ["max_group_gap.sex", "max_group_gap.skin"]
         assert [line.rule for line in verdict.failures] == ["max_group_gap.sex"]
 
+    def test_a_suite_of_ones_own_is_known_by_what_is_in_the_run(self, held):
+        gate = Gate(required_suites=("nicknames", "familes", "neighbours"))
+        verdict = held(gate, evaluation=good(), files={"nicknames": suite("families", {})})
+        assert line(verdict, "required_suites.nicknames").passed
+        misspelt = line(verdict, "required_suites.familes").reason
+        assert misspelt.endswith("--suite familes.yaml`; no suite of this name ships, so it is a file of your own. "
+                                 "Did you mean 'families'?")  # fmt: skip
+        assert line(verdict, "required_suites.neighbours").reason.endswith("--suite neighbours`")
+
     def test_no_two_groups_to_compare(self, held):
         nobody = suite("fairness", {}, warnings=["this world names no people"])
         verdict = held(Gate(max_group_gap=0.2), evaluation=good(), suites=[nobody])

@@ -1,5 +1,7 @@
 """Runs side by side: what may be compared, what can be told apart, and that each number is counted right."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -12,7 +14,7 @@ from aizheimer.proof.units import FIGURES, units_of
 from aizheimer.reports.comparison import comparison_markdown, comparison_table
 from aizheimer.reports.plots import attack_bars, damage, front_of, pareto
 from aizheimer.reports.rows_picture import PictureRows, first_pictures, rows_image
-from tests.unit.proof.builders import TARGET, attack, good, provenance, share, suite, write_run
+from tests.unit.proof.builders import TARGET, attack, distance, good, provenance, share, suite, write_run
 from tests.unit.reports.builders import SETTINGS, metric, record, result_of
 
 N = 20
@@ -163,6 +165,55 @@ class TestRefusals:
     def test_the_extractor_is_part_of_the_protocol(self, tmp_path):
         run = read_findings(write_run(tmp_path / "a", suites=[suite("quality", {}, parameters={"extractor": "x"})]))
         assert protocol_of(run)["suite quality: parameters.extractor"] == "x"
+
+
+class TestDistances:
+    """FID, KID and the like are numbers and no shares, and mean nothing without what they were computed with."""
+
+    def runs(self, tmp_path, **distances):
+        return [
+            read_findings(
+                write_run(tmp_path / name, evaluation=seen_in(0), suites=[suite("quality", {}, distances=found)])
+            )
+            for name, found in distances.items()
+        ]
+
+    def test_they_have_a_column_each_and_say_what_they_were_computed_with(self, tmp_path):
+        score = distance(27.31, metric="clip-score", interval=(26.9, 27.7), original=27.0)
+        found = compare(self.runs(tmp_path, a={"kid": distance(), "clip-score": score}, b={"kid": distance(0.02)}))
+        page = comparison_markdown(found)
+        unedited, a, b = (
+            next(line for line in page.splitlines() if line.startswith(f"| {n} ")) for n in (UNEDITED, "a", "b")
+        )
+        assert unedited.endswith("| 0.0045 | 27 |")
+        assert a.endswith("| 0.0123 | 27.3 (26.9–27.7) |")
+        assert b.endswith("| 0.02 | – |")
+        assert "quality: kid is a distance by clip (weights w, 128 numbers a picture), 256 pictures against 256" in page
+        assert page.count("less is better") == page.count("more is better") == 1
+        written = json.loads(json.dumps(found.to_json()))["distances"]["quality: kid"]
+        assert (written["extractor"], written["n"]) == ("clip", 256)
+        assert "value" not in written
+
+    def test_less_of_a_distance_is_better_and_more_of_a_score(self, tmp_path):
+        scores = [distance(value, metric="clip-score") for value in (20.0, 30.0)]
+        runs = self.runs(
+            tmp_path, a={"kid": distance(0.01), "score": scores[0]}, b={"kid": distance(0.5), "score": scores[1]}
+        )
+        references = compare(runs, reference="best").references
+        assert (references["quality: kid"], references["quality: score"]) == ("a", "b")
+
+    @pytest.mark.parametrize(
+        ("change", "named"),
+        [
+            ({"extractor": "inception"}, "suite quality: kid.extractor"),
+            ({"n": 512}, "suite quality: kid.n"),
+            ({"reference": "s"}, "suite quality: kid.reference"),
+            ({"weights": "v"}, "suite quality: kid.weights"),
+        ],
+    )
+    def test_two_that_were_not_computed_alike_never_share_a_table(self, tmp_path, change, named):
+        with pytest.raises(InputError, match=named):
+            compare(self.runs(tmp_path, a={"kid": distance()}, b={"kid": distance(**change)}))
 
 
 class TestTables:

@@ -21,7 +21,10 @@ def written(tmp_path, text):
         ("use: intervall", "use: got 'intervall'"),
         ("required_attacks: [seed-serch]", "unknown attack 'seed-serch'. Did you mean 'seed-search'?"),
         ("max_asr: {seed_serch: 0.1}", "unknown attack 'seed_serch'. Did you mean 'seed-search'?"),
-        ("required_suites: [nonsense]", "unknown suite 'nonsense'"),
+        (
+            "required_suites: [mine/nicknames.yaml]",
+            "got the file 'mine/nicknames.yaml', wanted what its result is called: 'nicknames'",
+        ),
         ("- min_ua", "holds no limits"),
         ("min_ua: [", "not a readable YAML file"),
         ("min_ua: 2\nmax_irra_drop: 0.1", "min_ua: got 2, input should be less than or equal to 1; unknown key"),

@@ -7,7 +7,8 @@ from aizheimer.proof.findings import read_findings
 from aizheimer.reports.assemble import assemble
 from aizheimer.reports.html import ReportContent, render
 from aizheimer.reports.model_card import model_card
-from tests.unit.proof.builders import attack, good, provenance, share, suite, write_run
+from aizheimer.reports.suite_tables import suite_tables
+from tests.unit.proof.builders import attack, distance, good, provenance, share, suite, write_run
 from tests.unit.reports.builders import result_of
 
 
@@ -41,6 +42,23 @@ def test_suites_attacks_and_what_was_not_tried(found, monkeypatch):
     assert "- seed-search: reaches only 20%" in card
     assert "- attack p4d" in card
     assert "No grey box and no white box attack was tried" in card
+
+
+def test_distances_are_numbers_with_what_they_were_computed_with(tmp_path):
+    quality = suite(
+        "quality", {}, distances={"kid": distance(extractor="a|b"), "perceptual": distance(interval=(0, 1))}
+    )
+    found = read_findings(write_run(tmp_path / "run", evaluation=good(), suites=[quality]))
+    card = model_card(found)
+    assert "| kid | 0.0123 |  | 0.0045 | 256 images |" in card
+    assert "| perceptual | 0.0123 | 0 to 1 | 0.0045 | 256 images |" in card
+    assert "- kid: a distance by a\\|b (weights w, 128 numbers a picture), 256 pictures against 256" in card
+    page = render(ReportContent(result=result_of(), columns=[], suites=found.suites))
+    assert '<td data-label="edited">0.0123</td>' in page
+    assert "256 pictures against 256" in page
+    (figures,) = suite_tables(quality)
+    assert list(figures.columns[1].cells) == ["0.0123", "0.0123"]
+    assert "by a|b" in figures.caption
 
 
 def test_an_edit_that_was_not_measured_says_so(tmp_path):
