@@ -175,11 +175,15 @@ def _as_weights(edit: Edit, pipe: DiffusionPipeline, *, ungated: bool) -> Edit:
 
 def _check_parts(edit: Edit, name: FormatName) -> None:
     parts = {tensor.partition(".")[0] for tensor in edit.deltas}
-    if name == "text-encoder" and not all(part.startswith("text_encoder") for part in parts):
-        also = " also" if len(parts) > 1 else ""
-        raise EditError(
-            f"this edit{also} changes the denoiser, not the text encoder alone; export as delta or diffusers"
-        )
+    if name == "text-encoder" and parts != {"text_encoder"}:
+        what = "the denoiser" if "unet" in parts else "several text encoders"
+        raise EditError(f"this edit changes {what}, not the text encoder alone; export as delta or diffusers")
+
+
+def _denoiser_name(pipe: DiffusionPipeline) -> str:
+    """Return what the pipeline calls its denoiser: ``"unet"`` or ``"transformer"``."""
+    denoiser = backbone_for(pipe).networks["unet"]
+    return next((name for name, part in pipe.components.items() if part is denoiser), "unet")
 
 
 def _write_delta(edit: Edit, pipe: DiffusionPipeline, path: Path) -> None:
@@ -224,11 +228,14 @@ def _write_lora(
     edit: Edit, pipe: DiffusionPipeline, path: Path, *, name: FormatName, rank: int, partial: bool
 ) -> Exported:
     networks = backbone_for(pipe).networks
+    denoiser = _denoiser_name(pipe)
+    if name == "lora-kohya" and denoiser != "unet":
+        raise EditError(f"lora-kohya names the layers of a UNet, this model has a {denoiser}; export as lora-peft")
     thin = thin_edit(edit, networks, rank=rank, partial=partial)
     if name == "lora-kohya":
         tensors, more = _kohya_tensors(thin, networks), _kohya_header(thin)
     else:
-        tensors, more = _peft_tensors(thin), {}
+        tensors, more = _peft_tensors(thin, denoiser), {}
     _files.write_tensors(path, tensors, metadata=_header(edit, error=f"{thin.error:.3g}", **more))
     layers = {change.module: (change.rank, change.error) for change in thin.changes}
     return Exported(format=name, path=path, error=thin.error, layers=layers, left_out=tuple(thin.left_out))
@@ -268,11 +275,11 @@ def _kohya_header(thin: ThinEdit) -> dict[str, str]:
     return {"ss_network_module": "networks.lora", "ss_network_dim": str(thin.rank), "ss_network_alpha": str(thin.rank)}
 
 
-def _peft_tensors(thin: ThinEdit) -> dict[str, Tensor]:
+def _peft_tensors(thin: ThinEdit, denoiser: str) -> dict[str, Tensor]:
     """Return the products by PEFT's names, without alphas: readers then add U D as it is."""
     tensors: dict[str, Tensor] = {}
     for change in thin.changes:
-        layer = peft_name(change.module)
+        layer = peft_name(change.module, denoiser=denoiser)
         tensors[f"{layer}.lora_A.weight"] = change.down
         tensors[f"{layer}.lora_B.weight"] = change.up
     return tensors

@@ -35,15 +35,19 @@ def kohya_prefix(part: str, *, parts: Mapping[str, nn.Module]) -> str:
     return f"lora_te{number}_"
 
 
-def peft_name(module: str) -> str:
+def peft_name(module: str, *, denoiser: str = "unet") -> str:
     """Return PEFT's name of a layer, without ``.lora_A.weight``.
+
+    Args:
+        module: ``"<part>.<name in that network>"``.
+        denoiser: What the pipeline calls its denoiser, whose part is ``"unet"``.
 
     Example:
         >>> peft_name("text_encoder.encoder.layers.0.mlp.fc1")
         'text_encoder.text_model.encoder.layers.0.mlp.fc1'
     """
     part, _, name = module.partition(".")
-    return f"{part}.{_own_name(part, name)}"
+    return f"{denoiser if part == 'unet' else part}.{_own_name(part, name)}"
 
 
 def _own_name(part: str, name: str) -> str:

@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from diffusers.utils import convert_state_dict_to_kohya
 from safetensors import safe_open
 from safetensors.torch import load_file
 
@@ -149,6 +150,14 @@ class TestRefusals:
         with pytest.raises(EditError, match="this is Stable Diffusion 2; export as diffusers"):
             original_state(tiny_pipeline)
 
+    def test_kohyas_names_are_those_of_a_unet(self, tiny_pipeline, tmp_path, monkeypatch):
+        monkeypatch.setattr("aizheimer.edits.export._denoiser_name", lambda _pipe: "transformer")
+        edit = edit_of_weights(tiny_pipeline, CROSS)
+        with pytest.raises(EditError, match="this model has a transformer; export as lora-peft"):
+            edit.export(tiny_pipeline, tmp_path / "x", format="lora-kohya")
+        path = edit.export(tiny_pipeline, tmp_path / "x", format="lora-peft").path
+        assert all(name.startswith("transformer.mid_block.") for name in load_file(path))
+
     def test_a_folder_is_whole_or_not_there(self, tiny_pipeline, tmp_path, monkeypatch):
         def full(folder, **_options):
             (folder / "half").write_text("")
@@ -174,6 +183,17 @@ class TestFiles:
             header = file.metadata()
         assert header["ss_network_dim"] == "2"
         assert json.loads(header[METADATA])["concept"] == "santa claus"
+
+    def test_kohyas_names_are_those_that_diffusers_converts_pefts_into(self, tiny_pipeline, tmp_path):
+        edit = edit_of_weights(tiny_pipeline, (*CROSS, *CONVOLUTIONS, *OTHERS), rank=2)
+        states = [
+            load_file(edit.export(tiny_pipeline, tmp_path / format, format=format).path)
+            for format in ("lora-peft", "lora-kohya")
+        ]
+        wanted = convert_state_dict_to_kohya(states[0])
+        found = {name: value for name, value in states[1].items() if not name.endswith(".alpha")}
+        assert found.keys() == {name for name in wanted if not name.endswith(".alpha")}
+        assert all(torch.equal(wanted[name], value) for name, value in found.items())
 
     def test_where_the_base_was_is_nobody_elses_business(self, tiny_pipeline, saved_tiny_pipeline, tmp_path):
         edit = edit_of_weights(tiny_pipeline, TEXT)
