@@ -6,6 +6,8 @@ import json
 import numpy as np
 import pytest
 import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, convert_ldm_vae_checkpoint
 from diffusers.utils import convert_state_dict_to_kohya
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -13,7 +15,7 @@ from safetensors.torch import load_file
 from aizheimer.edits import Edit
 from aizheimer.edits.export import FORMATS, METADATA, export_edit
 from aizheimer.edits.low_rank import thin_edit
-from aizheimer.edits.original_layout import original_state
+from aizheimer.edits.original_layout import UNET, VAE, original_state, unet_key, vae_key
 from aizheimer.errors import EditError, StorageError
 from tests.snapshot import same_snapshot, snapshot
 from tests.unit.edits.artifacts import (
@@ -209,6 +211,41 @@ class TestFiles:
         both = edit_of_weights(tiny_pipeline, (*CROSS, *TEXT))
         state = load_file(both.export(tiny_pipeline, tmp_path / "y.safetensors", format="delta").path)
         assert set(state) == {*CROSS, *TEXT}
+
+
+class TestOriginalLayout:
+    """At the size of Stable Diffusion 1, without its weights: every name, and what diffusers makes of it."""
+
+    def test_every_parameter_of_the_unet(self):
+        with torch.device("meta"):
+            unet = UNet2DConditionModel(cross_attention_dim=768, attention_head_dim=8)
+        names = {name: unet_key(name, unet.config) for name in unet.state_dict()}
+        assert len(set(names.values())) == len(names) == 686
+        assert names["up_blocks.0.upsamplers.0.conv.weight"] == "output_blocks.2.1.conv.weight"
+        assert names["up_blocks.1.upsamplers.0.conv.weight"] == "output_blocks.5.2.conv.weight"
+        assert names["down_blocks.0.downsamplers.0.conv.weight"] == "input_blocks.3.0.op.weight"
+        assert names["mid_block.resnets.1.conv1.weight"] == "middle_block.2.in_layers.2.weight"
+        back = convert_ldm_unet_checkpoint({UNET + original: name for name, original in names.items()}, unet.config)
+        assert back == {name: name for name in names}
+
+    def test_every_parameter_of_the_autoencoder(self):
+        blocks = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
+        with torch.device("meta"):
+            vae = AutoencoderKL(**blocks, block_out_channels=(128, 256, 512, 512), layers_per_block=2)
+        state = vae.state_dict()
+        names = {name: vae_key(name, levels=4) for name in state}
+        assert names["decoder.up_blocks.0.upsamplers.0.conv.bias"] == "decoder.up.3.upsample.conv.bias"
+        assert names["encoder.mid_block.attentions.0.to_out.0.weight"] == "encoder.mid.attn_1.proj_out.weight"
+        back = convert_ldm_vae_checkpoint({VAE + key: state[name] for name, key in names.items()}, vae.config)
+        assert back.keys() == state.keys()
+        assert all(back[name].shape == value.shape for name, value in state.items())
+
+    @pytest.mark.parametrize("name", ["encoder_hid_proj.weight", "mid_block.resnets.0.odd.weight"])
+    def test_what_has_no_place(self, name):
+        with pytest.raises(EditError, match=r"has no place for .* export as diffusers"):
+            unet_key(name, {"layers_per_block": 2, "up_block_types": []})
+        with pytest.raises(EditError, match=r"has no place for .* export as diffusers"):
+            vae_key(f"encoder.strange.{name}", levels=4)
 
 
 class TestThin:
