@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from aizheimer._version import __version__
 
 if TYPE_CHECKING:
-    from aizheimer.api import attack, evaluate, forget, load_model
+    from aizheimer.api import attack, evaluate, export, forget, import_edit, load_model, stack
     from aizheimer.concepts.concept import Concept
     from aizheimer.edits.edit import Edit
     from aizheimer.edits.io import load_edit
@@ -30,9 +30,12 @@ __all__ = [
     "__version__",
     "attack",
     "evaluate",
+    "export",
     "forget",
+    "import_edit",
     "load_edit",
     "load_model",
+    "stack",
 ]
 
 _HOMES = {
@@ -41,9 +44,12 @@ _HOMES = {
     "Edit": "aizheimer.edits.edit",
     "attack": "aizheimer.api",
     "evaluate": "aizheimer.api",
+    "export": "aizheimer.api",
     "forget": "aizheimer.api",
+    "import_edit": "aizheimer.api",
     "load_edit": "aizheimer.edits.io",
     "load_model": "aizheimer.api",
+    "stack": "aizheimer.api",
 }
 
 

@@ -11,6 +11,7 @@ import contextlib
 import errno
 import json
 import os
+import shutil
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -63,6 +64,30 @@ def atomic(path: Path) -> Iterator[Path]:
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside ``path`` and rename it to ``path`` when the block ends without an error.
+
+    Args:
+        path: The folder to create; there must be nothing but an empty folder. Missing parents are created.
+
+    Yields:
+        The temporary folder to fill. It is gone afterwards, whatever happens.
+
+    Raises:
+        StorageError: If the disk is full.
+    """
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.parent / f".{path.name}.{uuid.uuid4().hex[:12]}{TEMPORARY_SUFFIX}"
+        temporary.mkdir()
+        try:
+            yield temporary
+            temporary.rename(path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:

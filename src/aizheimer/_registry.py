@@ -189,6 +189,7 @@ HOOKS = Registry(
         "judge-filter": "aizheimer.edits.hooks.judge_filter:JudgeFilterHook",
         "spm": "aizheimer.edits.hooks.spm:SPMHook",
         "erasers": "aizheimer.edits.hooks.erasers:ErasersHook",
+        "stacked": "aizheimer.edits.hooks.stacked:StackedHook",
     },
     group="aizheimer.hooks",
     error=EditError,

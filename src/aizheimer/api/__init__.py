@@ -1,4 +1,4 @@
-"""The one-liners: forget, evaluate, attack, report.
+"""The one-liners: forget, evaluate, attack, report; edits in and out.
 
 Every function takes a model in any form: ``"emoji"``, a pipeline's folder, a hub id, a loaded
 ``StableDiffusionPipeline`` or a ``Backbone``.
@@ -6,9 +6,12 @@ Every function takes a model in any form: ``"emoji"``, a pipeline's folder, a hu
 
 from __future__ import annotations
 
+from aizheimer.api.artifacts import export, import_edit, stack
 from aizheimer.api.forgetting import forget
+from aizheimer.api.hub import pull, push
 from aizheimer.api.models import Model, as_concept, environment, load_model, model_of_run
 from aizheimer.api.proving import attack, evaluate, evaluate_suites
+from aizheimer.api.several import forget_onto, forget_several
 from aizheimer.edits.io import load_edit
 from aizheimer.recipes.load import load_recipe
 
@@ -19,9 +22,16 @@ __all__ = [
     "environment",
     "evaluate",
     "evaluate_suites",
+    "export",
     "forget",
+    "forget_onto",
+    "forget_several",
+    "import_edit",
     "load_edit",
     "load_model",
     "load_recipe",
     "model_of_run",
+    "pull",
+    "push",
+    "stack",
 ]

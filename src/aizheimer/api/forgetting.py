@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from aizheimer.api._overrides import dotted
-from aizheimer.api.models import Model, as_concept, environment, load_model
+from aizheimer.api.models import Model, address_of, as_concept, environment, load_model
 from aizheimer.backbones.base import Backbone
 from aizheimer.concepts.concept import Concept
 from aizheimer.edits.edit import Edit
@@ -63,8 +63,7 @@ def forget(
         >>> with edit.applied(pipe):  # doctest: +SKIP
         ...     pipe("Santa Claus in noto style")
     """
-    overrides = [*dotted(parameters), *dotted({"images": images} if images is not None else {})]
-    recipe = _as_recipe(method, overrides, seed)
+    recipe = recipe_of(method, parameters | ({"images": images} if images is not None else {}), seed)
     backbone = load_model(model)
     target = as_concept(concept, world=backbone.world, keep=keep, anchor=anchor)
     if out is None:
@@ -100,7 +99,13 @@ def _forget_into(
     return edit
 
 
-def _as_recipe(method: str | Path | Recipe | Method, overrides: Sequence[str], seed: int | None) -> Recipe:
+def recipe_of(method: str | Path | Recipe | Method, parameters: Mapping[str, Any], seed: int | None) -> Recipe:
+    """Return a method in any form as a recipe with these parameters.
+
+    Raises:
+        InputError: There is no such method or parameter, or a loaded method came with parameters beside it.
+    """
+    overrides = dotted(parameters)
     if isinstance(method, str | Path):
         return load_recipe(method, overrides, seed=seed)
     if overrides or seed is not None:
@@ -124,15 +129,4 @@ def _describe(run: RunFolder, recipe: Recipe, backbone: Backbone) -> None:
                 "resume with the same, or replace the run with --overwrite."
             )
     run.write_yaml("recipe.yaml", content)
-    run.write_json("env.json", {"model": _address(backbone), **environment()})
-
-
-def _address(backbone: Backbone) -> str:
-    """Return what loads the model again: the bundled model's name, an absolute folder, or a hub id."""
-    name = str(backbone.pipe.name_or_path or "")
-    folder = Path(name)
-    if not name or not folder.is_dir():
-        return name
-    bundled = Path(__file__).parents[1] / "assets"
-    inside = folder.resolve().parts[len(bundled.resolve().parts) :]
-    return inside[0] if folder.resolve().is_relative_to(bundled.resolve()) else str(folder.resolve())
+    run.write_json("env.json", {"model": address_of(backbone), **environment()})

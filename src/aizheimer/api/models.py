@@ -55,6 +55,17 @@ def as_concept(concept: str | Concept, *, world: World, keep: Sequence[str] = ()
     return concept
 
 
+def address_of(backbone: Backbone) -> str:
+    """Return what loads the model again: the bundled model's name, an absolute folder, or a hub id."""
+    name = str(backbone.pipe.name_or_path or "")
+    folder = Path(name)
+    if not name or not folder.is_dir():
+        return name
+    bundled = Path(__file__).parents[1] / "assets"
+    inside = folder.resolve().parts[len(bundled.resolve().parts) :]
+    return inside[0] if folder.resolve().is_relative_to(bundled.resolve()) else str(folder.resolve())
+
+
 def environment() -> dict[str, Any]:
     """Return what this machine computes with: versions, threads and device, as JSON values."""
     import os

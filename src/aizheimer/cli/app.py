@@ -16,11 +16,15 @@ from aizheimer.cli.check import check
 from aizheimer.cli.compare import compare
 from aizheimer.cli.env import env
 from aizheimer.cli.evaluate import evaluate
+from aizheimer.cli.export import export
 from aizheimer.cli.forget import forget
 from aizheimer.cli.generate import generate
+from aizheimer.cli.hub import pull, push
+from aizheimer.cli.imports import import_
 from aizheimer.cli.ls import ls
 from aizheimer.cli.report import report
 from aizheimer.cli.show import show
+from aizheimer.cli.stack import diff, stack
 from aizheimer.cli.validate import validate
 from aizheimer.cli.verify import verify
 
@@ -39,6 +43,8 @@ EXAMPLES = {
         'aizheimer forget "Santa Claus" --keep "Mrs. Claus"',
         "aizheimer forget cat --method aizheimer-paper --out runs/cat",
         "aizheimer forget twemoji training.steps=60",
+        "aizheimer forget cat dog --method spm --out runs/pets",
+        "aizheimer forget fox --onto runs/pets",
     ),
     evaluate: ("aizheimer evaluate runs/santa-claus", "aizheimer evaluate runs/santa-claus --require ua=0.9"),
     attack: (
@@ -55,6 +61,21 @@ EXAMPLES = {
     certificate: ("aizheimer certificate runs/santa-claus",),
     verify: ("aizheimer verify runs/santa-claus", "aizheimer verify runs/santa-claus --samples 40"),
     report: ("aizheimer report runs/santa-claus", "aizheimer report runs/santa-claus --card"),
+    export: (
+        "aizheimer export runs/santa-claus --format lora-kohya",
+        "aizheimer export runs/santa-claus --format single-file --out no-santa.safetensors",
+    ),
+    import_: (
+        'aizheimer import esd-van-gogh.pt --base path/to/stable-diffusion-v1-4 --concept "Van Gogh"',
+        "aizheimer import delta.bin --base path/to/stable-diffusion-v1-4 --concept cat --method concept-ablation",
+    ),
+    stack: (
+        "aizheimer stack runs/cat runs/dog@0.5 --out runs/pets",
+        "aizheimer stack runs/pets --minus runs/cat --out runs/dog-only",
+    ),
+    diff: ("aizheimer diff runs/cat runs/cat-2",),
+    push: ("aizheimer push runs/santa-claus somebody/no-santa-claus --licence openrail --gate release",),
+    pull: ("aizheimer pull somebody/no-santa-claus",),
     generate: ('aizheimer generate "Santa Claus in noto style" --edit runs/santa-claus -n 4',),
     show: ("aizheimer show runs/santa-claus", "aizheimer show aizheimer", "aizheimer show relearn"),
     ls: ("aizheimer ls", "aizheimer ls methods", "aizheimer ls attacks"),
@@ -64,7 +85,9 @@ EXAMPLES = {
 """Every command, in the order of the help page, with what one might type."""
 
 for command, examples in EXAMPLES.items():
-    app.command(epilog="\n\n".join(f"Try: {example}" for example in examples))(command)
+    app.command(name=command.__name__.rstrip("_"), epilog="\n\n".join(f"Try: {example}" for example in examples))(
+        command
+    )
 
 
 def _print_version(wanted: bool) -> None:

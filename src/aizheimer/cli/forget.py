@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,20 +11,29 @@ import typer
 
 from aizheimer.cli import streams
 from aizheimer.cli.guard import Interrupted
-from aizheimer.cli.options import Debug, Json, Model, Overrides
+from aizheimer.cli.options import Debug, Json, Model
 from aizheimer.cli.picture import draw_before_after
 from aizheimer.cli.show import changes
-from aizheimer.errors import RunFolderError
+from aizheimer.errors import InputError, RunFolderError
 
 if TYPE_CHECKING:
+    from aizheimer.backbones.base import Backbone
+    from aizheimer.concepts.concept import Concept
     from aizheimer.edits.edit import Edit
+    from aizheimer.recipes.load import Recipe
 
 RUNS = Path("runs")
 
 
 def forget(
     concept: Annotated[str, typer.Argument(metavar="CONCEPT", help="What to forget, as it is written in a prompt.")],
-    overrides: Overrides = None,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[CONCEPT...] [KEY=VALUE...]",
+            help="More concepts; and parameters of the method, such as training.steps=100.",
+        ),
+    ] = None,
     *,
     model: Model = "emoji",
     method: Annotated[
@@ -34,6 +44,9 @@ def forget(
     images: Annotated[
         str | None,
         typer.Option("--images", metavar="DIR|generate:N", help="Pictures that a method needs, mostly the concept's."),
+    ] = None,
+    onto: Annotated[
+        Path | None, typer.Option("--onto", metavar="RUN", help="Forget beside what this run forgot, and hold that.")
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", show_default="runs/CONCEPT", help="The run folder.")
@@ -47,35 +60,97 @@ def forget(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Make a model forget a concept, and save the change as an edit.
+    """Make a model forget a concept, or several, and save the change as an edit.
 
     The run folder gets the recipe, the edit, the history and a picture of the same prompts and seeds before and after.
-    The model itself is not touched.
+    The model itself is not touched. Several concepts are forgotten in one run by methods that can, and by any other
+    alone, one after the other, and added up.
     """
     del debug
-    folder = out if out is not None else RUNS / folder_name(concept)
-    words = list(overrides or ())
-    words += [f"images={json.dumps(images)}"] if images is not None else []
-    words += ["training.allow_overfit=true"] if allow_overfit else []
+    concepts = [concept, *(word for word in words or () if "=" not in word)]
+    folder = out if out is not None else RUNS / folder_name(" ".join(concepts))
+    overrides = [word for word in words or () if "=" in word]
+    overrides += [f"images={json.dumps(images)}"] if images is not None else []
+    overrides += ["training.allow_overfit=true"] if allow_overfit else []
+    if len(concepts) > 1 and (anchor or onto is not None):
+        raise InputError(f"Got {len(concepts)} concepts and --{'anchor' if anchor else 'onto'}; give one concept.")
     from aizheimer import api
-    from aizheimer.cli.live import progress_bar, training_view
 
-    recipe = api.load_recipe(method, words, seed=seed)
+    recipe = api.load_recipe(method, overrides, seed=seed)
     backbone = api.load_model(model)
-    target = api.as_concept(concept, world=backbone.world, keep=keep or (), anchor=anchor)
-    title = f"forgetting {target.kind} '{target.target}' of {model} with {recipe.name}, into {folder}"
+    targets = [api.as_concept(word, world=backbone.world, keep=keep or (), anchor=anchor) for word in concepts]
     try:
-        with training_view(title, kind=recipe.method.info.kind) as callbacks:
-            edit = api.forget(
-                backbone, target, method=recipe, out=folder, resume=resume, overwrite=overwrite, callbacks=callbacks
-            )
+        how, edit = _forget(
+            backbone, targets, recipe, folder, onto=onto, resume=resume, overwrite=overwrite, model=model
+        )
     except KeyboardInterrupt as interrupt:
         raise Interrupted(f"Interrupted. To continue, run the same command with --resume ({folder}).") from interrupt
+    picture = _draw(backbone, edit, folder)
+    _print_result(edit, folder, picture, how=how, as_json=as_json)
+
+
+def _forget(
+    backbone: Backbone,
+    targets: Sequence[Concept],
+    recipe: Recipe,
+    folder: Path,
+    *,
+    onto: Path | None,
+    resume: bool,
+    overwrite: bool,
+    model: str,
+) -> tuple[str, Edit]:
+    """Forget one concept, one more, or several; return how several were forgotten, and the edit."""
+    from aizheimer import api
+    from aizheimer.cli.live import training_view
+
+    first = targets[0]
+    title = f"forgetting {first.kind} '{first.target}' of {model} with {recipe.name}, into {folder}"
+    kind = recipe.method.info.kind
+    if len(targets) > 1:
+        with training_view(_title(targets, model, recipe, folder), kind=kind) as callbacks:
+            done = api.forget_several(
+                backbone,
+                targets,
+                method=recipe,
+                out=folder,
+                resume=resume,
+                overwrite=overwrite,
+                callbacks=lambda _concept: callbacks,
+            )
+        how = f"in one run of {recipe.name}" if done.natively else "each alone, and the edits added"
+        return how, done.edit
+    with training_view(title, kind=kind) as callbacks:
+        if onto is not None:
+            edit = api.forget_onto(
+                backbone,
+                first,
+                earlier=onto,
+                method=recipe,
+                out=folder,
+                resume=resume,
+                overwrite=overwrite,
+                callbacks=callbacks,
+            )
+            return f"onto {onto}, whose concepts are held", edit
+        edit = api.forget(
+            backbone, first, method=recipe, out=folder, resume=resume, overwrite=overwrite, callbacks=callbacks
+        )
+    return "", edit
+
+
+def _title(targets: Sequence[Concept], model: str, recipe: Recipe, folder: Path) -> str:
+    names = ", ".join(f"'{target.target}'" for target in targets)
+    return f"forgetting {len(targets)} concepts ({names}) of {model} with {recipe.name}, into {folder}"
+
+
+def _draw(backbone: Backbone, edit: Edit, folder: Path) -> Path:
+    from aizheimer.cli.live import progress_bar
+
     with progress_bar() as advance:
-        picture = draw_before_after(
+        return draw_before_after(
             backbone, edit, folder, progress=lambda done, total: advance("drawing before and after", done, total)
         )
-    _print_result(edit, folder, picture, as_json=as_json)
 
 
 def folder_name(concept: str) -> str:
@@ -91,9 +166,13 @@ def folder_name(concept: str) -> str:
     return "-".join(words)
 
 
-def _print_result(edit: Edit, folder: Path, picture: Path, *, as_json: bool) -> None:
+def _print_result(edit: Edit, folder: Path, picture: Path, *, how: str, as_json: bool) -> None:
+    from aizheimer.edits.compose import targets_of
+
     result = {
         "concept": edit.provenance.concept.target,
+        "concepts": list(targets_of(edit)),
+        "how": how or "one concept",
         "run": str(folder),
         "edit": str(folder / "edit.safetensors"),
         "picture": str(picture),
@@ -104,5 +183,7 @@ def _print_result(edit: Edit, folder: Path, picture: Path, *, as_json: bool) -> 
     if as_json:
         streams.print_json(result)
         return
+    if how:
+        streams.print_result(f"forgotten  {how}")
     streams.print_result(f"edit       {result['edit']} ({changes(edit)})")
     streams.print_result(f"picture    {picture}")

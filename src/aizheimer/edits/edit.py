@@ -9,13 +9,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from aizheimer.backbones.base import NetworkName, backbone_for
 from aizheimer.edits.apply import PARTS, Applied, apply_edit
+from aizheimer.edits.export import Exported, export_edit
 from aizheimer.edits.hook import Hook, WeightHook, describe
 from aizheimer.edits.provenance import Provenance
 from aizheimer.edits.storage import save_edit
@@ -184,3 +185,17 @@ class Edit:
     def save(self, folder: str | Path) -> Path:
         """Write ``edit.safetensors`` and ``edit.json`` into ``folder`` and return it."""
         return save_edit(self.deltas, self.provenance, hook=self.hook, folder=Path(folder))
+
+    def export(self, pipe: DiffusionPipeline, path: str | Path, *, format: str, **options: Any) -> Exported:
+        """Write the edit as something that other programs load; see `aizheimer.edits.export.export_edit`.
+
+        Args:
+            pipe: The base.
+            path: The file or folder to write.
+            format: delta, lora-peft, lora-kohya, diffusers, single-file or text-encoder.
+            **options: ``rank``, ``partial``, ``ungated`` and ``check_base``.
+
+        Example:
+            >>> edit.export(pipe, "santa.safetensors", format="lora-kohya", rank=16).error  # doctest: +SKIP
+        """
+        return export_edit(self, pipe, path, format=format, **options)

@@ -13,6 +13,7 @@ from aizheimer.attacks.results import AttackResult
 from aizheimer.evaluation.suite import SuiteResult
 from aizheimer.proof.certificate import certify
 from aizheimer.proof.findings import Findings
+from aizheimer.proof.verdict import Verdict
 from aizheimer.reports.table import markdown_table
 from aizheimer.reports.wording import distance_interval, interval, measured_by, number, percent
 
@@ -20,7 +21,7 @@ _CELLS = str.maketrans({"|": "\\|", "\n": " ", "<": "&lt;", ">": "&gt;", "`": "'
 """What would end a cell, or be read as markup, where words came from outside."""
 
 
-def model_card(found: Findings) -> str:
+def model_card(found: Findings, *, licence: str = "", verdict: Verdict | None = None) -> str:
     """Return the card as markdown with the hub's metadata at its head.
 
     It says what the edit forgets, how to use it, what was measured with its intervals, what attacks brought back, what
@@ -28,6 +29,8 @@ def model_card(found: Findings) -> str:
 
     Args:
         found: What the run folder holds.
+        licence: Of the base, as the hub names it: ``"openrail"``, ``"mit"``; an edit is under its base's.
+        verdict: What a gate said of the edit, to be stated.
 
     Raises:
         InputError: If the folder holds no edit.
@@ -42,6 +45,7 @@ def model_card(found: Findings) -> str:
         *_evaluation(found),
         *_suites(found.suites),
         *_attacks(found.attacks),
+        *_gate(verdict),
         "## What was not tried\n",
         *([f"- {item.kind} {item.name}" for item in stated.not_tried] or ["Everything that this version knows."]),
         "\n## What this does not say\n",
@@ -53,22 +57,25 @@ def model_card(found: Findings) -> str:
         f"- made: {stated.created}",
     ]
     return (
-        f"---\n{yaml.safe_dump(_metadata(found), sort_keys=False, allow_unicode=True)}---\n\n" + "\n".join(parts) + "\n"
+        f"---\n{yaml.safe_dump(_metadata(found, licence), sort_keys=False, allow_unicode=True)}---\n\n"
+        + "\n".join(parts)
+        + "\n"
     )
 
 
-def write_model_card(path: Path, found: Findings) -> Path:
+def write_model_card(path: Path, found: Findings, *, licence: str = "", verdict: Verdict | None = None) -> Path:
     """Write the card, all of it or nothing."""
-    write_text(path, model_card(found))
+    write_text(path, model_card(found, licence=licence, verdict=verdict))
     return path
 
 
-def _metadata(found: Findings) -> dict[str, Any]:
+def _metadata(found: Findings, licence: str) -> dict[str, Any]:
     """Return what the hub files the card under; results only where they were measured."""
     metadata: dict[str, Any] = {
         "library_name": "aizheimer",
         "pipeline_tag": "text-to-image",
         "tags": ["concept-unlearning", "diffusion", found.method],
+        **({"license": licence} if licence else {}),
     }
     result = found.evaluation
     if result is None:
@@ -140,6 +147,16 @@ def _attacks(attacks: Mapping[str, AttackResult]) -> Iterator[str]:
     yield ""
     for name, attack in attacks.items():
         yield from (f"- {_text(name)}: {_text(warning)}" for warning in attack.warnings)
+
+
+def _gate(verdict: Verdict | None) -> Iterator[str]:
+    """Say which gate the edit was held against, and every line of it."""
+    if verdict is None:
+        return
+    yield f"## Gate “{_text(verdict.gate_name)}”: {'passed' if verdict.passed else 'NOT passed'}\n"
+    for line in verdict.lines:
+        yield f"- {'holds' if line.passed else 'fails'}: {_text(line.text)}"
+    yield ""
 
 
 def _text(words: str) -> str:

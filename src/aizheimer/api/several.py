@@ -1,0 +1,259 @@
+"""Forget several concepts, at once or one more later."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from aizheimer.api.forgetting import forget, recipe_of
+from aizheimer.api.models import Model, address_of, as_concept, environment, load_model
+from aizheimer.backbones.base import Backbone
+from aizheimer.concepts.concept import Concept
+from aizheimer.edits.compose import stack, targets_of
+from aizheimer.edits.edit import Edit
+from aizheimer.edits.io import load_edit
+from aizheimer.engine.callbacks import Callbacks
+from aizheimer.engine.run_folder import RunFolder
+from aizheimer.errors import ConceptError, EditError, InputError
+from aizheimer.methods.base import Method
+from aizheimer.recipes.load import Recipe
+
+PARTS = "parts"
+"""Folder in a run where the runs of its concepts are, if each was forgotten alone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forgotten:
+    """Several concepts forgotten.
+
+    Args:
+        edit: The edit that forgets all of them.
+        natively: Whether the method did it in one run; otherwise each was forgotten alone, and the edits were added.
+        parts: The edits of the concepts, if each was forgotten alone.
+    """
+
+    edit: Edit
+    natively: bool
+    parts: tuple[Edit, ...] = ()
+
+
+def takes_several(method: Method) -> bool:
+    """Whether a method forgets several concepts in one run: it has a field ``also``."""
+    return isinstance(method, BaseModel) and "also" in type(method).model_fields
+
+
+def forget_several(
+    model: Model,
+    concepts: Sequence[str | Concept],
+    *,
+    method: str | Path | Recipe | Method = "aizheimer",
+    keep: Sequence[str] = (),
+    out: str | Path | None = None,
+    seed: int | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    callbacks: Callable[[Concept], Callbacks] | None = None,
+    **parameters: Any,
+) -> Forgotten:
+    """Make a model forget several concepts.
+
+    A method that can (see `takes_several`) does it in one run. With any other, each concept is forgotten alone on the
+    same base, and the edits are added.
+
+    Args:
+        model: What must forget.
+        concepts: What to forget; figures are by default about the first.
+        method: A method's or recipe's name, a recipe file, or either one loaded.
+        keep: Concepts that must stay.
+        out: The run folder; with None nothing is written. The runs of single concepts are in ``parts/``.
+        seed: Of everything random.
+        resume: Continue the run in ``out``: concepts that are done are not forgotten again.
+        overwrite: Replace the run in ``out``.
+        callbacks: Returns who is told of a concept's run.
+        **parameters: Parameters of the method.
+
+    Raises:
+        ConceptError: There is no concept, or one is named twice or also kept.
+        InputError: Something given cannot be used.
+
+    Example:
+        >>> forget_several("emoji", ["cat", "dog"], method="uce").natively  # doctest: +SKIP
+        False
+    """
+    backbone = load_model(model)
+    targets = _targets(concepts, backbone, keep)
+    recipe = recipe_of(method, parameters, seed)
+    told = callbacks or (lambda _concept: Callbacks())
+    if len(targets) == 1 or takes_several(recipe.method):
+        others = [target.target for target in targets[1:]]
+        several = _with_also(recipe, others) if others else recipe
+        edit = forget(
+            backbone,
+            targets[0],
+            method=several,
+            out=out,
+            resume=resume,
+            overwrite=overwrite,
+            callbacks=told(targets[0]),
+        )
+        return Forgotten(edit=edit, natively=True)
+    run = RunFolder(Path(out)).create(resume=resume, overwrite=overwrite) if out is not None else None
+    if run is not None:
+        run.write_yaml("recipe.yaml", recipe.resolved())  # so that the folder is known to be a run from here on
+    parts: list[Edit] = []
+    try:
+        for target in targets:
+            parts.append(_part(target, recipe, backbone, run=run, told=told, fresh=overwrite))
+    except InputError:
+        if run is not None and not parts:
+            run.undo()
+        raise
+    total = stack(*parts)
+    if run is not None:
+        _finish(run, total, backbone)
+    return Forgotten(edit=total, natively=False, parts=tuple(parts))
+
+
+def forget_onto(
+    model: Model,
+    concept: str | Concept,
+    *,
+    earlier: Edit | str | Path,
+    method: str | Path | Recipe | Method = "aizheimer",
+    keep: Sequence[str] = (),
+    anchor: str = "",
+    out: str | Path | None = None,
+    seed: int | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    callbacks: Callbacks | None = None,
+    **parameters: Any,
+) -> Edit:
+    """Make a model that has forgotten something forget one concept more, and hold what it forgot.
+
+    The method works on the edited model, whose every answer it is to keep but those about the new concept; the earlier
+    concepts are among what it must keep, as the edited model draws them: forgotten.
+
+    Args:
+        model: The base of the earlier edit.
+        concept: What to forget beside.
+        earlier: The earlier edit or its run folder: changes of weights.
+        method: A method's or recipe's name, a recipe file, or either one loaded.
+        keep: Concepts that must stay.
+        anchor: What takes the concept's place.
+        out: The run folder; with None nothing is written.
+        seed: Of everything random.
+        resume: Continue the run in ``out``.
+        overwrite: Replace the run in ``out``.
+        callbacks: Told what happens.
+        **parameters: Parameters of the method.
+
+    Returns:
+        One edit of the base that forgets all of it.
+
+    Raises:
+        EditError: The earlier edit acts while pictures are drawn, or is of another base.
+        ConceptError: The concept is among those that were forgotten before.
+        InputError: Something else given cannot be used.
+    """
+    backbone = load_model(model)
+    before = earlier if isinstance(earlier, Edit) else load_edit(earlier)
+    target = as_concept(concept, world=backbone.world, keep=keep, anchor=anchor)
+    forgotten = targets_of(before)
+    if target.target.casefold() in {word.casefold() for word in forgotten}:
+        raise ConceptError(f"'{target.target}' is forgotten by the earlier edit already; name another concept.")
+    held = replace(target, keep=tuple(dict.fromkeys([*target.keep, *forgotten])))
+    recipe = recipe_of(method, parameters, seed)
+    with _merged(backbone, before):
+        new = forget(backbone, held, method=recipe, out=out, resume=resume, overwrite=overwrite, callbacks=callbacks)
+    total = stack(_rebased(new, before), before)
+    if out is not None:
+        total.save(out)
+    return total
+
+
+def _targets(concepts: Sequence[str | Concept], backbone: Backbone, keep: Sequence[str]) -> list[Concept]:
+    found = []
+    for concept in concepts:
+        one = as_concept(concept, world=backbone.world)
+        found.append(replace(one, keep=tuple(dict.fromkeys([*one.keep, *keep]))))
+    names = [concept.target.casefold() for concept in found]
+    if not found:
+        raise ConceptError("got no concept to forget; name one or more.")
+    if twice := next((concept.target for concept in found if names.count(concept.target.casefold()) > 1), None):
+        raise ConceptError(f"'{twice}' is named twice; name each concept once.")
+    if kept := next((word for concept in found for word in concept.keep if word.casefold() in names), None):
+        raise ConceptError(f"keep: '{kept}' cannot be kept and forgotten at once; take it out of keep.")
+    return found
+
+
+def _with_also(recipe: Recipe, others: Sequence[str]) -> Recipe:
+    method: Any = recipe.method
+    also = tuple(dict.fromkeys([*method.also, *others]))
+    return replace(recipe, method=type(method).model_validate({**method.model_dump(), "also": also}))
+
+
+def _part(
+    target: Concept,
+    recipe: Recipe,
+    backbone: Backbone,
+    *,
+    run: RunFolder | None,
+    told: Callable[[Concept], Callbacks],
+    fresh: bool,
+) -> Edit:
+    """Forget one of several concepts, or load it if that was done before the run was interrupted."""
+    if run is None:
+        return forget(backbone, target, method=recipe, callbacks=told(target))
+    own = RunFolder(run.file(PARTS) / _folder_name(target.target))
+    if run.resuming and own.file("edit.json").is_file():
+        return load_edit(own.path)
+    begun = own.holds_run()
+    return forget(
+        backbone,
+        target,
+        method=recipe,
+        out=own.path,
+        resume=begun and run.resuming,
+        overwrite=begun and fresh,
+        callbacks=told(target),
+    )
+
+
+def _finish(run: RunFolder, total: Edit, backbone: Backbone) -> None:
+    run.write_json("env.json", {"model": address_of(backbone), **environment()})
+    total.save(run.path)
+    run.keep()
+
+
+def _folder_name(words: str) -> str:
+    return "-".join("".join(letter if letter.isalnum() else " " for letter in words.casefold()).split()) or "concept"
+
+
+@contextmanager
+def _merged(backbone: Backbone, edit: Edit) -> Iterator[None]:
+    """Have an edit of weights on the model for the length of a ``with`` block."""
+    if not edit.mergeable:
+        raise EditError(
+            f"the earlier edit acts while pictures are drawn (method {edit.provenance.method}), so nothing can be "
+            "trained onto it; forget the concept alone and stack the two"
+        )
+    with edit.as_weights(backbone.pipe).applied(backbone.pipe):
+        yield
+
+
+def _rebased(new: Edit, earlier: Edit) -> Edit:
+    """Return an edit that was made on the edited model as one of the base: its changes add to the earlier ones."""
+    origin = new.provenance
+    text = earlier.provenance.text_fingerprint or origin.text_fingerprint
+    update = {
+        "base_fingerprint": earlier.provenance.base_fingerprint,
+        "text_fingerprint": text if origin.text_fingerprint else "",
+        "extra": {**origin.extra, "onto": earlier.digest},
+    }
+    return Edit(new.deltas, origin.model_copy(update=update), new.hook)

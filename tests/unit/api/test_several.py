@@ -1,0 +1,120 @@
+"""Several concepts at once, and one more later."""
+
+import pytest
+import torch
+
+from aizheimer import api
+from aizheimer._registry import METHODS
+from aizheimer.api.several import PARTS, takes_several
+from aizheimer.edits import load_edit
+from aizheimer.edits.compose import targets_of
+from aizheimer.edits.hooks.negative_prompt import NegativePromptHook
+from aizheimer.errors import ConceptError, EditError
+from tests.snapshot import same_snapshot, snapshot
+
+UCE = {"retain_neighbours": 1, "retain_others": 1, "retain_general": 1}
+
+
+def test_methods_that_take_several():
+    several = {name for name in METHODS.entries if takes_several(METHODS.get(name)())}
+    assert several == {"spm", "negative-prompt", "sld", "safree", "adavd"}
+
+
+def test_a_method_that_can_does_it_in_one_run(tiny_backbone):
+    done = api.forget_several(tiny_backbone, ["cat", "dog", "tree"], method="negative-prompt")
+    assert done.natively
+    assert isinstance(done.edit.hook, NegativePromptHook)
+    assert done.edit.hook.words == "cat, dog, tree"
+
+
+def test_any_other_forgets_each_alone_and_adds(tiny_backbone, tmp_path):
+    before = snapshot(tiny_backbone.pipe)
+    done = api.forget_several(tiny_backbone, ["cat", "dog"], method="uce", keep=["fox"], out=tmp_path / "run", **UCE)
+    assert not done.natively
+    assert [edit.provenance.concept.target for edit in done.parts] == ["cat", "dog"]
+    for name, delta in done.edit.deltas.items():
+        assert torch.allclose(delta, sum(part.deltas[name] for part in done.parts), atol=1e-6)
+    assert same_snapshot(before, snapshot(tiny_backbone.pipe))
+    saved = load_edit(tmp_path / "run")
+    assert saved.digest == done.edit.digest
+    assert targets_of(saved) == ("cat", "dog")
+    assert saved.provenance.concept.keep == ("fox",)
+    assert api.model_of_run(tmp_path / "run") == tiny_backbone.pipe.name_or_path
+    assert sorted(path.name for path in (tmp_path / "run" / PARTS).iterdir()) == ["cat", "dog"]
+
+
+def test_an_interrupted_run_goes_on_where_it_was(tiny_backbone, tmp_path, monkeypatch):
+    from aizheimer.methods.uce import UCE as Method
+
+    unlearn, seen = Method.unlearn, []
+
+    def counted(self, backbone, concept, **options):
+        seen.append(concept.target)
+        if seen == ["cat", "dog"]:
+            raise KeyboardInterrupt
+        return unlearn(self, backbone, concept, **options)
+
+    monkeypatch.setattr(Method, "unlearn", counted)
+    words = {"method": "uce", "out": tmp_path / "run", **UCE}
+    with pytest.raises(KeyboardInterrupt):
+        api.forget_several(tiny_backbone, ["cat", "dog"], **words)
+    done = api.forget_several(tiny_backbone, ["cat", "dog"], resume=True, **words)
+    assert seen == ["cat", "dog", "dog"]
+    again = api.forget_several(tiny_backbone, ["cat", "dog"], overwrite=True, **words)
+    assert again.edit.digest == done.edit.digest
+    assert seen == ["cat", "dog", "dog", "cat", "dog"]
+
+
+@pytest.mark.parametrize(
+    ("concepts", "keep", "words"),
+    [
+        ([], (), "got no concept"),
+        (["cat", "Cat"], (), "'Cat' is named twice|'cat' is named twice"),
+        (["cat", "dog"], ("Dog",), "cannot be kept and forgotten at once"),
+    ],
+)
+def test_concepts_that_cannot_be_used(tiny_backbone, concepts, keep, words):
+    with pytest.raises(ConceptError, match=words):
+        api.forget_several(tiny_backbone, concepts, method="uce", keep=keep)
+
+
+def test_bad_input_costs_no_run(tiny_backbone, tmp_path):
+    with pytest.raises(ConceptError, match="cut off"):
+        api.forget_several(tiny_backbone, ["cat " * 40, "dog"], method="uce", out=tmp_path / "run", **UCE)
+    assert not (tmp_path / "run").exists()
+
+
+class TestOnto:
+    def test_one_more_is_made_on_the_edited_model_and_holds_what_went(self, tiny_backbone, tmp_path, monkeypatch):
+        from aizheimer.methods.uce import UCE as Method
+
+        earlier = api.forget(tiny_backbone, "cat", method="uce", out=tmp_path / "cat", **UCE)
+        unlearn, seen = Method.unlearn, []
+
+        def noted(self, backbone, concept, **options):
+            seen.append((backbone.fingerprint(), concept.keep))
+            return unlearn(self, backbone, concept, **options)
+
+        monkeypatch.setattr(Method, "unlearn", noted)
+        before = snapshot(tiny_backbone.pipe)
+        total = api.forget_onto(
+            tiny_backbone, "dog", earlier=tmp_path / "cat", method="uce", keep=["fox"], out=tmp_path / "both", **UCE
+        )
+        (fingerprint, keep), *_ = seen
+        assert fingerprint != earlier.provenance.base_fingerprint
+        assert keep == ("fox", "cat")
+        assert same_snapshot(before, snapshot(tiny_backbone.pipe))
+        assert targets_of(total) == ("dog", "cat")
+        assert load_edit(tmp_path / "both").digest == total.digest
+        with total.applied(tiny_backbone.pipe):
+            pass
+        alone = api.forget(tiny_backbone, "dog", method="uce", keep=["fox"], **UCE)
+        name = next(iter(total.deltas))
+        assert not torch.allclose(total.deltas[name], earlier.deltas[name] + alone.deltas[name], atol=1e-6)
+
+    def test_refusals(self, tiny_backbone):
+        hook = api.forget(tiny_backbone, "cat", method="negative-prompt")
+        with pytest.raises(EditError, match="forget the concept alone and stack the two"):
+            api.forget_onto(tiny_backbone, "dog", earlier=hook, method="uce", **UCE)
+        with pytest.raises(ConceptError, match="is forgotten by the earlier edit already"):
+            api.forget_onto(tiny_backbone, "Cat", earlier=hook, method="uce", **UCE)

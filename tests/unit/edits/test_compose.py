@@ -1,0 +1,185 @@
+"""Edits reckoned with like numbers: added, taken away, averaged, compared, and tried in both orders."""
+
+import numpy as np
+import pytest
+import torch
+
+from aizheimer.backbones.base import backbone_for
+from aizheimer.edits import ConceptRecord, Edit, load_edit
+from aizheimer.edits.commuting import order_check
+from aizheimer.edits.compose import diff, merge, parts_of, scale, stack, subtract, targets_of
+from aizheimer.edits.hooks.stacked import StackedHook
+from aizheimer.errors import EditError
+from tests.snapshot import same_snapshot, snapshot
+from tests.unit.edits.artifacts import CONVOLUTIONS, CROSS, PROMPTS, TEXT, edit_of_weights
+from tests.unit.edits.running import apart, draw, edit_of
+from tests.unit.edits.test_adapter_hooks import erasers, spm
+
+
+def about(edit, target, **update):
+    record = ConceptRecord(target=target, keep=("tree",))
+    return Edit(edit.deltas, edit.provenance.model_copy(update={"concept": record, **update}), edit.hook)
+
+
+@pytest.fixture
+def cat(tiny_pipeline):
+    return about(edit_of_weights(tiny_pipeline, CROSS), "cat")
+
+
+@pytest.fixture
+def dog(tiny_pipeline):
+    return about(edit_of_weights(tiny_pipeline, (*CROSS[:2], *CONVOLUTIONS[:1], *TEXT), strength=0.5), "dog")
+
+
+def drawn(pipe, *edits):
+    handles = [edit.apply_to(pipe) for edit in edits]
+    pictures = draw(pipe, PROMPTS)
+    for handle in reversed(handles):
+        handle.remove()
+    return pictures
+
+
+def unchanged(before, after):
+    """Whether two snapshots are the same but for the numbers of the last call."""
+    own = {name for name in (*before, *after) if name.startswith(("pipe:_", "scheduler:"))}
+    return same_snapshot(*({name: value for name, value in one.items() if name not in own} for one in (before, after)))
+
+
+class TestStack:
+    def test_the_sum_draws_what_both_draw_together(self, tiny_pipeline, cat, dog):
+        both = stack(cat, dog)
+        assert apart(drawn(tiny_pipeline, both), drawn(tiny_pipeline, cat, dog)) < 1e-4
+        assert both.provenance.strength == 1
+        assert both.provenance.text_fingerprint == dog.provenance.text_fingerprint
+        assert torch.allclose(both.deltas[CROSS[0]], cat.deltas[CROSS[0]] + 0.5 * dog.deltas[CROSS[0]], atol=1e-6)
+
+    def test_it_lists_what_it_is_made_of(self, cat, dog):
+        both = stack(stack(cat, dog).scale(0.5), cat)
+        assert [(part["concept"], part["strength"]) for part in parts_of(both)] == [
+            ("cat", 0.5),
+            ("dog", 0.25),
+            ("cat", 1),
+        ]
+        assert targets_of(both) == ("cat", "dog")
+        assert both.provenance.concept == ConceptRecord(target="cat", keep=("tree",))
+
+    def test_behaviours_are_put_on_in_turn_saved_and_taken_off(self, tiny_pipeline, cat, tmp_path):
+        hooks = [
+            about(edit_of(tiny_pipeline, erasers()), "dog"),
+            about(edit_of(tiny_pipeline, spm(gate="none")), "fox"),
+        ]
+        draw(tiny_pipeline, PROMPTS)  # a call leaves its own numbers behind
+        before = snapshot(tiny_pipeline)
+        total = stack(cat, hooks[0].scale(0.5), hooks[1])
+        assert isinstance(total.hook, StackedHook)
+        together = drawn(tiny_pipeline, cat, hooks[0].scale(0.5), hooks[1])
+        total.save(tmp_path)
+        assert apart(drawn(tiny_pipeline, load_edit(tmp_path)), together) < 1e-4
+        assert unchanged(before, snapshot(tiny_pipeline))
+        assert not total.mergeable
+
+    def test_a_hook_alone_stays_what_it_is(self, tiny_pipeline, cat):
+        one = edit_of(tiny_pipeline, erasers())
+        assert stack(cat, one).hook is one.hook
+        assert len(stack(one.scale(0.5), stack(one, one)).hook.parts) == 3
+
+    def test_nothing_stays_on_if_a_part_cannot_be_put_on(self, tiny_pipeline, monkeypatch):
+        total = stack(edit_of(tiny_pipeline, erasers()), edit_of(tiny_pipeline, spm()))
+        before = snapshot(tiny_pipeline)
+
+        def fail(*_args, **_options):
+            raise RuntimeError("no")
+
+        monkeypatch.setattr("aizheimer.edits.hooks.spm.SPMHook.install", fail)
+        with pytest.raises(RuntimeError):
+            total.apply_to(tiny_pipeline)
+        assert same_snapshot(before, snapshot(tiny_pipeline))
+
+    def test_bases_must_be_one(self, cat, dog):
+        other = about(dog, "dog", base_fingerprint="f" * 16)
+        with pytest.raises(EditError, match=r"edit 2 \('dog'\) was made for .* take edits of one base"):
+            stack(cat, other)
+        with pytest.raises(EditError, match="2 text encoders"):
+            stack(dog, about(dog, "fox", text_fingerprint="f" * 16))
+        with pytest.raises(EditError, match="got no edit"):
+            stack()
+
+
+class TestSubtract:
+    def test_a_restored_concept_leaves_the_other_edit_bit_for_bit_where_it_was_alone(self, cat, dog):
+        rest = subtract(stack(cat, dog), dog)
+        assert rest.deltas.keys() == cat.deltas.keys()
+        assert torch.equal(rest.deltas[CROSS[2]], cat.deltas[CROSS[2]])
+        assert all(torch.allclose(rest.deltas[n], cat.deltas[n], atol=1e-6) for n in cat.deltas)
+        assert targets_of(rest) == ("cat",)
+        assert targets_of(subtract(stack(cat, dog), cat)) == ("dog",)
+        assert subtract(stack(cat, dog), cat).provenance.concept.target == "dog"
+        assert subtract(cat, cat).is_noop
+
+    def test_a_behaviour_is_taken_out(self, tiny_pipeline, cat):
+        one, two = edit_of(tiny_pipeline, erasers()), edit_of(tiny_pipeline, spm())
+        total = stack(cat, one, two)
+        assert subtract(total, one).hook is two.hook
+        with pytest.raises(EditError, match="is not in this edit"):
+            subtract(total, one.scale(0.5))
+
+
+class TestMerge:
+    def test_the_mean(self, cat, dog):
+        mean = merge(cat, dog)
+        assert torch.allclose(mean.deltas[CROSS[0]], (cat.deltas[CROSS[0]] + 0.5 * dog.deltas[CROSS[0]]) / 2, atol=1e-6)
+        assert torch.equal(merge(cat, cat).deltas[CROSS[0]], cat.deltas[CROSS[0]])
+        weighted = merge(cat, dog, weights=[0, 2])
+        assert torch.equal(weighted.deltas[CROSS[0]], dog.deltas[CROSS[0]])
+
+    def test_refusals(self, tiny_pipeline, cat):
+        with pytest.raises(EditError, match="weights: got 1 for 2 edits"):
+            merge(cat, cat, weights=[1])
+        with pytest.raises(EditError, match="which has no mean; stack such edits"):
+            merge(cat, edit_of(tiny_pipeline, erasers()))
+
+
+class TestDiff:
+    def test_sizes_angle_and_distance(self, cat, dog):
+        found = diff(cat, scale(cat, 0.5))
+        assert found.cosine == pytest.approx(1)
+        assert found.apart == pytest.approx(0.5)
+        assert found.norms[0] == pytest.approx(2 * found.norms[1])
+        assert list(found.tensors.values()) == pytest.approx([0.5] * 3)
+        assert diff(cat, cat).apart == 0
+        other = diff(cat, dog)
+        assert (other.shared, other.only) == (2, (1, 3))
+        assert other.same_behaviour
+        assert next(iter(other.tensors.values())) == 1
+
+    def test_behaviours(self, tiny_pipeline, cat):
+        one = edit_of(tiny_pipeline, erasers())
+        assert diff(one, one).same_behaviour
+        assert diff(one, stack(one, cat)).apart != 0
+        assert not diff(one, one.scale(0.5)).same_behaviour
+
+
+class TestOrder:
+    def test_weights_commute_and_erasers_do_not(self, tiny_backbone):
+        pipe = tiny_backbone.pipe
+        weights = [about(edit_of_weights(pipe, CROSS), "cat"), about(edit_of_weights(pipe, TEXT), "dog")]
+        strong = erasers()
+        strong = type(strong)({name: 3 * tensor for name, tensor in strong.tensors.items()})
+        shifted = {name: tensor.roll(1, 0) for name, tensor in strong.tensors.items()}
+        hooks = [about(edit_of(pipe, one), "fox") for one in (strong, type(strong)(shifted))]
+        draw(pipe, PROMPTS)
+        before = snapshot(pipe)
+        found = {(pair.first, pair.second): pair for pair in order_check([*weights, *hooks], tiny_backbone, steps=2)}
+        assert len(found) == 6
+        assert not found[0, 1].measured
+        assert found[0, 1].commutes
+        assert found[0, 2].measured
+        assert found[0, 2].commutes
+        assert not found[2, 3].commutes
+        assert found[2, 3].apart > 1e-3
+        assert unchanged(before, snapshot(pipe))
+
+
+def test_the_base_is_asked_for(tiny_pipeline, cat):
+    assert backbone_for(tiny_pipeline).fingerprint() == stack(cat, cat).provenance.base_fingerprint
+    assert np.array_equal(drawn(tiny_pipeline), draw(tiny_pipeline, PROMPTS))
