@@ -3,10 +3,10 @@
 import dataclasses
 import functools
 import inspect
-import re
 import signal
 import time
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,14 +14,13 @@ import torch
 
 from aizheimer._registry import METHODS
 from aizheimer.backbones.base import Backbone, backbone_for
-from aizheimer.backbones.families import FAMILIES
 from aizheimer.cli.live import CurvesView, describe_monitor
 from aizheimer.concepts import Concept
 from aizheimer.data.cache import CACHE_VARIABLE
 from aizheimer.edits import Edit, hooks_on, load_edit
 from aizheimer.engine.callbacks import Callbacks
 from aizheimer.engine.run_folder import RunFolder
-from aizheimer.errors import ConceptError, EditError, ModelError, RecipeError, SelectorError
+from aizheimer.errors import ConceptError, EditError, RecipeError, SelectorError
 from aizheimer.methods.base import Method, MethodInfo
 from aizheimer.recipes import load_recipe
 from aizheimer.reports.curves import charts_from_history
@@ -33,25 +32,10 @@ from tests.tiny import tiny_pipeline, tiny_world
 from tests.trained import same_edit, tensors
 from tests.unit.edits.running import draw
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Euler's scheduler and numpy 2
 CONCEPT = Concept("santa claus", keep=("cat",))
 SD = ("sd1", "sd2")
-"""The two kinds of the family that everything is tested on, whole; the others get what `unlearned` is looked at for."""
+"""The two kinds of the family that everything is tested on, whole; of the others see `test_families`."""
 BUILDERS = {"sd1": lambda seed: tiny_pipeline(seed=seed), **tiny_families.BUILDERS}
-CELLS = [
-    (name, family, settings)
-    for name in METHODS.names()
-    for family, settings in METHODS.get(name).info.families.items()
-    if family != "sd"
-]
-"""What every method says it works on beside Stable Diffusion 1 and 2; `aizheimer ls --matrix` prints the same."""
-REFUSED = [
-    (name, family) for name in METHODS.names() for family in FAMILIES if family not in METHODS.get(name).info.families
-]
-ELSEWHERE = {
-    "aizheimer": ("start={average_of: 3, prior_prompts: 8, metric: identity}",),
-}
-"""What the battery's own small settings would otherwise ask of a family that it does not have."""
 NEEDS = {"prompts", "anchor", "retain prompts", "images", "judge"}
 PROMPTS = ["santa claus in noto style", "cat in flat style"]
 WATCHED = {"mass_ratio", "erase_error", "forget_drift", "retention_drift"}
@@ -65,14 +49,6 @@ every_trained_recipe = pytest.mark.parametrize("recipe", TRAINED)
 def shared_backbone(family: str = "sd1", seed: int = 0) -> Backbone:
     """One pipeline for the whole battery: that every method leaves it as it was is what the battery looks at."""
     return backbone_for(BUILDERS[family](seed=seed), world=tiny_world())
-
-
-def quick_for(recipe: str, family: str, settings: tuple[str, ...] = ()) -> Method:
-    """Return a method cut down to a second of work, and further on families that get less of the battery."""
-    if family in SD:
-        return quick_recipe(recipe).method
-    short = ("training.steps=2", "training.monitor_every=2") if is_trained(recipe) else ()
-    return quick_recipe(recipe, *short, *ELSEWHERE.get(recipe, ()), *settings).method
 
 
 @pytest.fixture(scope="module")
@@ -100,19 +76,20 @@ class Unlearned:
     history: list
 
 
-@pytest.fixture(
-    scope="module",
-    params=[(recipe, family, ()) for recipe in RECIPES for family in SD] + CELLS,
-    ids=lambda cell: "-on-".join(cell[:2]),
-)
+@pytest.fixture(scope="module", params=[(recipe, family) for recipe in RECIPES for family in SD], ids="-on-".join)
 def unlearned(request, cache):
-    recipe, family, settings = request.param
-    backbone, data, history = shared_backbone(family), {}, []
+    recipe, family = request.param
+    return unlearn(quick_recipe(recipe).method, recipe, shared_backbone(family), cache=cache)
+
+
+def unlearn(method: Method, recipe: str, backbone: Backbone, *, cache: Path) -> Unlearned:
+    """Run a method once, and note what it said and what it left behind."""
+    data, history = {}, []
     callbacks = Callbacks(on_data=data.update, on_step=history.append, on_monitor=history.append)
     before = snapshot(backbone.pipe)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(CACHE_VARIABLE, str(cache))
-        edit = quick_for(recipe, family, settings).unlearn(backbone, CONCEPT, callbacks=callbacks)
+        edit = method.unlearn(backbone, CONCEPT, callbacks=callbacks)
     return Unlearned(recipe, backbone, edit, before, snapshot(backbone.pipe), data, history)
 
 
@@ -210,11 +187,8 @@ def test_weights_merge_and_a_behaviour_is_refused(unlearned):
     assert same_snapshot(snapshot(pipe), unlearned.before)
 
 
-@pytest.mark.parametrize(
-    ("recipe", "family"),
-    [(name, family) for name in RUNTIME for family in SD]
-    + [(name, family) for name, family, _ in CELLS if name in RUNTIME],
-)
+@pytest.mark.parametrize("recipe", RUNTIME)
+@pytest.mark.parametrize("family", SD)
 def test_a_behaviour_acts_loaded_or_not_and_off_again_leaves_the_same_bits(recipe, family, tmp_path):
     backbone = shared_backbone(family)
     edit = quick_recipe(recipe).method.unlearn(backbone, CONCEPT)
@@ -270,32 +244,6 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(recipe, cache, m
     assert same_edit(first, second)
     if is_trained(recipe):  # what is solved may not depend on chance at all
         assert not same_edit(first, other)
-
-
-@pytest.mark.parametrize(("name", "family"), REFUSED, ids="-on-".join)
-def test_a_family_that_it_is_not_defined_for_is_refused_before_any_work(name, family):
-    seen = []
-    callbacks = Callbacks(on_progress=lambda *event: seen.append(event), on_step=seen.append, on_data=seen.append)
-    method = quick_recipe(name).method
-    said = (
-        f"{name} does not work on {FAMILIES[family].title}: {method.info.elsewhere[family]}; wanted Stable Diffusion 1"
-    )
-    with pytest.raises(ModelError, match=re.escape(said)):
-        method.unlearn(shared_backbone(family), CONCEPT, callbacks=callbacks)
-    assert seen == []
-
-
-@pytest.mark.parametrize(("name", "family", "settings"), CELLS)
-def test_unknown_things_are_refused_on_every_family(name, family, settings):
-    backbone, seen = shared_backbone(family), []
-    callbacks = Callbacks(on_progress=lambda *event: seen.append(event), on_step=seen.append)
-    with pytest.raises(ConceptError, match="cut off"):
-        quick_for(name, family, settings).unlearn(backbone, Concept("cat " * 40), callbacks=callbacks)
-    if has(quick_recipe(name).method, "layers"):
-        method = quick_for(name, family, (*settings, "layers=nowhere"))
-        with pytest.raises(SelectorError, match="nowhere"):
-            method.unlearn(backbone, CONCEPT, callbacks=callbacks)
-    assert seen == []
 
 
 @every_recipe

@@ -66,7 +66,7 @@ class Conditioning:
         return cls(tensors[_TOKENS], tensors.get(_POOLED))
 
 
-Conditions: TypeAlias = "Conditioning | Tensor"
+Conditions: TypeAlias = Conditioning | Tensor
 """Conditioning, or its rows alone where the denoiser reads nothing else, as in Stable Diffusion 1 and 2."""
 
 
