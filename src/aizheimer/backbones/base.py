@@ -99,6 +99,11 @@ class Backbone(Protocol):
         ...
 
     @property
+    def attended_keys(self) -> int:
+        """Keys under the softmax of attention to text: its rows, and in joint attention the picture's own tokens."""
+        ...
+
+    @property
     def windows(self) -> tuple[TextWindow, ...]:
         """Whose part each text encoder is of the token axis."""
         ...

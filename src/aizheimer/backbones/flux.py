@@ -99,8 +99,12 @@ class FluxBackbone:
 
     @cached_property
     def _schedule(self) -> FlowSchedule:
+        return flow_schedule(self.pipe.scheduler, image_tokens=self._image_tokens)
+
+    @property
+    def _image_tokens(self) -> int:
         _, height, width = self.latent_shape
-        return flow_schedule(self.pipe.scheduler, image_tokens=height * width // _PATCH**2)
+        return height * width // _PATCH**2
 
     @property
     def prediction_type(self) -> str:
@@ -115,6 +119,11 @@ class FluxBackbone:
     @property
     def _has_guidance(self) -> bool:
         return bool(self.pipe.transformer.config.guidance_embeds)
+
+    @property
+    def attended_keys(self) -> int:
+        """Keys under the softmax of attention to text: the rows of text and the picture's own tokens; even attention gives each one over it."""
+        return self.max_tokens + self._image_tokens
 
     @property
     def windows(self) -> tuple[TextWindow, ...]:

@@ -92,9 +92,12 @@ class SD3Backbone:
 
     @cached_property
     def _schedule(self) -> FlowSchedule:
+        return flow_schedule(self.pipe.scheduler, image_tokens=self._image_tokens)
+
+    @property
+    def _image_tokens(self) -> int:
         _, height, width = self.latent_shape
-        tokens = height * width // self.pipe.transformer.config.patch_size**2
-        return flow_schedule(self.pipe.scheduler, image_tokens=tokens)
+        return height * width // self.pipe.transformer.config.patch_size**2
 
     @property
     def prediction_type(self) -> str:
@@ -114,6 +117,11 @@ class SD3Backbone:
     def _t5_tokens(self) -> int:
         own = self.pipe.tokenizer_3
         return _T5_TOKENS if own is None else min(_T5_TOKENS, own.model_max_length)
+
+    @property
+    def attended_keys(self) -> int:
+        """Keys under the softmax of attention to text: the rows of text and the picture's own tokens; even attention gives each one over it."""
+        return self.max_tokens + self._image_tokens
 
     @property
     def windows(self) -> tuple[TextWindow, ...]:

@@ -108,6 +108,11 @@ class SDXLBackbone:
         return self.pipe.tokenizer.model_max_length
 
     @property
+    def attended_keys(self) -> int:
+        """Keys under the softmax of attention to text: the rows of text; even attention gives each one over it."""
+        return self.max_tokens
+
+    @property
     def windows(self) -> tuple[TextWindow, ...]:
         """The token axis: one window. Both encoders split words alike; they differ in what they pad with."""
         return (TextWindow(pipe=self.pipe, tokenizer=self.pipe.tokenizer, length=self.max_tokens),)

@@ -103,6 +103,11 @@ class StableDiffusionBackbone:
         return self.pipe.tokenizer.model_max_length
 
     @property
+    def attended_keys(self) -> int:
+        """Keys under the softmax of attention to text: the rows of text; even attention gives each one over it."""
+        return self.max_tokens
+
+    @property
     def windows(self) -> tuple[TextWindow, ...]:
         """The token axis: CLIP's window."""
         return (TextWindow(pipe=self.pipe, tokenizer=self.pipe.tokenizer, length=self.max_tokens),)

@@ -130,7 +130,7 @@ class ForgetMeNot(BaseModel):
             parameters=material.parameters,
             layers=layers,
             # "notebook" is one norm over the batch as well: the method's own, and its paper's at a batch of one.
-            term=functools.partial(resteering, variant="notebook", tokens=backbone.max_tokens),
+            term=functools.partial(resteering, variant="notebook", tokens=backbone.attended_keys),
             forget=forget,
             retain_term="none",
             held_out=HeldOut(

@@ -192,6 +192,13 @@ def test_a_concept_is_found_in_every_window(backbones):
         backbones["flux"].token_columns(["cat " * 40], "cat " * 40, policy="concept")
 
 
+def test_even_attention_is_over_all_that_is_attended_to(backbones):
+    """The picture's own 16 tokens too, where it attends to itself and the text at once."""
+    assert backbones["sdxl"].attended_keys == MAX_TOKENS
+    assert backbones["sd3"].attended_keys == 2 * MAX_TOKENS + 16
+    assert backbones["flux"].attended_keys == MAX_TOKENS + 16
+
+
 def test_sd3_without_t5():
     backbone = backbone_for(tiny_sd3(t5=False))
     told = backbone.condition([PROMPT])
