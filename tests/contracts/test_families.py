@@ -66,14 +66,12 @@ def test_the_matrix_is_what_is_tested():
     assert all(found[name][family]["why"] for name, family in REFUSED)
 
 
-@pytest.mark.parametrize(
-    ("name", "family"), [(name, family) for name, family, _ in CELLS if name in RUNTIME], ids="-on-".join
-)
+@pytest.mark.parametrize(("name", "family"), [(name, family) for name, family, _ in CELLS if name in RUNTIME])
 def test_a_behaviour_acts(name, family, tmp_path):
     acts_loaded_or_not(name, family, tmp_path)
 
 
-@pytest.mark.parametrize(("name", "family"), REFUSED, ids="-on-".join)
+@pytest.mark.parametrize(("name", "family"), REFUSED)
 def test_a_family_that_it_is_not_defined_for_is_refused_before_any_work(name, family):
     seen = []
     callbacks = Callbacks(on_progress=lambda *event: seen.append(event), on_step=seen.append, on_data=seen.append)

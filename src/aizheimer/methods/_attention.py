@@ -56,7 +56,9 @@ class AttentionBuilder:
         source, anchor = self._forget()
         size = method.training.batch_size
         forget = Examples(source=source, embeddings=data.forget_embeddings, columns=columns.cpu(), batch_size=size)
-        term = functools.partial(ATTENTION_TERMS[method.loss], variant=method.variant, tokens=self.backbone.attended_keys)
+        term = functools.partial(
+            ATTENTION_TERMS[method.loss], variant=method.variant, tokens=self.backbone.attended_keys
+        )
         return AttentionProblem(
             backbone=self.backbone,
             parameters=self.material.parameters,

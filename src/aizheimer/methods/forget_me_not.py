@@ -48,7 +48,7 @@ class ForgetMeNot(BaseModel):
         kind="fine-tune",
         needs=("prompts", "images"),
         edits="cross-attention, or the whole denoiser",
-        families=EVERYWHERE,
+        families={**EVERYWHERE, "flux": ("layers=^transformer_blocks",)},
     )
 
     weights: Literal["cross-attention", "unet"] = Field(
