@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 from aizheimer.backbones.families import FAMILIES, Family, family_of
 from aizheimer.backbones.loading import load_pipeline
 from aizheimer.backbones.tokens import TokenPolicy
-from aizheimer.concepts.world import World
+from aizheimer.concepts.world import DEFAULT_WORLD, World
 from aizheimer.errors import ModelError
 
 if TYPE_CHECKING:
@@ -206,21 +206,16 @@ def backbone_for(pipe: DiffusionPipeline, *, world: World | None = None) -> Back
         >>> list(backbone.attention_modules())[0]
         'down_blocks.1.attentions.0.transformer_blocks.0.attn2'
     """
-    family = family_of(type(pipe).__name__)
-    if family is None:
-        family = next((name for name, info in FAMILIES.items() if _is_a(pipe, info.pipeline)), None)
+    classes = [base.__name__ for base in type(pipe).__mro__]
+    family: Family | None = next((found for name in classes if (found := family_of(name)) is not None), None)
     if family is None:
         wanted = ", ".join(f"{info.pipeline} ({info.title})" for info in FAMILIES.values())
         raise ModelError(f"got a {type(pipe).__name__}; wanted one of {wanted}.")
     # Only a real folder: a hub id read as a relative path could meet a stranger's world.json.
     folder = Path(pipe.name_or_path) if pipe.name_or_path else None
     if world is None:
-        world = World.load(folder) if folder is not None and folder.is_dir() else None
+        found = World.load(folder) if folder is not None and folder.is_dir() else DEFAULT_WORLD
+        world = None if found is DEFAULT_WORLD else found  # then the family's own
     module, _, name = FAMILIES[family].backbone.partition(":")
     kind = getattr(importlib.import_module(module), name)
     return kind(pipe) if world is None else kind(pipe, world=world)
-
-
-def _is_a(pipe: DiffusionPipeline, name: str) -> bool:
-    """Whether a pipeline's class is derived from the class of that name."""
-    return any(base.__name__ == name for base in type(pipe).__mro__)

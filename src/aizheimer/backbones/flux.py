@@ -122,7 +122,7 @@ class FluxBackbone:
 
     @property
     def attended_keys(self) -> int:
-        """Keys under the softmax of attention to text: the rows of text and the picture's own tokens; even attention gives each one over it."""
+        """Keys under the softmax of attention to text: its rows and the picture's own tokens."""
         return self.max_tokens + self._image_tokens
 
     @property

@@ -104,7 +104,7 @@ class StableDiffusionBackbone:
 
     @property
     def attended_keys(self) -> int:
-        """Keys under the softmax of attention to text: the rows of text; even attention gives each one over it."""
+        """Keys under the softmax of attention to text: its rows."""
         return self.max_tokens
 
     @property

@@ -203,13 +203,15 @@ class _ProbedJointProcessor:
     """A joint-attention module's processor, with its attention read by a probe."""
 
     def __init__(self, probe: AttentionProbe, layer: str, original: Any, layout: Layout) -> None:
-        self._probe, self._layer, self._processor, self._layout = probe, layer, original, layout
+        self._probe, self._layer, self._processor = probe, layer, original
+        self._layout: Layout = layout
 
     def __call__(self, attn: nn.Module, *args: Any, **kwargs: Any) -> Any:
         text = kwargs.get("encoder_hidden_states", args[1] if len(args) > 1 else None)
         # A block of one stream is given image and text as one, and does not tell where the text ends.
         tokens = None if text is None else text.shape[1]
-        attend = partial(self._probe._attend, layer=self._layer, scale=None, layout=self._layout, tokens=tokens)
+        layout: Layout = self._layout
+        attend = partial(self._probe._attend, layer=self._layer, scale=None, layout=layout, tokens=tokens)
         with _ReplaceAttention(attend):
             return self._processor(attn, *args, **kwargs)
 

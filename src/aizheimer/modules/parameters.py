@@ -138,9 +138,10 @@ def select_parameters(denoiser: nn.Module, layers: Sequence[str], parts: Sequenc
         if part not in PARTS:
             raise SelectorError(f"parts: '{part}' is unknown; wanted any of {', '.join(PARTS)}.")
     names: list[str] = []
-    for layer in dict.fromkeys(layers):
-        paths = part_paths(_module(denoiser, layer))
-        for part in (part for part in PARTS if part in parts):
+    wanted = [part for part in PARTS if part in parts]
+    for layer in dict.fromkeys(layers) if wanted else ():
+        paths = part_paths(_module(denoiser, layer, part=wanted[0]))
+        for part in wanted:
             if part not in paths:
                 raise SelectorError(
                     f"parts: '{layer}' has no '{part}' of its own: a block of one stream mixes it with its "
@@ -155,11 +156,11 @@ def select_parameters(denoiser: nn.Module, layers: Sequence[str], parts: Sequenc
     return ParameterSelection(tuple(names))
 
 
-def _module(denoiser: nn.Module, layer: str) -> nn.Module:
+def _module(denoiser: nn.Module, layer: str, *, part: str) -> nn.Module:
     try:
         return denoiser.get_submodule(layer)
     except AttributeError as error:
-        raise SelectorError(f"The denoiser has no projection '{layer}.{PARTS['q']}': {error}.") from error
+        raise SelectorError(f"The denoiser has no projection '{layer}.{PARTS[part]}': {error}.") from error
 
 
 def _projection(denoiser: nn.Module, path: str) -> list[str]:

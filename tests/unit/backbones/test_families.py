@@ -141,14 +141,17 @@ def test_flux_is_told_what_its_pipeline_tells_it(backbones):
         assert same(guided[name], first[name]), name
 
 
-def test_flux_without_a_guidance_input_is_not_guided():
+def test_flux_without_a_guidance_input_is_not_guided(tmp_path):
     backbone = backbone_for(tiny_flux(guided=False))
     found = backbone.predict_guided(
         latents(), torch.tensor([500]), backbone.condition([PROMPT]), null=backbone.condition([""]), scale=4.0
     )
     assert torch.equal(found.guided, found.prompted)
     assert not torch.equal(found.null, found.prompted)
-    assert backbone_for(tiny_flux()).world is FLUX_WORLD
+    pipe = tiny_flux()
+    assert backbone_for(pipe).world is FLUX_WORLD
+    pipe.register_to_config(_name_or_path=str(tmp_path))  # a folder without a world of its own
+    assert backbone_for(pipe).world is FLUX_WORLD
 
 
 def test_flux_packs_as_its_pipeline_does():
