@@ -6,21 +6,23 @@ from typing import Any
 
 import torch
 
-NETWORKS = ("unet", "text_encoder", "vae")
-OWNERS = (*NETWORKS, "tokenizer", "scheduler", "image_processor")
+from aizheimer.backbones.base import backbone_for
+
+OWNERS = ("tokenizer", "tokenizer_2", "tokenizer_3", "scheduler", "image_processor")
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_buffers")
 
 
 def snapshot(pipe: Any) -> dict[str, Any]:
     """Return the bits of every tensor, as ``"unet.<name>"``, and every attribute, hook, flag and mode beside them.
 
-    Attributes are compared by identity: a processor or a method that was replaced by an equal one is noticed.
+    The denoiser is called unet, as in edits. Attributes are compared by identity: a processor or a method that was
+    replaced by an equal one is noticed.
     """
-    owners = {"pipe": pipe, **{name: getattr(pipe, name) for name in OWNERS}}
+    networks = {name.replace("transformer", "unet"): net for name, net in backbone_for(pipe).components.items()}
+    owners = {"pipe": pipe, **{name: own for name in OWNERS if (own := getattr(pipe, name, None)) is not None}}
     found: dict[str, Any] = {"random": torch.get_rng_state()}
-    for part in NETWORKS:
-        network = getattr(pipe, part)
-        owners |= {f"{part}.{name}": module for name, module in network.named_modules() if name}
+    for part, network in networks.items():
+        owners |= {f"{part}.{name}" if name else part: module for name, module in network.named_modules()}
         found |= {f"{part}.{name}": tensor.clone() for name, tensor in network.state_dict().items()}
         found |= {f"{part}.{name}:grad": (p.requires_grad, id(p.grad)) for name, p in network.named_parameters()}
     for name, owner in owners.items():

@@ -98,7 +98,7 @@ def _text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
     return CLIPTextModel(config)
 
 
-def _unet() -> UNet2DConditionModel:
+def _unet(*, linear_projections: bool) -> UNet2DConditionModel:
     return UNet2DConditionModel(
         sample_size=LATENT_SIZE,
         layers_per_block=1,
@@ -108,10 +108,12 @@ def _unet() -> UNet2DConditionModel:
         cross_attention_dim=DIM,
         attention_head_dim=2,  # in Stable Diffusion's UNet this is the NUMBER of heads
         norm_num_groups=8,
+        use_linear_projection=linear_projections,
     )
 
 
-def _vae() -> AutoencoderKL:
+def tiny_vae(**options: float) -> AutoencoderKL:
+    """Return the autoencoder of all tiny pipelines; ``options`` go to its configuration."""
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 3,
         up_block_types=("UpDecoderBlock2D",) * 3,
@@ -119,17 +121,24 @@ def _vae() -> AutoencoderKL:
         norm_num_groups=4,
         sample_size=IMAGE_SIZE,
         scaling_factor=0.5,
+        **options,
     )
 
 
 def tiny_pipeline(
-    *, seed: int = 0, pad_token: str = END_OF_TEXT, prediction_type: str = "epsilon"
+    *,
+    seed: int = 0,
+    pad_token: str = END_OF_TEXT,
+    prediction_type: str = "epsilon",
+    linear_projections: bool = False,
 ) -> StableDiffusionPipeline:
     """Return a fresh pipeline of random weights; the same seed gives the same bits, and no global RNG is moved."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         tokenizer = tiny_tokenizer(pad_token=pad_token)
-        text_encoder, unet, vae = _text_encoder(tokenizer).eval(), _unet().eval(), _vae().eval()
+        text_encoder = _text_encoder(tokenizer).eval()
+        unet = _unet(linear_projections=linear_projections).eval()
+        vae = tiny_vae().eval()
         # Freshly made cross-attention hardly looks at the words; sharper queries and keys do.
         for name, parameter in unet.named_parameters():
             if name.endswith(("attn2.to_q.weight", "attn2.to_k.weight")):

@@ -95,10 +95,10 @@ class TestModel:
 
     def test_pipeline_of_another_family(self, cli, tiny_folder, out):
         index = tiny_folder / "model_index.json"
-        index.write_text(json.dumps({**json.loads(index.read_text()), "_class_name": "FluxPipeline"}))
+        index.write_text(json.dumps({**json.loads(index.read_text()), "_class_name": "KolorsPipeline"}))
         done = self.forget(cli, tiny_folder, out)
         assert done.code == 2
-        assert "FluxPipeline" in done.error
+        assert "KolorsPipeline" in done.error
 
     def test_corrupt_safetensors(self, cli, tiny_folder, out):
         weights = next((tiny_folder / "unet").glob("*.safetensors"))

@@ -153,6 +153,17 @@ class TestLs:
     def test_one_of_the_lists(self, cli):
         assert json.loads(cli("ls", "methods", "--json").out).keys() == {"methods"}
         assert "methods" not in cli("ls", "recipes").out.splitlines()
+
+    def test_the_matrix(self, cli):
+        found = json.loads(cli("ls", "--matrix", "--json").out)
+        assert list(found["families"]) == ["sd", "sdxl", "sd3", "flux"]
+        assert found["methods"].keys() == set(METHODS.names())
+        assert all(cells["sd"]["works"] for cells in found["methods"].values())
+        assert all(cell["works"] != bool(cell["why"]) for cells in found["methods"].values() for cell in cells.values())
+        assert found["methods"]["closed-distraction"]["sd3"]["settings"] == ["metric=identity"]
+        printed = cli("ls", "--matrix").out
+        assert "closed-distraction on sd3, flux: works with metric=identity" in printed
+        assert "hirm on sdxl, sd3, flux: it trains the one text encoder" in printed
         assert "recipe" in cli("ls", "recipies").error
 
 

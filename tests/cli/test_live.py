@@ -12,7 +12,7 @@ DATA = {
     "retain_prompts": ["c"],
     "neighbours": [["Mrs. [bold]Claus[/bold]", 0.912], ["old man", 0.5]],
     "kept": ["cat"],
-    "layers": ["down", "mid", "up"],
+    "layers": ["down", "mid_block.attn2", "up"],
     "parameters": ["mid_block.attn2.to_k.weight"],
 }
 

@@ -222,11 +222,11 @@ def test_what_needs_no_cross_attention_works_without(name):
 
 @pytest.mark.parametrize("name", METHODS.names())
 def test_another_family_of_models_is_refused(name):
-    class FluxPipeline:
-        name_or_path = "somebody/flux"
+    class KolorsPipeline:
+        name_or_path = "somebody/kolors"
 
-    with pytest.raises(ModelError, match="got a FluxPipeline; wanted a StableDiffusionPipeline"):
-        api.forget(FluxPipeline(), "santa claus", method=quick(name))
+    with pytest.raises(ModelError, match="got a KolorsPipeline; wanted one of StableDiffusionPipeline"):
+        api.forget(KolorsPipeline(), "santa claus", method=quick(name))
 
 
 @pytest.mark.parametrize("late", [False, True])

@@ -103,7 +103,7 @@ def test_suppression_lowers_attention_to_the_concept(tiny_backbone):
     """The trained updates, put into the layer, take attention off the concept's columns; the pipeline is untouched."""
     modules = tiny_backbone.attention_modules()
     layers = list(modules)
-    weights = projection_weights(modules, layers, parts=("k", "v"))
+    weights = projection_weights(tiny_backbone.text_projections(layers, ("k", "v")))
     before = tiny_backbone.fingerprint()
     state = torch.get_rng_state()
     options = {"masked": True, "steps": 20, "lr": 0.03, "pictures": 2, "threshold": 0.3, "seed": 0}

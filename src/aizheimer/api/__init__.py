@@ -1,7 +1,7 @@
 """The one-liners: forget, evaluate, attack, report; edits in and out.
 
 Every function takes a model in any form: ``"emoji"``, a pipeline's folder, a hub id, a loaded
-``StableDiffusionPipeline`` or a ``Backbone``.
+diffusers pipeline or a ``Backbone``.
 """
 
 from __future__ import annotations

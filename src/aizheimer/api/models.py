@@ -14,22 +14,23 @@ from aizheimer.edits.provenance import current_versions
 from aizheimer.errors import InputError, RunFolderError
 
 if TYPE_CHECKING:
-    from diffusers import StableDiffusionPipeline
+    from diffusers import DiffusionPipeline
 
-Model: TypeAlias = "str | Path | StableDiffusionPipeline | Backbone"
+Model: TypeAlias = "str | Path | DiffusionPipeline | Backbone"
 
 
 def load_model(model: Model) -> Backbone:
     """Return the backbone of a model, loading it if it is a name or a folder.
 
     Args:
-        model: ``"emoji"``, a pipeline's folder, a hub id, a loaded pipeline, or a backbone, which is returned as it is.
+        model: ``"emoji"``, a pipeline's folder, a hub id (``owner/name`` or ``owner/name@revision``), a single
+            ``.safetensors`` checkpoint, a loaded pipeline, or a backbone, which is returned as it is.
 
     Returns:
         The backbone; its ``pipe`` is the pipeline.
 
     Raises:
-        ModelError: The folder is missing, damaged, or holds no Stable Diffusion pipeline.
+        ModelError: The folder is missing, damaged, or holds no pipeline of a known family.
 
     Example:
         >>> load_model("emoji").world.name  # doctest: +SKIP

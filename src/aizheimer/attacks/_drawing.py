@@ -105,7 +105,7 @@ def draw_with(
     """
     pipe, settings = subject.backbone.pipe, subject.settings
     scale = subject.guidance if guidance is None else guidance
-    autocast = torch.autocast(pipe.unet.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16")
+    autocast = torch.autocast(subject.backbone.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16")
     drawn = []
     with sampling(pipe), autocast, _quiet_numpy():
         pipe.scheduler = scheduler  # ``sampling`` puts the pipeline's own back

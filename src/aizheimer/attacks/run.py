@@ -24,6 +24,7 @@ from aizheimer.attacks.results import AttackResult, Rate
 from aizheimer.attacks.resume import asked_of
 from aizheimer.backbones.base import Backbone
 from aizheimer.backbones.counting import counted
+from aizheimer.backbones.families import FAMILIES
 from aizheimer.concepts.concept import Concept
 from aizheimer.concepts.world import World
 from aizheimer.detectors.base import Judge
@@ -102,6 +103,11 @@ def run_attack(
         InputError: If the judge has no class for the target.
         NotApplicable: If this cannot be done to this edit.
     """
+    if backbone.family != "sd":
+        raise NotApplicable(
+            f"{attack.name}: got a {FAMILIES[backbone.family].title} model; attacks read the words and the sampler of "
+            "Stable Diffusion 1 and 2, so give a model of these."
+        )
     target_class(judge, concept)
     chosen = settings if settings is not None else AttackSettings()
     subject = Subject(backbone=backbone, edit=edit, concept=concept, judge=judge, settings=chosen)

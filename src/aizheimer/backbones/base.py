@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
+from aizheimer.backbones.families import FAMILIES, Family, family_of
 from aizheimer.backbones.loading import load_pipeline
 from aizheimer.backbones.tokens import TokenPolicy
 from aizheimer.concepts.world import DEFAULT_WORLD, World
@@ -14,16 +16,18 @@ from aizheimer.errors import ModelError
 
 if TYPE_CHECKING:
     import torch
-    from diffusers import DiffusionPipeline, StableDiffusionPipeline
-    from diffusers.models.attention_processor import Attention
+    from diffusers import DiffusionPipeline
 
     from aizheimer._typing import Images, Latents, TextEmbeddings, Timesteps, TokenColumns, TokenIds
-    from aizheimer.diffusion.noise import NoiseSchedule
+    from aizheimer.backbones.conditioning import Conditioning, Conditions
+    from aizheimer.backbones.prediction import Guided
+    from aizheimer.backbones.windows import TextWindow
+    from aizheimer.diffusion.prediction import Schedule
 
 __all__ = ["Backbone", "NetworkName", "backbone_for", "load_pipeline"]
 
 NetworkName = Literal["unet", "text_encoder"]
-"""The networks of a model that an edit may change."""
+"""The networks of a model that an edit may change; ``"unet"`` is the denoiser, also where that is a transformer."""
 
 
 @runtime_checkable
@@ -35,8 +39,13 @@ class Backbone(Protocol):
     """
 
     @property
-    def pipe(self) -> StableDiffusionPipeline:
+    def pipe(self) -> Any:
         """The pipeline itself."""
+        ...
+
+    @property
+    def family(self) -> Family:
+        """The family's short name; for messages, and for what is defined in some families only."""
         ...
 
     @property
@@ -55,6 +64,11 @@ class Backbone(Protocol):
         ...
 
     @property
+    def components(self) -> Mapping[str, torch.nn.Module]:
+        """All networks that turn words into pixels, by their names in the pipeline, the denoiser first."""
+        ...
+
+    @property
     def device(self) -> torch.device:
         """Where the denoiser is."""
         ...
@@ -70,26 +84,44 @@ class Backbone(Protocol):
         ...
 
     @property
-    def schedule(self) -> NoiseSchedule:
+    def schedule(self) -> Schedule:
         """The noise schedule the denoiser was trained with."""
         ...
 
     @property
     def prediction_type(self) -> str:
-        """What the denoiser predicts: ``"epsilon"``, ``"v_prediction"`` or ``"sample"``."""
+        """What the denoiser predicts, see `aizheimer.diffusion.prediction`."""
         ...
 
     @property
     def max_tokens(self) -> int:
-        """Tokens in a prompt, with start, end and padding."""
+        """Rows of text that attention reads, with start, end and padding."""
+        ...
+
+    @property
+    def attended_keys(self) -> int:
+        """Keys under the softmax of attention to text: its rows, and in joint attention the picture's own tokens."""
+        ...
+
+    @property
+    def windows(self) -> tuple[TextWindow, ...]:
+        """Whose part each text encoder is of the token axis."""
         ...
 
     def tokenize(self, prompts: Sequence[str]) -> TokenIds:
         """Return padded and truncated token ids, as the pipeline makes them."""
         ...
 
+    def condition(self, prompts: Sequence[str]) -> Conditioning:
+        """Return all that the denoiser is told of prompts, without gradients.
+
+        The empty prompt is what guidance starts from, which need not be what the text encoder says of no words: Stable
+        Diffusion XL's is all zeros, the pooled vector too.
+        """
+        ...
+
     def encode_prompts(self, prompts: Sequence[str]) -> TextEmbeddings:
-        """Return what the pipeline feeds the denoiser's cross-attention, without gradients."""
+        """Return the text encoders' rows, which the denoiser's attention reads, without gradients."""
         ...
 
     def read_tokens(self, ids: TokenIds, *, vectors: torch.Tensor | None = None) -> TextEmbeddings:
@@ -116,23 +148,42 @@ class Backbone(Protocol):
         """Return pixels in [-1, 1] of scaled latents."""
         ...
 
+    def for_pipeline(self, latents: Latents) -> torch.Tensor:
+        """Return latents in the form in which the pipeline wants them given."""
+        ...
+
     def predict(
         self,
         x_t: Latents,
         t: Timesteps | int,
-        embeddings: TextEmbeddings,
+        conditions: Conditions,
         *,
         denoiser: torch.nn.Module | None = None,
     ) -> Latents:
         """Return the raw prediction of the denoiser, or of another one given in its place."""
         ...
 
+    def predict_guided(
+        self, x_t: Latents, t: Timesteps, conditions: Conditions, *, null: Conditions, scale: float
+    ) -> Guided:
+        """Return the prediction under guidance, in the family's own way, and the plain predictions beside it."""
+        ...
+
     def fingerprint(self) -> str:
         """Return 16 hexadecimal digits that name the denoiser's weights."""
         ...
 
-    def attention_modules(self) -> dict[str, Attention]:
-        """Return the cross-attention modules by name, in order of execution."""
+    def attention_modules(self) -> dict[str, torch.nn.Module]:
+        """Return the modules that attend to text by name, in order of execution."""
+        ...
+
+    def text_projections(self, layers: Sequence[str], parts: Sequence[str]) -> dict[str, torch.nn.Module]:
+        """Return the linear layers that read text rows themselves, by name: what a closed form can solve for.
+
+        Args:
+            layers: Names of attention modules.
+            parts: Any of ``"k"`` and ``"v"``.
+        """
         ...
 
     def frozen(self) -> AbstractContextManager[None]:
@@ -155,14 +206,16 @@ def backbone_for(pipe: DiffusionPipeline, *, world: World | None = None) -> Back
         >>> list(backbone.attention_modules())[0]
         'down_blocks.1.attentions.0.transformer_blocks.0.attn2'
     """
-    from diffusers import StableDiffusionPipeline
-
-    from aizheimer.backbones.stable_diffusion import StableDiffusionBackbone
-
-    if not isinstance(pipe, StableDiffusionPipeline):
-        raise ModelError(f"got a {type(pipe).__name__}; wanted a StableDiffusionPipeline.")
+    classes = [base.__name__ for base in type(pipe).__mro__]
+    family: Family | None = next((found for name in classes if (found := family_of(name)) is not None), None)
+    if family is None:
+        wanted = ", ".join(f"{info.pipeline} ({info.title})" for info in FAMILIES.values())
+        raise ModelError(f"got a {type(pipe).__name__}; wanted one of {wanted}.")
     # Only a real folder: a hub id read as a relative path could meet a stranger's world.json.
     folder = Path(pipe.name_or_path) if pipe.name_or_path else None
     if world is None:
-        world = World.load(folder) if folder is not None and folder.is_dir() else DEFAULT_WORLD
-    return StableDiffusionBackbone(pipe, world=world)
+        found = World.load(folder) if folder is not None and folder.is_dir() else DEFAULT_WORLD
+        world = None if found is DEFAULT_WORLD else found  # then the family's own
+    module, _, name = FAMILIES[family].backbone.partition(":")
+    kind = getattr(importlib.import_module(module), name)
+    return kind(pipe) if world is None else kind(pipe, world=world)

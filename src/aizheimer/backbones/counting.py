@@ -24,7 +24,7 @@ def counted(backbone: Backbone) -> Iterator[Count]:
 
     def listen(module: Any, inputs: tuple[Any, ...], keywords: dict[str, Any], output: Any) -> None:
         del module, output
-        count.latents += len(inputs[0] if inputs else keywords["sample"])
+        count.latents += len(inputs[0] if inputs else keywords["sample" if "sample" in keywords else "hidden_states"])
 
     handle = backbone.denoiser.register_forward_hook(listen, with_kwargs=True)
     try:

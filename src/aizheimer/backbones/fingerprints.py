@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,3 +19,19 @@ def module_fingerprint(module: nn.Module) -> str:
         digest.update(f"{name}{tuple(value.shape)}".encode())
         digest.update(value.detach().to("cpu", torch.float32).contiguous().numpy().data)
     return digest.hexdigest()[:16]
+
+
+def kept_fingerprint(module: nn.Module, known: dict[str, Any]) -> str:
+    """Return `module_fingerprint`, kept until a parameter is changed in place or exchanged.
+
+    Writing through ``.data`` is not noticed.
+
+    Args:
+        module: The network.
+        known: Where the last answer is kept.
+    """
+    state = tuple((id(value), value.data_ptr(), value._version) for _, value in sorted(module.named_parameters()))
+    last = known.get("_fingerprint")
+    if last is None or last[0] != state:
+        known["_fingerprint"] = last = (state, module_fingerprint(module))
+    return last[1]

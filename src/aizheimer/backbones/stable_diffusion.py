@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from diffusers import StableDiffusionPipeline
-from diffusers.models.attention_processor import Attention
+from torch import nn
 
 from aizheimer._typing import Images, Latents, TextEmbeddings, Timesteps, TokenColumns, TokenIds, WordVectors
-from aizheimer.backbones import tokens
-from aizheimer.backbones.fingerprints import module_fingerprint
+from aizheimer.backbones import autoencoder, windows
+from aizheimer.backbones.conditioning import Conditioning, Conditions, as_conditioning
+from aizheimer.backbones.families import Family
+from aizheimer.backbones.fingerprints import kept_fingerprint
+from aizheimer.backbones.networks import cross_attention_modules, cross_attention_projections, frozen
+from aizheimer.backbones.prediction import Guided, classifier_free
 from aizheimer.backbones.tokens import TokenPolicy
+from aizheimer.backbones.windows import TextWindow, as_list, mean_word_rows
 from aizheimer.concepts.world import DEFAULT_WORLD, World
 from aizheimer.diffusion.noise import NoiseSchedule, from_scheduler
-from aizheimer.errors import ConceptError, DataError, ModelError
+from aizheimer.errors import ModelError
 
 _TEXT_BATCH = 64
-_PIXEL_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +46,11 @@ class StableDiffusionBackbone:
     world: World = DEFAULT_WORLD
 
     @property
+    def family(self) -> Family:
+        """``"sd"``."""
+        return "sd"
+
+    @property
     def denoiser(self) -> torch.nn.Module:
         """The UNet."""
         return self.pipe.unet
@@ -50,6 +59,12 @@ class StableDiffusionBackbone:
     def networks(self) -> Mapping[str, torch.nn.Module]:
         """The UNet and the text encoder."""
         return {"unet": self.pipe.unet, "text_encoder": self.pipe.text_encoder}
+
+    @property
+    def components(self) -> Mapping[str, torch.nn.Module]:
+        """All networks that turn words into pixels, by their names in the pipeline."""
+        names = ("unet", "text_encoder", "vae")
+        return {name: net for name in names if (net := getattr(self.pipe, name)) is not None}
 
     @property
     def device(self) -> torch.device:
@@ -87,13 +102,23 @@ class StableDiffusionBackbone:
         """Tokens in a prompt, with start, end and padding: 77 for the released models."""
         return self.pipe.tokenizer.model_max_length
 
+    @property
+    def attended_keys(self) -> int:
+        """Keys under the softmax of attention to text: its rows."""
+        return self.max_tokens
+
+    @property
+    def windows(self) -> tuple[TextWindow, ...]:
+        """The token axis: CLIP's window."""
+        return (TextWindow(pipe=self.pipe, tokenizer=self.pipe.tokenizer, length=self.max_tokens),)
+
     def tokenize(self, prompts: Sequence[str]) -> TokenIds:
         """Return token ids (batch, max_tokens), padded and truncated as the pipeline does."""
-        texts = self._texts(prompts)
-        ids = self.pipe.tokenizer(
-            texts, padding="max_length", max_length=self.max_tokens, truncation=True, return_tensors="pt"
-        )
-        return ids.input_ids.to(self.device)
+        return self.windows[0].tokenize(prompts).to(self.device)
+
+    def condition(self, prompts: Sequence[str]) -> Conditioning:
+        """Return all that the UNet is told of prompts: their rows; the empty prompt is what guidance starts from."""
+        return Conditioning(self.encode_prompts(prompts))
 
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str]) -> TextEmbeddings:
@@ -102,7 +127,7 @@ class StableDiffusionBackbone:
         The pipeline's own code does it, so attention masks, textual inversions and whatever else a
         text encoder asks for are as in generation.
         """
-        texts = _as_list(prompts)
+        texts = as_list(prompts)
         parts = [
             self.pipe.encode_prompt(
                 texts[i : i + _TEXT_BATCH],
@@ -154,11 +179,7 @@ class StableDiffusionBackbone:
         The vector is the mean of the text encoder's last hidden state over the word's tokens and the
         end-of-text after them; start-of-text and padding, the same for all words, are left out.
         """
-        hidden = self.encode_prompts(words)
-        lengths = torch.tensor([min(len(ids), self.max_tokens - 2) for ids in self._ids(words)], device=hidden.device)
-        position = torch.arange(hidden.shape[1], device=hidden.device)
-        inside = (position >= 1) & (position <= lengths[:, None] + 1)
-        return (hidden * inside[..., None]).sum(1) / inside.sum(1, keepdim=True)
+        return mean_word_rows(self.windows, words, self.encode_prompts(words))
 
     def token_columns(self, prompts: Sequence[str], concept: str, *, policy: TokenPolicy) -> TokenColumns:
         """Mark the tokens of each prompt that carry the concept.
@@ -178,53 +199,25 @@ class StableDiffusionBackbone:
             ConceptError: The concept is empty, not in a prompt, or cut off by the window.
             SelectorError: Unknown policy.
         """
-        tokens.check_policy(policy)
-        (concept_ids,) = self._ids([concept])
-        if not concept_ids:
-            raise ConceptError(f"concept {concept!r} has no tokens; name what the model must forget.")
-        marked = torch.zeros(len(prompts), self.max_tokens, dtype=torch.bool)
-        for row, (prompt, prompt_ids) in enumerate(zip(prompts, self._ids(prompts), strict=True)):
-            starts = tokens.occurrences(prompt_ids, concept_ids)
-            if not any(start + len(concept_ids) <= self.max_tokens - 2 for start in starts):
-                raise self._not_found(prompt, prompt_ids, concept, concept_ids, cut=bool(starts))
-            size, length = len(concept_ids), len(prompt_ids)
-            where = tokens.columns(starts, size, length=length, max_tokens=self.max_tokens, policy=policy)
-            marked[row, where] = True
-        return marked.to(self.device)
+        return windows.token_columns(self.windows, prompts, concept, policy=policy).to(self.device)
 
-    @torch.no_grad()
     def encode_images(self, pixels: Images, generator: torch.Generator | None = None) -> Latents:
-        """Return latents scaled as the UNet sees them.
+        """Return latents scaled as the UNet sees them; see `aizheimer.backbones.autoencoder.encoded`."""
+        return autoencoder.encoded(self.pipe.vae, pixels, factor=self.pipe.vae_scale_factor, generator=generator)
 
-        Args:
-            pixels: Images in [-1, 1], the size a multiple of the autoencoder's factor.
-            generator: Draws a sample of the posterior; without one its mean is taken.
-
-        Raises:
-            DataError: Pixels outside [-1, 1], or a size that does not fit.
-        """
-        factor = self.pipe.vae_scale_factor
-        if pixels.shape[-2] % factor or pixels.shape[-1] % factor:
-            raise DataError(f"images: got {tuple(pixels.shape[-2:])} pixels, wanted multiples of {factor}; crop them.")
-        if (largest := pixels.abs().max().item()) > 1 + _PIXEL_TOLERANCE:
-            raise DataError(f"images: got pixel values up to {largest:g}, wanted [-1, 1]; divide by 127.5, subtract 1.")
-        vae = self.pipe.vae
-        posterior = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist
-        latents = posterior.mode() if generator is None else posterior.sample(generator)
-        return latents * vae.config.scaling_factor
-
-    @torch.no_grad()
     def decode_latents(self, latents: Latents) -> Images:
         """Return pixels, clamped to [-1, 1], of scaled latents."""
-        vae = self.pipe.vae
-        scaled = latents.to(vae.device, vae.dtype) / vae.config.scaling_factor
-        return vae.decode(scaled, return_dict=False)[0].clamp(-1, 1)
+        return autoencoder.decoded(self.pipe.vae, latents)
+
+    def for_pipeline(self, latents: Latents) -> torch.Tensor:
+        """Return latents in the form in which the pipeline wants them given: as they are."""
+        return latents
 
     def predict(
         self,
         x_t: Latents,
         t: Timesteps | int,
-        embeddings: TextEmbeddings,
+        conditions: Conditions,
         *,
         denoiser: torch.nn.Module | None = None,
     ) -> Latents:
@@ -233,80 +226,32 @@ class StableDiffusionBackbone:
         Args:
             x_t: Noisy latents.
             t: One timestep for each item, or a single one for all.
-            embeddings: From :meth:`encode_prompts`.
+            conditions: From :meth:`condition`, or text rows alone.
             denoiser: Another network to ask in place of the pipeline's.
         """
         network = self.denoiser if denoiser is None else denoiser
-        return network(x_t, t, encoder_hidden_states=embeddings, return_dict=False)[0]
+        rows = as_conditioning(conditions).tokens
+        return network(x_t, t, encoder_hidden_states=rows, return_dict=False)[0]
+
+    def predict_guided(
+        self, x_t: Latents, t: Timesteps, conditions: Conditions, *, null: Conditions, scale: float
+    ) -> Guided:
+        """Return the prediction under classifier-free guidance, with the two it is made of."""
+        return classifier_free(self.predict, x_t, t, conditions, null=null, scale=scale)
 
     def fingerprint(self) -> str:
-        """Return 16 hexadecimal digits that name the UNet's weights, read as float32.
+        """Return 16 hexadecimal digits that name the UNet's weights; see `kept_fingerprint`."""
+        # The dataclass is frozen; its dictionary holds caches only, as cached_property does.
+        return kept_fingerprint(self.pipe.unet, self.__dict__)
 
-        See `module_fingerprint`. The result is kept until a parameter is changed in place or exchanged; writing
-        through ``.data`` is not noticed.
-        """
-        unet = self.pipe.unet
-        state = tuple((id(value), value.data_ptr(), value._version) for _, value in sorted(unet.named_parameters()))
-        known = self.__dict__.get("_fingerprint")
-        if known is None or known[0] != state:
-            # The dataclass is frozen; its dictionary holds caches only, as cached_property does.
-            self.__dict__["_fingerprint"] = known = (state, module_fingerprint(unet))
-        return known[1]
+    def attention_modules(self) -> dict[str, nn.Module]:
+        """Return every cross-attention module by its name in the UNet, in order of execution."""
+        return cross_attention_modules(self.pipe.unet)
 
-    def attention_modules(self) -> dict[str, Attention]:
-        """Return every cross-attention module by its name in the UNet, in order of execution.
+    def text_projections(self, layers: Sequence[str], parts: Sequence[str]) -> dict[str, nn.Module]:
+        """Return the keys and values of cross-attention, which read text rows, by name in the UNet."""
+        return cross_attention_projections(self.attention_modules(), layers, parts)
 
-        Down, middle, up. ``named_modules()`` gives down, up, middle, because that is the order in
-        which diffusers registers the blocks.
-        """
-        found = {}
-        for part in ("down_blocks", "mid_block", "up_blocks"):
-            block = getattr(self.pipe.unet, part, None)
-            for name, module in block.named_modules(prefix=part) if block is not None else ():
-                if name.endswith(".attn2") and isinstance(module, Attention) and module.is_cross_attention:
-                    found[name] = module
-        return found
-
-    @contextmanager
-    def frozen(self) -> Iterator[None]:
+    def frozen(self) -> AbstractContextManager[None]:
         """Within the context no parameter of UNet, autoencoder and text encoder asks for gradients."""
-        networks = [self.pipe.unet, self.pipe.vae, self.pipe.text_encoder]
-        before = [(p, p.requires_grad) for net in networks if net is not None for p in net.parameters()]
-        try:
-            for parameter, _ in before:
-                parameter.requires_grad_(False)
-            yield
-        finally:
-            for parameter, requires_grad in before:
-                parameter.requires_grad_(requires_grad)
-
-    def _texts(self, prompts: Sequence[str]) -> list[str]:
-        """Return the prompts as the pipeline's tokenizer gets them: textual inversions spelt out."""
-        texts = self.pipe.maybe_convert_prompt(_as_list(prompts), self.pipe.tokenizer)
-        return [texts] if isinstance(texts, str) else texts
-
-    def _ids(self, prompts: Sequence[str]) -> list[list[int]]:
-        """Return token ids without start, end, padding and truncation."""
-        return self.pipe.tokenizer(self._texts(prompts), add_special_tokens=False, verbose=False).input_ids
-
-    def _not_found(
-        self, prompt: str, prompt_ids: list[int], concept: str, concept_ids: list[int], *, cut: bool
-    ) -> ConceptError:
-        wanted, there = (" ".join(self.pipe.tokenizer.convert_ids_to_tokens(ids)) for ids in (concept_ids, prompt_ids))
-        if cut:
-            return ConceptError(
-                f"concept {concept!r} (tokens: {wanted}) is cut off: prompt {prompt!r} has {len(prompt_ids)} tokens, "
-                f"the model reads {self.max_tokens - 2}; shorten the prompt."
-            )
-        return ConceptError(
-            f"concept {concept!r} (tokens: {wanted}) is not in prompt {prompt!r} (tokens: {there}); "
-            "write it in the prompt as it is in the concept."
-        )
-
-
-def _as_list(prompts: Sequence[str]) -> list[str]:
-    if isinstance(prompts, str):
-        raise TypeError(f"prompts: got the text {prompts!r}, wanted a sequence of texts")
-    if not prompts:
-        raise ConceptError("prompts: got none, wanted at least one.")
-    return list(prompts)
+        return frozen(self.components.values())

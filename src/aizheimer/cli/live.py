@@ -102,7 +102,8 @@ def _where(row: Row) -> str:
     """Say which part of the model is edited: attention layers, if they hold all of it."""
     if row.get("network") == "text_encoder":
         return "of the text encoder"
-    inside = all(".attn2." in name for name in row.get("parameters", ()))
+    layers = tuple(f"{layer}." for layer in row.get("layers", ()))
+    inside = all(name.startswith(layers) for name in row.get("parameters", ()))
     return f"in {_count(row.get('layers'), 'attention layer')}" if inside else "of the denoiser"
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from aizheimer.cli import streams
+from aizheimer.cli.matrix import print_matrix
 from aizheimer.cli.options import Debug, Json
 
 if TYPE_CHECKING:
@@ -30,11 +31,15 @@ def ls(
         Kind, typer.Argument(metavar="[methods|recipes|attacks|suites]", help="Only one of the lists.")
     ] = Kind.ALL,
     *,
+    matrix: Annotated[bool, typer.Option("--matrix", help="Which method works on which family of models.")] = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
     """List methods, recipes, attacks and suites: what each does and needs, and how far it has been tested."""
     del debug
+    if matrix:
+        print_matrix(as_json=as_json)
+        return
     from aizheimer._registry import ATTACKS, METHODS
     from aizheimer.recipes.load import list_recipes
 

@@ -9,28 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Protocol
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from aizheimer._typing import Latents, TextEmbeddings, Timesteps
 from aizheimer.backbones.base import Backbone
-from aizheimer.diffusion.guidance import guide
-from aizheimer.diffusion.noise import NoiseSchedule
-from aizheimer.diffusion.prediction import to_epsilon, to_x0
+from aizheimer.backbones.conditioning import Conditions, expanded
+from aizheimer.diffusion.prediction import Schedule, to_epsilon, to_x0
 from aizheimer.errors import DataError
 
 Progress = Callable[[int, int], None]
-
-
-class Denoise(Protocol):
-    """How a rollout asks for predictions; `Backbone.predict` is one."""
-
-    def __call__(self, x_t: Latents, t: Timesteps, embeddings: TextEmbeddings) -> Latents:
-        """Return the raw prediction at ``(x_t, t)`` under ``embeddings``."""
-        ...
 
 
 class RolloutPlan(BaseModel):
@@ -134,8 +123,8 @@ def rollout_bank(
     """
     return rollout(
         backbone,
-        backbone.encode_prompts(list(prompts)),
-        null_embedding=backbone.encode_prompts([""]),
+        backbone.condition(list(prompts)),
+        null_embedding=backbone.condition([""]),
         prompt_index=torch.arange(len(prompts)),
         steps=steps,
         guidance=guidance,
@@ -149,9 +138,9 @@ def rollout_bank(
 @torch.no_grad()
 def rollout(
     backbone: Backbone,
-    embeddings: TextEmbeddings,
+    embeddings: Conditions,
     *,
-    null_embedding: TextEmbeddings,
+    null_embedding: Conditions,
     prompt_index: Tensor,
     steps: int,
     guidance: float,
@@ -169,8 +158,8 @@ def rollout(
 
     Args:
         backbone: The frozen teacher.
-        embeddings: (prompts, tokens, dim), encoded prompts.
-        null_embedding: (1, tokens, dim), the encoded empty prompt.
+        embeddings: Encoded prompts.
+        null_embedding: The encoded empty prompt.
         prompt_index: (trajectories,) the row of ``embeddings`` that each trajectory draws.
         steps: Number of steps, 1 to T.
         guidance: Guidance scale; 1 for none.
@@ -196,9 +185,9 @@ def rollout(
     for start in range(0, count, batch_size):
         rows = slice(start, start + batch_size)
         conditional = embeddings[prompt_index[rows]].to(backbone.device, backbone.dtype)
-        unconditional = null_embedding.to(backbone.device, backbone.dtype).expand_as(conditional)
+        unconditional = expanded(null_embedding.to(backbone.device, backbone.dtype), len(conditional))
         x_t = noise[rows].to(backbone.device, backbone.dtype)
-        parts.append(_trajectory(backbone, x_t, times[rows], torch.cat([unconditional, conditional]), guidance))
+        parts.append(_trajectory(backbone, x_t, times[rows], conditional, null=unconditional, guidance=guidance))
         if progress is not None:
             progress(min(start + batch_size, count), count)
     joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
@@ -210,7 +199,7 @@ def rollout(
     )
 
 
-def check_rollout(count: int, steps: int, schedule: NoiseSchedule) -> None:
+def check_rollout(count: int, steps: int, schedule: Schedule) -> None:
     """Raise DataError unless there is a trajectory and its number of steps is one the schedule has."""
     if not 1 <= steps <= schedule.num_steps or count == 0:
         raise DataError(
@@ -219,7 +208,7 @@ def check_rollout(count: int, steps: int, schedule: NoiseSchedule) -> None:
 
 
 def _trajectory(
-    backbone: Backbone, x_t: Tensor, times: Tensor, embeddings: Tensor, guidance: float
+    backbone: Backbone, x_t: Tensor, times: Tensor, conditions: Conditions, *, null: Conditions, guidance: float
 ) -> dict[str, Tensor]:
     """Denoise one batch; returns x_t, prediction and null_prediction as (batch * steps, ...), and x_0 (batch, ...)."""
     schedule, kind = backbone.schedule, backbone.prediction_type
@@ -227,18 +216,17 @@ def _trajectory(
     x_0 = x_t
     for i in range(times.shape[1]):
         t = times[:, i]
-        both = torch.cat([t, t]).to(x_t.device)
-        null_prediction, prediction = backbone.predict(torch.cat([x_t, x_t]), both, embeddings).chunk(2)
-        for name, tensor in (("x_t", x_t), ("prediction", prediction), ("null_prediction", null_prediction)):
+        found = backbone.predict_guided(x_t, t, conditions, null=null, scale=guidance)
+        for name, tensor in (("x_t", x_t), ("prediction", found.prompted), ("null_prediction", found.null)):
             kept[name].append(tensor.cpu())
-        guided = guide(null_prediction, prediction, guidance)
+        guided = found.guided
         x_0 = to_x0(guided, x_t, t, schedule, kind)
         if i + 1 < times.shape[1]:
             x_t = schedule.add_noise(x_0, to_epsilon(guided, x_t, t, schedule, kind), times[:, i + 1])
     return {name: torch.stack(steps, dim=1).flatten(0, 1) for name, steps in kept.items()} | {"x_0": x_0.cpu()}
 
 
-def rollout_timesteps(count: int, steps: int, schedule: NoiseSchedule, *, generator: torch.Generator | None) -> Tensor:
+def rollout_timesteps(count: int, steps: int, schedule: Schedule, *, generator: torch.Generator | None) -> Tensor:
     """Return (count, steps) falling timesteps; with a generator all but the first are drawn inside their strata.
 
     Args:

@@ -7,12 +7,14 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from aizheimer._seeding import generator_for
 from aizheimer.backbones.base import Backbone, NetworkName
+from aizheimer.backbones.conditioning import Conditioning, joined
 from aizheimer.concepts.concept import Concept
 from aizheimer.data.cache import TensorCache, content_key, module_hash, tensor_hash
 from aizheimer.data.images import read_images
@@ -32,10 +34,10 @@ class ConceptData:
     Args:
         forget_prompts: Prompts that ask for the concept.
         forget_ids: (forget prompts, tokens) their token ids.
-        forget_embeddings: (forget prompts, tokens, dim).
+        forget_embeddings: The forget prompts, encoded.
         retain_prompts: Prompts whose pictures must stay.
-        retain_embeddings: (retain prompts, tokens, dim).
-        null_embedding: (1, tokens, dim), the empty prompt.
+        retain_embeddings: The retain prompts, encoded.
+        null_embedding: The empty prompt, encoded: what guidance starts from.
         forget_latents: (images, channels, height, width) clean latents of the concept's images, when there are any.
         forget_latents_prompt: (images,) the forget prompt of each, or None when the images came without prompts.
         retain_latents: (images, channels, height, width) clean latents the teacher drew for retain prompts.
@@ -46,10 +48,10 @@ class ConceptData:
 
     forget_prompts: list[str]
     forget_ids: Tensor
-    forget_embeddings: Tensor
+    forget_embeddings: Conditioning
     retain_prompts: list[str]
-    retain_embeddings: Tensor
-    null_embedding: Tensor
+    retain_embeddings: Conditioning
+    null_embedding: Conditioning
     forget_latents: Tensor | None
     forget_latents_prompt: Tensor | None
     retain_latents: Tensor | None
@@ -197,9 +199,9 @@ def parked(backbone: Backbone, *, part: NetworkName = "unet") -> Iterator[None]:
 
     On a CPU pipeline there is no other memory to move them to and nothing happens.
     """
-    idle = ("vae",) if part == "text_encoder" else ("text_encoder", "vae")
-    nets = [getattr(backbone.pipe, name, None) for name in idle]
-    moved = [(net, net.device) for net in nets if net is not None and net.device.type != "cpu"]
+    kept = {"unet", "transformer"} | ({"text_encoder"} if part == "text_encoder" else set())
+    nets = [net for name, net in backbone.components.items() if name not in kept]
+    moved: list[tuple[Any, torch.device]] = [(net, _device(net)) for net in nets if _device(net).type != "cpu"]
     try:
         for net, _ in moved:
             net.to("cpu")
@@ -211,14 +213,20 @@ def parked(backbone: Backbone, *, part: NetworkName = "unet") -> Iterator[None]:
 
 @contextlib.contextmanager
 def reading(backbone: Backbone) -> Iterator[None]:
-    """Have the text encoder beside the denoiser, for a method that encodes prompts while it trains."""
-    net = backbone.pipe.text_encoder
-    before = net.device
+    """Have the text encoders beside the denoiser, for a method that encodes prompts while it trains."""
+    readers: list[Any] = [net for name, net in backbone.components.items() if name.startswith("text_encoder")]
+    before = [(net, _device(net)) for net in readers]
     try:
-        net.to(backbone.device)
+        for net in readers:
+            net.to(backbone.device)
         yield
     finally:
-        net.to(before)
+        for net, device in before:
+            net.to(device)
+
+
+def _device(network: nn.Module) -> torch.device:
+    return next(network.parameters()).device
 
 
 @dataclass(frozen=True)
@@ -231,13 +239,15 @@ class _Maker:
     plan: RolloutPlan
     progress: Progress
 
-    def embeddings(self, prompts: list[str]) -> Tensor:
+    def embeddings(self, prompts: list[str]) -> Conditioning:
         def compute() -> dict[str, Tensor]:
-            batches = [self.backbone.encode_prompts(prompts[i : i + 32]) for i in range(0, len(prompts), 32)]
-            return {"embeddings": torch.cat(batches)}
+            batches = [self.backbone.condition(prompts[i : i + 32]) for i in range(0, len(prompts), 32)]
+            return joined(batches).tensors()
 
-        ids = tensor_hash(self.backbone.tokenize(prompts))
-        return self.cache.get(self._key("embeddings", "text_encoder", ids=ids), compute)["embeddings"]
+        readers = [name for name in self.backbone.components if name.startswith("text_encoder")]
+        ids = [tensor_hash(window.tokenize(prompts)) for window in self.backbone.windows]
+        key = self._key("embeddings", *readers, ids=ids, texts=prompts)
+        return Conditioning.from_tensors(self.cache.get(key, compute))
 
     def image_latents(self, pixels: Tensor) -> Tensor:
         def compute() -> dict[str, Tensor]:
@@ -250,7 +260,7 @@ class _Maker:
         return self.cache.get(self._key("images", "vae", pixels=tensor_hash(pixels)), compute)["latents"]
 
     def pictures(
-        self, name: str, embeddings: Tensor, null_embedding: Tensor, *, images: str | Path
+        self, name: str, embeddings: Conditioning, null_embedding: Conditioning, *, images: str | Path
     ) -> tuple[Tensor, Tensor | None]:
         """Return the clean latents of a folder's pictures, or of those the model draws, and the prompt of each."""
         count = generate_count(images)
@@ -260,7 +270,13 @@ class _Maker:
         return self.bank(name, embeddings, null_embedding, index, steps=self.plan.picture_steps).x_0, index
 
     def bank(
-        self, name: str, embeddings: Tensor, null_embedding: Tensor, index: Tensor, *, steps: int | None = None
+        self,
+        name: str,
+        embeddings: Conditioning,
+        null_embedding: Conditioning,
+        index: Tensor,
+        *,
+        steps: int | None = None,
     ) -> LatentBank:
         guidance = self.backbone.world.guidance if self.plan.guidance is None else self.plan.guidance
         steps = steps or self.plan.steps
@@ -278,24 +294,23 @@ class _Maker:
             ).tensors()
 
         content = {
-            "embeddings": tensor_hash(embeddings),
-            "null": tensor_hash(null_embedding),
+            "embeddings": _hashes(**embeddings.tensors()),
+            "null": _hashes(**null_embedding.tensors()),
             "index": index.tolist(),
             "steps": steps,
             "guidance": guidance,
             "seed": self.seed,
             "name": name,
             "denoiser": self.backbone.fingerprint(),
-            "schedule": tensor_hash(self.backbone.schedule.alphas_cumprod),
+            "schedule": tensor_hash(self.backbone.schedule.table),
             "prediction": self.backbone.prediction_type,
         }
-        return LatentBank(**self.cache.get(self._key("rollout", None, **content), compute))
+        return LatentBank(**self.cache.get(self._key("rollout", **content), compute))
 
-    def _key(self, kind: str, component: str | None, **content: object) -> str:
+    def _key(self, kind: str, *components: str, **content: object) -> str:
         if self.cache.folder is None:
             return ""
-        if component is not None:
-            content[component] = module_hash(getattr(self.backbone.pipe, component))
+        content |= {name: module_hash(self.backbone.components[name]) for name in components}
         place = f"{self.backbone.device.type} {self.backbone.dtype}"
         return content_key(kind=kind, torch=torch.__version__, place=place, content=content)
 

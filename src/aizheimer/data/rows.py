@@ -13,7 +13,7 @@ it, that row.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -54,17 +54,21 @@ PROMPT_LIMIT = 32
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where things are in one prompt, counted from begin-of-text, position 0.
+    """Where things are in one prompt, counted from the first token of a text encoder's window, position 0.
 
     Args:
         ids: Token ids of the whole window.
         own: Positions of the concept's sub-tokens; empty for an anchor without words.
         eot: Position of the first end-of-text.
+        first: Position of the first word: 1 after CLIP's begin-of-text, 0 in T5, which has none.
+        start: Where the window begins on the token axis.
     """
 
     ids: tuple[int, ...]
     own: tuple[int, ...]
     eot: int
+    first: int = 1
+    start: int = 0
 
     @property
     def last(self) -> int:
@@ -103,25 +107,28 @@ def encode_rows(
     return backbone.encode_prompts(prompts).cpu().double() / (row_scale(backbone) if scale is None else scale)
 
 
-def places(backbone: Backbone, prompts: Sequence[str], *, words: str) -> list[Place]:
+def places(backbone: Backbone, prompts: Sequence[str], *, words: str, window: int = 0) -> list[Place]:
     """Find a concept's words and the end of text in prompts.
 
     Args:
-        backbone: The model, for its tokenizer.
+        backbone: The model, for its tokenizers.
         prompts: Prompts that contain the words.
         words: The concept, or the anchor; nothing finds nothing.
+        window: Of which text encoder on the token axis.
 
     Raises:
         ConceptError: If they are not in a prompt, or cut off.
     """
-    ids = backbone.tokenize(prompts).cpu()
-    # Stable Diffusion 1 pads with end-of-text and version 2 with another token: the first one is where the text ends.
-    ends = (ids == backbone.pipe.tokenizer.eos_token_id).int().argmax(dim=1).tolist()
+    chosen = backbone.windows[window]
+    ids = chosen.tokenize(prompts)
     own = [()] * len(prompts)
     if words:
-        marked = backbone.token_columns(prompts, words, policy="concept").cpu()
+        marked = chosen.columns(prompts, words, policy="concept")
         own = [tuple(row.nonzero()[:, 0].tolist()) for row in marked]
-    return [Place(ids=tuple(row), own=here, eot=end) for row, here, end in zip(ids.tolist(), own, ends, strict=True)]
+    return [
+        Place(ids=tuple(row), own=here, eot=end, first=chosen.first, start=chosen.start)
+        for row, here, end in zip(ids.tolist(), own, chosen.ends(ids), strict=True)
+    ]
 
 
 def positions(place: Place, policy: RowPolicy) -> list[int]:
@@ -218,11 +225,12 @@ def anchor_pairs(
     """
     scale = row_scale(backbone) if scale is None else scale
     others = anchor_prompts(prompts, concept, empty=empty)
-    targets, anchors = (
-        places(backbone, texts, words=words) for texts, words in ((prompts, concept.target), (others, concept.anchor))
-    )
     here, there = (encode_rows(backbone, texts, scale=scale) for texts in (prompts, others))
-    pairs = _aligned_rows(targets, anchors, policy)
+    pairs = []
+    for window in range(len(backbone.windows)):
+        targets = places(backbone, prompts, words=concept.target, window=window)
+        anchors = places(backbone, others, words=concept.anchor, window=window)
+        pairs += _aligned_rows(targets, anchors, policy)
     if not pairs:
         raise ConceptError(
             f"no row of '{prompts[0]}' has a counterpart in '{others[0]}' (rows: {policy}); name another anchor."
@@ -235,10 +243,10 @@ def anchor_pairs(
 def _aligned_rows(
     targets: Sequence[Place], anchors: Sequence[Place], policy: RowPolicy | tuple[RowPolicy, ...]
 ) -> list[tuple[int, int, int]]:
-    """Return (prompt, position in the target's, position in the anchor's) of every pair."""
+    """Return (prompt, position in the target's, position in the anchor's) of every pair, on the token axis."""
     policies = (policy,) if isinstance(policy, str) else policy
     return [
-        (i, p, q)
+        (i, target.start + p, anchor.start + q)
         for one in policies
         for i, (target, anchor) in enumerate(zip(targets, anchors, strict=True))
         for p, q in aligned(target, anchor, policy=one)
@@ -274,15 +282,19 @@ def average_pairs(
         ConceptError: If the target is cut off, or no word has a counterpart to its rows.
     """
     scale = row_scale(backbone) if scale is None else scale
-    targets, here = places(backbone, prompts, words=concept.target), encode_rows(backbone, prompts, scale=scale)
-    slots = list(dict.fromkeys((i, p) for i, p, _ in _aligned_rows(targets, targets, policy)))
+    windows, here = range(len(backbone.windows)), encode_rows(backbone, prompts, scale=scale)
+    targets = [places(backbone, prompts, words=concept.target, window=window) for window in windows]
+    slots = list(dict.fromkeys((i, p) for own in targets for i, p, _ in _aligned_rows(own, own, policy)))
     index = {slot: n for n, slot in enumerate(slots)}
     sums = torch.zeros(len(slots), here.shape[-1], dtype=here.dtype)
     counts = torch.zeros(len(slots), 1, dtype=here.dtype)
     for done, word in enumerate(words, start=1):
         others = anchor_prompts(prompts, Concept(concept.target, anchor=word, kind=concept.kind))
         try:
-            pairs = _aligned_rows(targets, places(backbone, others, words=word), policy)
+            found = [places(backbone, others, words=word, window=window) for window in windows]
+            pairs = [
+                pair for own, other in zip(targets, found, strict=True) for pair in _aligned_rows(own, other, policy)
+            ]
         except ConceptError:
             continue
         there = encode_rows(backbone, others, scale=scale)
@@ -291,14 +303,14 @@ def average_pairs(
         counts.index_add_(0, at, torch.ones(len(pairs), 1, dtype=here.dtype))
         if progress is not None:
             progress(done, len(words))
-    found = counts[:, 0] > 0
-    if not bool(found.any()):
+    answered = counts[:, 0] > 0
+    if not bool(answered.any()):
         raise ConceptError(
             f"no other concept has a counterpart to the rows of '{prompts[0]}' (rows: {policy}; {len(words)} tried); "
             "name an anchor."
         )
     keys = torch.stack([here[i, p] for i, p in slots])
-    return RowPairs(keys=keys[found], sources=sums[found] / counts[found])
+    return RowPairs(keys=keys[answered], sources=sums[answered] / counts[answered])
 
 
 def prompt_rows(
@@ -309,10 +321,11 @@ def prompt_rows(
     The whole text is the concept: ``last`` is the token before end-of-text, and of the empty prompt its first
     end-of-text row.
     """
+    rows = encode_rows(backbone, prompts, scale=scale)
+    found = [places(backbone, prompts, words="", window=window) for window in range(len(backbone.windows))]
     chosen = []
-    for place, rows in zip(
-        places(backbone, prompts, words=""), encode_rows(backbone, prompts, scale=scale), strict=True
-    ):
-        whole = Place(ids=place.ids, own=tuple(range(1, place.eot)), eot=place.eot)
-        chosen.append(rows[positions(whole, policy)])
+    for own, *each in zip(rows, *found, strict=True):
+        for place in each:
+            whole = replace(place, own=tuple(range(place.first, place.eot)))
+            chosen.append(own[[place.start + p for p in positions(whole, policy)]])
     return torch.cat(chosen)

@@ -11,10 +11,9 @@ import torch
 from torch import Tensor
 
 from aizheimer.backbones.base import Backbone
+from aizheimer.backbones.conditioning import Conditions, expanded
 from aizheimer.data.latents import LatentBank, check_rollout, rollout_timesteps
-from aizheimer.diffusion.guidance import guide
-from aizheimer.diffusion.noise import NoiseSchedule
-from aizheimer.diffusion.prediction import to_epsilon, to_x0
+from aizheimer.diffusion.prediction import Schedule, to_epsilon, to_x0, training_target
 from aizheimer.errors import DataError
 
 NULL_EVERY = 4
@@ -103,7 +102,7 @@ class NoisedSource:
         prompt_index: (images,) the prompt of each image, or None to draw one of ``prompts`` each time.
         prompts: Number of prompts to draw from when ``prompt_index`` is None.
         schedule: The noise schedule.
-        prediction_type: ``"epsilon"``, ``"v_prediction"`` or ``"sample"``.
+        prediction_type: What the denoiser predicts, see `aizheimer.diffusion.prediction`.
         noise: False feeds the clean latents themselves, without a target (the paper's "without noise").
         below: Timesteps are below this; None for all of them.
         device: Where drawn batches go.
@@ -112,7 +111,7 @@ class NoisedSource:
     latents: Tensor
     prompt_index: Tensor | None
     prompts: int
-    schedule: NoiseSchedule
+    schedule: Schedule
     prediction_type: str
     noise: bool = True
     below: int | None = None
@@ -152,16 +151,9 @@ class NoisedSource:
         x_0 = self.latents[index]
         noise = torch.randn(x_0.shape, generator=generator).to(x_0.dtype)
         x_t = self.schedule.add_noise(x_0, noise, t) if self.noise else x_0
-        target = self._target(x_0, noise, t).to(self.device) if self.noise else None
+        wanted = training_target(x_0, noise, t, self.schedule, self.prediction_type) if self.noise else None
+        target = None if wanted is None else wanted.to(self.device)
         return Draw(x_t=x_t.to(self.device), t=t.to(self.device), prompt_index=prompt_index, target=target)
-
-    def _target(self, x_0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        if self.prediction_type == "epsilon":
-            return noise
-        if self.prediction_type == "sample":
-            return x_0
-        signal, sigma = self.schedule.coefficients(t, x_0)
-        return signal * noise - sigma * x_0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,8 +166,8 @@ class StudentRolloutSource:
 
     Args:
         backbone: The model; whatever its weights are at the time.
-        embeddings: (prompts, tokens, dim), one drawn for each row.
-        null_embedding: (1, tokens, dim), the empty prompt.
+        embeddings: Prompts, one drawn for each row.
+        null_embedding: The empty prompt.
         steps: Denoising steps of a whole picture.
         guidance: w.
 
@@ -187,8 +179,8 @@ class StudentRolloutSource:
     """
 
     backbone: Backbone
-    embeddings: Tensor
-    null_embedding: Tensor
+    embeddings: Conditions
+    null_embedding: Conditions
     steps: int = 50
     guidance: float = 3.0
 
@@ -216,11 +208,10 @@ class StudentRolloutSource:
     def _advanced(self, x_t: Tensor, times: Tensor, prompt_index: Tensor) -> Tensor:
         """Take rows from the first of two timesteps to the second."""
         backbone, schedule, kind = self.backbone, self.backbone.schedule, self.backbone.prediction_type
-        conditional = self.embeddings[prompt_index].to(x_t)
-        both = torch.cat([self.null_embedding.to(x_t).expand_as(conditional), conditional])
+        conditions = self.embeddings[prompt_index].to(x_t)
+        null = expanded(self.null_embedding.to(x_t), len(conditions))
         t, later = times[:, 0], times[:, 1]
-        null, prompted = backbone.predict(torch.cat([x_t, x_t]), torch.cat([t, t]).to(x_t.device), both).chunk(2)
-        guided = guide(null, prompted, self.guidance)
+        guided = backbone.predict_guided(x_t, t, conditions, null=null, scale=self.guidance).guided
         x_0 = to_x0(guided, x_t, t, schedule, kind)
         return schedule.add_noise(x_0, to_epsilon(guided, x_t, t, schedule, kind), later)
 

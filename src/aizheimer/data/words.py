@@ -11,14 +11,15 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from aizheimer.backbones.base import Backbone
+from aizheimer.backbones.conditioning import Conditions
 from aizheimer.errors import ConceptError
 
 
 class Embeddings(Protocol):
-    """Encoded prompts by their number; a tensor (prompts, tokens, dim) is one."""
+    """Encoded prompts by their number; `Conditioning` is one, and a tensor (prompts, tokens, dim)."""
 
-    def __getitem__(self, index: Tensor, /) -> Tensor:
-        """Return (batch, tokens, dim), the prompts of these numbers."""
+    def __getitem__(self, index: Tensor, /) -> Conditions:
+        """Return the prompts of these numbers."""
         ...
 
 
@@ -94,8 +95,7 @@ def check_room(backbone: Backbone, prompts: Sequence[str], *, tokens: int) -> No
     Raises:
         ConceptError: If one of the prompts is too long.
     """
-    ids = backbone.tokenize(prompts).cpu()
-    ends = (ids == backbone.pipe.tokenizer.eos_token_id).int().argmax(dim=1).tolist()
+    ends = backbone.windows[0].ends(backbone.tokenize(prompts))
     longest = max(range(len(ends)), key=ends.__getitem__)
     room = backbone.max_tokens - 1 - ends[longest]
     if tokens > room:

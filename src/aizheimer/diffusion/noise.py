@@ -48,6 +48,11 @@ class NoiseSchedule:
         """T, the number of training timesteps."""
         return len(self.alphas_cumprod)
 
+    @property
+    def table(self) -> Tensor:
+        """The numbers that the schedule is made of."""
+        return self.alphas_cumprod
+
     def coefficients(self, t: Timesteps, like: Tensor) -> tuple[Tensor, Tensor]:
         r"""Return :math:`\sqrt{\bar\alpha_t}` and :math:`\sqrt{1 - \bar\alpha_t}`, shaped to multiply ``like``.
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from aizheimer.backbones.base import Backbone
+from aizheimer.backbones.conditioning import Conditions
 from aizheimer.data.sources import Draw, Source
 from aizheimer.diffusion.prediction import to_x0
 from aizheimer.engine.anchor import Anchor
@@ -84,7 +85,7 @@ class AdversarialTerm:
     Args:
         backbone: The network being edited.
         source: Noised pictures of the anchor.
-        embeddings: (prompts, tokens, dim), the concept's prompts.
+        embeddings: The concept's prompts.
         anchor: Knows the frozen model's predictions under the anchor's words.
         batch_size: Examples in a batch.
         adversary: The discriminator.
@@ -93,7 +94,7 @@ class AdversarialTerm:
 
     backbone: Backbone
     source: Source
-    embeddings: Tensor
+    embeddings: Conditions
     anchor: Anchor
     batch_size: int
     adversary: Adversary

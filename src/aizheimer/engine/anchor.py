@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from aizheimer.backbones.base import Backbone
+from aizheimer.backbones.conditioning import Conditions
 from aizheimer.data.sources import Draw
 from aizheimer.modules.parameters import swapped
 
@@ -40,12 +41,12 @@ class LiveAnchor:
     Args:
         backbone: The network.
         originals: Original values of everything that is trained, by name.
-        embeddings: (forget prompts, tokens, dim), each forget prompt with the anchor in place of the concept.
+        embeddings: Each forget prompt with the anchor in place of the concept.
     """
 
     backbone: Backbone
     originals: Mapping[str, Tensor]
-    embeddings: Tensor
+    embeddings: Conditions
 
     @torch.no_grad()
     def predict(self, draw: Draw) -> Tensor:
@@ -56,13 +57,13 @@ class LiveAnchor:
 
 
 @torch.no_grad()
-def anchor_predictions(backbone: Backbone, draw: Draw, *, embeddings: Tensor, batch_size: int = 32) -> Tensor:
+def anchor_predictions(backbone: Backbone, draw: Draw, *, embeddings: Conditions, batch_size: int = 32) -> Tensor:
     """Return the predictions of an unedited backbone under the anchor prompts for many examples at once.
 
     Args:
         backbone: The teacher, before any training.
         draw: The examples.
-        embeddings: (forget prompts, tokens, dim), each forget prompt with the anchor in place of the concept.
+        embeddings: Each forget prompt with the anchor in place of the concept.
         batch_size: Examples at a time.
 
     Returns:

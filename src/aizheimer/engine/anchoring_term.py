@@ -7,8 +7,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
+from aizheimer.backbones.conditioning import Conditioning, Conditions, as_conditioning, expanded, joined
 from aizheimer.data.random_embeddings import random_embeddings
 from aizheimer.data.sources import Draw
 from aizheimer.engine.noise_problem import TargetTerm
@@ -26,7 +26,7 @@ class AnchoredTerm:
     Args:
         target: The first part; also names the network, the latents and the batch size.
         teacher: Makes the network the frozen one for the length of a ``with`` block.
-        null_embedding: (1, tokens, dim), the empty prompt.
+        null_embedding: The empty prompt.
         anchors: Random embeddings :math:`a` for each latent; see `random_embeddings`.
         null_anchors: Copies of the empty prompt beside them.
         weight: :math:`\lambda`.
@@ -37,7 +37,7 @@ class AnchoredTerm:
 
     target: TargetTerm
     teacher: Callable[[], AbstractContextManager[None]]
-    null_embedding: Tensor
+    null_embedding: Conditions
     anchors: int
     null_anchors: int
     weight: float
@@ -52,13 +52,24 @@ class AnchoredTerm:
 
     def _anchoring(self, draw: Draw, generator: torch.Generator) -> Loss:
         backbone = self.target.backbone
-        concepts = self.target.embeddings[draw.prompt_index]
-        a = [random_embeddings(concepts, self.anchors, generator=generator)] if self.anchors else []
-        a += [self.null_embedding.to(concepts).expand(len(draw) * self.null_anchors, -1, -1)]
+        concepts = as_conditioning(self.target.embeddings[draw.prompt_index])
+        a: list[Conditions] = []
+        if self.anchors:
+            a.append(_random(concepts, self.anchors, generator))
+        if self.null_anchors:
+            a.append(expanded(self.null_embedding.to(concepts.tokens), len(draw) * self.null_anchors))
         x_t = torch.cat([draw.x_t.repeat_interleave(self.anchors, 0), draw.x_t.repeat_interleave(self.null_anchors, 0)])
         t = torch.cat([draw.t.repeat_interleave(self.anchors), draw.t.repeat_interleave(self.null_anchors)])
-        embeddings = torch.cat(a).to(x_t)
+        embeddings = joined(a).to(x_t)
         with torch.no_grad(), self.teacher():
             kept = backbone.predict(x_t, t, embeddings)
         term = teacher_mse(backbone.predict(x_t, t, embeddings), kept)
         return Loss(term.total, self.weight, term.parts, "retain")
+
+
+def _random(concepts: Conditioning, count: int, generator: torch.Generator) -> Conditioning:
+    """Return random prompts for each concept; pooled vectors, where there are any, are as random as the rows."""
+    rows = random_embeddings(concepts.tokens, count, generator=generator)
+    if concepts.pooled is None:
+        return Conditioning(rows)
+    return Conditioning(rows, random_embeddings(concepts.pooled[:, None], count, generator=generator)[:, 0])

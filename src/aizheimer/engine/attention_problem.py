@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from aizheimer.backbones.base import Backbone
+from aizheimer.backbones.conditioning import Conditions, joined
 from aizheimer.data.sources import Draw, Source
 from aizheimer.engine.anchor import Anchor
 from aizheimer.engine.held_out import batches, relative_error, rows_of
@@ -35,13 +36,13 @@ class Examples:
 
     Args:
         source: Where latents come from.
-        embeddings: (prompts, tokens, dim); the source's ``prompt_index`` counts in it.
+        embeddings: Encoded prompts; the source's ``prompt_index`` counts in it.
         columns: (prompts, tokens), True at target tokens; all False for prompts without the target.
         batch_size: Examples in a batch.
     """
 
     source: Source
-    embeddings: Tensor
+    embeddings: Conditions
     columns: Tensor
     batch_size: int
 
@@ -53,12 +54,12 @@ class HeldOut:
     Args:
         forget: Examples with the target, of which the attention mass is read.
         retain: Examples whose ``target`` is the teacher's prediction, of which the drift is read.
-        retain_embeddings: (prompts, tokens, dim); ``retain.prompt_index`` counts in it.
+        retain_embeddings: Encoded prompts; ``retain.prompt_index`` counts in it.
     """
 
     forget: Draw
     retain: Draw
-    retain_embeddings: Tensor
+    retain_embeddings: Conditions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +142,7 @@ class AttentionProblem:
     def _forward(self, forget: Draw, retain: Draw | None) -> tuple[Tensor, dict[str, AttentionMap]]:
         """Predict [forget; retain] and return the raw prediction and the maps of the forget rows."""
         x_t, t = [forget.x_t], [forget.t]
-        embeddings = [self.forget.embeddings[forget.prompt_index]]
+        embeddings: list[Conditions] = [self.forget.embeddings[forget.prompt_index]]
         columns = [self.forget.columns[forget.prompt_index]]
         if retain is not None and self.retain is not None:
             x_t.append(retain.x_t)
@@ -151,7 +152,7 @@ class AttentionProblem:
         marked = torch.cat(columns).to(self.backbone.device)
         with attention_probe(self.backbone.denoiser, self.layers, marked) as probe:
             inputs = torch.cat(x_t)
-            conditions = torch.cat(embeddings).to(inputs)
+            conditions = joined(embeddings).to(inputs)
             prediction = self.backbone.predict(inputs, torch.cat(t), conditions)
             probe.check()
         return prediction, probe.maps

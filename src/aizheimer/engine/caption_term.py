@@ -43,8 +43,8 @@ class CaptionTerm:
         chances = torch.rand(2, self.batch_size, generator=generator).tolist()
         rows = zip(draw.prompt_index.tolist(), *chances, strict=True)
         texts = [self._caption(picture, drop=drop, choice=choice) for picture, drop, choice in rows]
-        embeddings = self.backbone.encode_prompts(texts).to(draw.x_t)
-        term = noise_mse(self.backbone.predict(draw.x_t, draw.t, embeddings), draw.target)
+        conditions = self.backbone.condition(texts).to(draw.x_t)
+        term = noise_mse(self.backbone.predict(draw.x_t, draw.t, conditions), draw.target)
         return {"noise": Loss(term.total, 1.0, term.parts)}
 
     def _caption(self, picture: int, *, drop: float, choice: float) -> str:

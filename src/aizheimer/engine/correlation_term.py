@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from aizheimer.backbones.base import Backbone
+from aizheimer.backbones.conditioning import Conditions, expanded, joined
 from aizheimer.data.sources import Source
 from aizheimer.engine.problem import Loss
 from aizheimer.objectives.correlation import change_l1, concept_correlation
@@ -23,8 +24,8 @@ class CorrelationTerm:
     Args:
         backbone: The network being edited.
         source: Where latents come from: noised pictures of the concept.
-        embeddings: (prompts, tokens, dim), the concept's prompts.
-        null_embedding: (1, tokens, dim), the empty prompt.
+        embeddings: The concept's prompts.
+        null_embedding: The empty prompt.
         batch_size: Examples in a batch.
         teacher: A context in which the network is the frozen model.
         null_is_kept: Whether the edit cannot change the empty prompt's prediction, so that the frozen model's will do.
@@ -32,8 +33,8 @@ class CorrelationTerm:
 
     backbone: Backbone
     source: Source
-    embeddings: Tensor
-    null_embedding: Tensor
+    embeddings: Conditions
+    null_embedding: Conditions
     batch_size: int
     teacher: Callable[[], AbstractContextManager[Any]]
     null_is_kept: bool
@@ -42,9 +43,9 @@ class CorrelationTerm:
         """Return the one loss, "correlation"."""
         draw = self.source.draw(self.batch_size, step=step, generator=generator)
         words = self.embeddings[draw.prompt_index].to(draw.x_t)
-        null = self.null_embedding.to(draw.x_t).expand_as(words)
+        null = expanded(self.null_embedding.to(draw.x_t), len(words))
         with torch.no_grad(), self.teacher():
-            both = self.backbone.predict(torch.cat([draw.x_t] * 2), torch.cat([draw.t] * 2), torch.cat([words, null]))
+            both = self.backbone.predict(torch.cat([draw.x_t] * 2), torch.cat([draw.t] * 2), joined([words, null]))
         teacher, teacher_null = both.chunk(2)
         student = self.backbone.predict(draw.x_t, draw.t, words)
         student_null = teacher_null if self.null_is_kept else self.backbone.predict(draw.x_t, draw.t, null)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from aizheimer.backbones.base import Backbone
+from aizheimer.backbones.conditioning import Conditioning, Conditions, as_conditioning, expanded
 from aizheimer.data.sources import Draw, Source
 from aizheimer.engine.problem import Loss
 from aizheimer.engine.prompt_adversary import PromptAdversary
@@ -31,10 +32,10 @@ class EraserTerm:
         backbone: The network.
         adapters: Its erasers.
         source: Where latents come from.
-        embeddings: (prompts, tokens, dim), :math:`c`; the source's ``prompt_index`` counts in it.
+        embeddings: The concept's prompts, :math:`c`; the source's ``prompt_index`` counts in it.
         columns: (prompts, tokens), True at the concept's tokens.
         ends: (prompts,) where each prompt's text ends: the first token that an attack may write over.
-        null_embedding: (1, tokens, dim), :math:`\varnothing`.
+        null_embedding: The empty prompt, :math:`\varnothing`.
         eta: :math:`\eta`.
         batch_size: Examples in a batch.
         attack: The adversary; None for the prompts as they are.
@@ -46,10 +47,10 @@ class EraserTerm:
     backbone: Backbone
     adapters: Adapters
     source: Source
-    embeddings: Tensor
+    embeddings: Conditions
     columns: Tensor
     ends: Tensor
-    null_embedding: Tensor
+    null_embedding: Conditions
     eta: float
     batch_size: int
     attack: PromptAdversary | None
@@ -60,16 +61,19 @@ class EraserTerm:
     def losses(self, step: int, generator: torch.Generator) -> dict[str, Loss]:
         """Return "erase", "outside", and the attack's own loss at weight 0, for the log."""
         draw = self.source.draw(self.batch_size, step=step, generator=generator)
-        words = self.embeddings[draw.prompt_index].to(draw.x_t)
+        words = as_conditioning(self.embeddings[draw.prompt_index]).to(draw.x_t)
         concept, target, mask = self._frozen(draw, words)
         losses = {}
         if self.attack is not None:
             starts = self.ends[draw.prompt_index]
             attacked = self.attack.strengthen(
-                lambda prompts: self.backbone.predict(draw.x_t, draw.t, prompts), words, starts=starts, concept=concept
+                lambda rows: self.backbone.predict(draw.x_t, draw.t, words.with_tokens(rows)),
+                words.tokens,
+                starts=starts,
+                concept=concept,
             )
             losses["attack"] = Loss(attacked, 0.0, role="adversarial")
-            words = self.attack.written(words, starts).detach()
+            words = words.with_tokens(self.attack.written(words.tokens, starts).detach())
         erase = target_mse(self.backbone.predict(draw.x_t, draw.t, words), target)
         outside = outside_energy(self.adapters.additions, mask, size=self.backbone.latent_shape[1:])
         return {
@@ -79,10 +83,10 @@ class EraserTerm:
         }
 
     @torch.no_grad()
-    def _frozen(self, draw: Draw, words: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _frozen(self, draw: Draw, words: Conditioning) -> tuple[Tensor, Tensor, Tensor]:
         """Return the frozen model's predictions for the concept, the target made of them, and where the concept is."""
         backbone, columns = self.backbone, self.columns[draw.prompt_index]
-        null = self.null_embedding.to(words).expand_as(words)
+        null = expanded(self.null_embedding.to(words.tokens), len(words))
         with self.adapters.off():
             with attention_probe(backbone.denoiser, list(backbone.attention_modules()), columns) as probe:
                 concept = backbone.predict(draw.x_t, draw.t, words)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from aizheimer.errors import InputError
+from aizheimer.modules.parameters import part_paths
 
 Gradient = Mapping[str, Tensor]
 """A gradient by parameter name; parameters that have none are left out."""
@@ -187,7 +188,7 @@ def begin_token_detached(denoiser: nn.Module, layers: Sequence[str]) -> Iterator
 
     Args:
         denoiser: The network.
-        layers: Names of its cross-attention modules.
+        layers: Names of its modules that attend to text; the text's keys and values are meant.
 
     References:
         Kumari et al., Ablating Concepts in Text-to-Image Diffusion Models, arXiv:2303.13516 (in its code).
@@ -195,8 +196,9 @@ def begin_token_detached(denoiser: nn.Module, layers: Sequence[str]) -> Iterator
     handles = []
     try:
         for layer in layers:
-            for part in ("to_k", "to_v"):
-                module = denoiser.get_submodule(f"{layer}.{part}")
+            paths = part_paths(denoiser.get_submodule(layer))
+            for part in ("k", "v"):
+                module = denoiser.get_submodule(f"{layer}.{paths[part]}")
                 handles.append(module.register_forward_hook(_detach_first))
         yield
     finally:

@@ -19,7 +19,7 @@ def squared_errors(backbone: Backbone, draw: Draw, embeddings: Embeddings) -> tu
     Args:
         backbone: Predicts :math:`s`.
         draw: The examples; their targets are :math:`y`.
-        embeddings: (prompts, tokens, dim), or live ones; ``draw.prompt_index`` counts in it.
+        embeddings: Encoded prompts, or live ones; ``draw.prompt_index`` counts in it.
 
     Raises:
         ValueError: If the draw has no targets.

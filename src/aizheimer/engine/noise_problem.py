@@ -43,7 +43,7 @@ class TargetTerm:
     Args:
         backbone: The network being edited.
         source: Where latents come from.
-        embeddings: (prompts, tokens, dim), :math:`c`, or live ones; the source's ``prompt_index`` counts in it.
+        embeddings: Prompts :math:`c`, or live ones; the source's ``prompt_index`` counts in it.
         target: Knows :math:`y`.
         batch_size: Examples in a batch.
         weight: Its weight in the sum.
@@ -74,7 +74,7 @@ class RetainTerm:
     Args:
         backbone: The network being edited.
         source: Where latents and their targets come from.
-        embeddings: (prompts, tokens, dim), or live ones; the source's ``prompt_index`` counts in it.
+        embeddings: Encoded prompts, or live ones; the source's ``prompt_index`` counts in it.
         batch_size: Examples in a batch.
         weight: Its weight in the sum.
         name: ``"teacher"`` (the source's targets are predictions) or ``"noise"`` (they are what was added).
@@ -104,10 +104,10 @@ class NoiseMonitor:
     Args:
         backbone: The network being edited.
         forget: Examples of forget prompts; their targets are :math:`y`.
-        forget_embeddings: (prompts, tokens, dim), or live ones.
+        forget_embeddings: Encoded prompts, or live ones.
         baseline: :math:`\sum\lVert \epsilon_0(c) - y\rVert^2` of the unedited model; from `baseline_error`.
         retain: Examples of retain prompts; their targets are the teacher's predictions.
-        retain_embeddings: (prompts, tokens, dim), or live ones.
+        retain_embeddings: Encoded prompts, or live ones.
     """
 
     backbone: Backbone
@@ -135,9 +135,9 @@ class DriftMonitor:
     Args:
         backbone: The network being edited.
         forget: Examples of forget prompts; their targets are the teacher's predictions.
-        forget_embeddings: (prompts, tokens, dim).
+        forget_embeddings: Encoded prompts.
         retain: Examples of retain prompts; their targets are the teacher's predictions.
-        retain_embeddings: (prompts, tokens, dim).
+        retain_embeddings: Encoded prompts.
     """
 
     backbone: Backbone

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from aizheimer.backbones.base import Backbone
+from aizheimer.backbones.conditioning import Conditions, expanded, joined
 from aizheimer.data.latents import LatentBank
 from aizheimer.data.sources import Draw
 from aizheimer.engine.anchor import anchor_predictions
@@ -23,30 +24,31 @@ class LiveGuidance:
     Args:
         backbone: The network, trained in place.
         teacher: Makes it the frozen model for the length of a ``with`` block.
-        concept: (prompts, tokens, dim), :math:`c`; the draw's ``prompt_index`` counts in it.
-        neutral: (1, tokens, dim), the empty prompt; or (prompts, tokens, dim), a neutral one in place of each prompt.
+        concept: Prompts :math:`c`; the draw's ``prompt_index`` counts in it.
+        neutral: The empty prompt alone; or a neutral one in place of each prompt.
         eta: See `aizheimer.objectives.noise_target.negative_guidance`.
-        start: (prompts, tokens, dim), what the target starts from; None for ``neutral``.
+        start: Prompts, what the target starts from; None for ``neutral``.
     """
 
     backbone: Backbone
     teacher: Callable[[], AbstractContextManager[None]]
-    concept: Tensor
-    neutral: Tensor
+    concept: Conditions
+    neutral: Conditions
     eta: float
-    start: Tensor | None = None
+    start: Conditions | None = None
 
     @torch.no_grad()
     def predict(self, draw: Draw) -> Tensor:
         """Return the targets of a draw: one forward pass of two rows (three with ``start``) for each example."""
-        own = self.neutral.expand(len(self.concept), -1, -1)
-        prompts = [self.concept[draw.prompt_index], own[draw.prompt_index]]
+        index = draw.prompt_index
+        own = expanded(self.neutral, len(draw)) if len(self.neutral) == 1 else self.neutral[index]
+        prompts: list[Conditions] = [self.concept[index], own]
         if self.start is not None:
-            prompts.append(self.start[draw.prompt_index])
+            prompts.append(self.start[index])
         copies = len(prompts)
         with self.teacher():
             predictions = self.backbone.predict(
-                torch.cat([draw.x_t] * copies), torch.cat([draw.t] * copies), torch.cat(prompts).to(draw.x_t)
+                torch.cat([draw.x_t] * copies), torch.cat([draw.t] * copies), joined(prompts).to(draw.x_t)
             ).chunk(copies)
         start = predictions[2] if copies == 3 else None
         return negative_guidance(predictions[0], predictions[1], eta=self.eta, start=start)
@@ -58,11 +60,11 @@ class CurrentPrediction:
 
     Args:
         backbone: The network, trained in place.
-        embeddings: (prompts, tokens, dim), the other words; the draw's ``prompt_index`` counts in it.
+        embeddings: The other words; the draw's ``prompt_index`` counts in it.
     """
 
     backbone: Backbone
-    embeddings: Tensor
+    embeddings: Conditions
 
     @torch.no_grad()
     def predict(self, draw: Draw) -> Tensor:
@@ -71,7 +73,7 @@ class CurrentPrediction:
 
 
 def guided_away(
-    backbone: Backbone, bank: LatentBank, *, eta: float, concept: Tensor | None, from_prompt: bool
+    backbone: Backbone, bank: LatentBank, *, eta: float, concept: Conditions | None, from_prompt: bool
 ) -> Tensor:
     r"""Return the targets of negative guidance for every entry of a teacher's bank; most of it is there already.
 
@@ -79,7 +81,7 @@ def guided_away(
         backbone: The teacher, before any training.
         bank: Its rollouts.
         eta: See `aizheimer.objectives.noise_target.negative_guidance`.
-        concept: (prompts, tokens, dim), :math:`c`, if it is not what the bank was drawn for.
+        concept: Prompts :math:`c`, if it is not what the bank was drawn for.
         from_prompt: Start from the bank's prompt, as in ESD's code of 2024, instead of the empty one.
 
     Returns:

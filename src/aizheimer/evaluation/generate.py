@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from aizheimer.backbones.base import Backbone, backbone_for
+from aizheimer.concepts.world import DEFAULT_WORLD
 from aizheimer.errors import InputError
 from aizheimer.evaluation.image_cache import ImageCache, pipeline_digest
 from aizheimer.evaluation.settings import Precision
@@ -99,7 +101,7 @@ def generate(
     images = _found(cache, entries, shape=(height, width, 3))
     missing = [job for job in entries if job not in images]
     _report(progress, prompts, images)
-    autocast = torch.autocast(pipe.unet.device.type, torch.bfloat16, enabled=precision == "bfloat16")
+    autocast = torch.autocast(_view(pipe).device.type, torch.bfloat16, enabled=precision == "bfloat16")
     with sampling(pipe), autocast:
         for start in range(0, len(missing), batch_size):
             batch = missing[start : start + batch_size]
@@ -124,37 +126,49 @@ def _found(
 
 def image_size(pipe: StableDiffusionPipeline) -> tuple[int, int]:
     """Return height and width in pixels of the pictures the pipeline draws by default."""
-    size = pipe.unet.config["sample_size"]
-    rows, columns = (size, size) if isinstance(size, int) else size
+    _, rows, columns = _view(pipe).latent_shape
     return rows * pipe.vae_scale_factor, columns * pipe.vae_scale_factor
+
+
+def _view(pipe: Any) -> Backbone:
+    """Return a pipeline's backbone; what it draws, in words, does not matter here and is not read."""
+    return backbone_for(pipe, world=DEFAULT_WORLD)
 
 
 def initial_latents(pipe: StableDiffusionPipeline, seeds: Sequence[int]) -> Tensor:
     """Return unit noise (batch, channels, height, width), each row from its own seed on the CPU."""
-    height, width = image_size(pipe)
-    shape = (1, pipe.unet.config["in_channels"], height // pipe.vae_scale_factor, width // pipe.vae_scale_factor)
+    backbone = _view(pipe)
+    shape = (1, *backbone.latent_shape)
     rows = [torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed)) for seed in seeds]
-    return torch.cat(rows).to(pipe.unet.device, pipe.unet.dtype)
+    return torch.cat(rows).to(backbone.device, backbone.dtype)
 
 
 @contextlib.contextmanager
 def sampling(pipe: StableDiffusionPipeline) -> Iterator[None]:
     """Make the pipeline sample with DDIM, in silence and without a safety checker; put everything back.
 
+    A flow-matching model keeps a sampler of its own kind: Euler's steps, which DDIM's are to the others.
+
     The safety checker would paint pictures black, and black counts as forgotten.
     """
     from diffusers import DDIMScheduler
 
-    scheduler, checker = pipe.scheduler, pipe.safety_checker
+    scheduler, checker = pipe.scheduler, getattr(pipe, "safety_checker", None)
     bar = getattr(pipe, "_progress_bar_config", None)
     clip = {} if "clip_sample" in scheduler.config else {"clip_sample": False}  # latents are not bounded by 1
-    pipe.scheduler = DDIMScheduler.from_config(scheduler.config, **clip)
-    pipe.safety_checker = None
+    if hasattr(scheduler, "alphas_cumprod"):
+        pipe.scheduler = DDIMScheduler.from_config(scheduler.config, **clip)
+    else:
+        pipe.scheduler = type(scheduler).from_config(scheduler.config)
+    if checker is not None:
+        pipe.safety_checker = None
     pipe.set_progress_bar_config(**{**(bar or {}), "disable": True})
     try:
         yield
     finally:
-        pipe.scheduler, pipe.safety_checker = scheduler, checker
+        pipe.scheduler = scheduler
+        if checker is not None:
+            pipe.safety_checker = checker
         if bar is None:
             del pipe._progress_bar_config
         else:
@@ -171,9 +185,10 @@ def draw_batch(
     **options: Any,
 ) -> np.ndarray:
     """Draw one batch; ``sampling`` must be active. ``latents`` to begin from may stand in for the seeds' noise."""
+    begun = initial_latents(pipe, [job.seed for job in batch]) if latents is None else latents
     output: Any = pipe(
         [job.prompt for job in batch],
-        latents=initial_latents(pipe, [job.seed for job in batch]) if latents is None else latents,
+        latents=_view(pipe).for_pipeline(begun),
         num_inference_steps=steps,
         guidance_scale=guidance,
         output_type="np",

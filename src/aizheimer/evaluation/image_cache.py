@@ -17,6 +17,8 @@ from safetensors.numpy import load, save
 from torch import Tensor
 
 from aizheimer._files import atomic
+from aizheimer.backbones.base import backbone_for
+from aizheimer.concepts.world import DEFAULT_WORLD
 from aizheimer.edits.apply import hooks_on
 from aizheimer.errors import StorageError
 
@@ -41,11 +43,12 @@ def pipeline_digest(pipe: StableDiffusionPipeline) -> str:
     that another tool put on has to bring a ``key`` of its own.
     """
     digest = hashlib.sha256()
-    for part in ("unet", "text_encoder", "vae"):
-        for name, tensor in getattr(pipe, part).state_dict().items():
+    backbone = backbone_for(pipe, world=DEFAULT_WORLD)
+    for part, network in backbone.components.items():
+        for name, tensor in network.state_dict().items():
             digest.update(f"{part}.{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
             digest.update(_raw_bytes(tensor))
-    words = {"vocabulary": pipe.tokenizer.get_vocab(), "vae": _numbers(pipe.vae.config)}
+    words = {"vocabulary": backbone.windows[0].tokenizer.get_vocab(), "vae": _numbers(pipe.vae.config)}
     digest.update(json.dumps(words, sort_keys=True).encode())
     if hooks := hooks_on(pipe):
         digest.update(json.dumps({"hooks": hooks}, sort_keys=True).encode())

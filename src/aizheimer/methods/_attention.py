@@ -56,7 +56,9 @@ class AttentionBuilder:
         source, anchor = self._forget()
         size = method.training.batch_size
         forget = Examples(source=source, embeddings=data.forget_embeddings, columns=columns.cpu(), batch_size=size)
-        term = functools.partial(ATTENTION_TERMS[method.loss], variant=method.variant, tokens=self.backbone.max_tokens)
+        term = functools.partial(
+            ATTENTION_TERMS[method.loss], variant=method.variant, tokens=self.backbone.attended_keys
+        )
         return AttentionProblem(
             backbone=self.backbone,
             parameters=self.material.parameters,
@@ -88,7 +90,7 @@ class AttentionBuilder:
             raise DataError("no latents of the concept; give images, or roll out forget prompts")
         anchor = None
         if method.anchor_weight:
-            embeddings = self.backbone.encode_prompts(self._anchor_prompts()).cpu()
+            embeddings = self.backbone.condition(self._anchor_prompts()).cpu()
             anchor = LiveAnchor(backbone=self.backbone, originals=self.originals, embeddings=embeddings)
         prompts = len(data.forget_prompts)
         source = NoisedSource.of(self.backbone, latents, prompt_index=prompt_index, prompts=prompts, noise=method.noise)
@@ -102,7 +104,7 @@ class AttentionBuilder:
         if not any(prompts):
             return bank.null_prediction
         draw = Draw(x_t=bank.x_t, t=bank.t, prompt_index=bank.prompt_index)
-        return anchor_predictions(self.backbone, draw, embeddings=self.backbone.encode_prompts(prompts).cpu())
+        return anchor_predictions(self.backbone, draw, embeddings=self.backbone.condition(prompts).cpu())
 
     def _retain(self) -> Examples | None:
         method, bank = self.method, self.retain_train
@@ -115,7 +117,7 @@ class AttentionBuilder:
             source = RefreshingSource(self._fresh_teacher, method.refresh_every)
         else:
             source = self.material.teacher(bank)
-        columns = torch.zeros(self.retain_embeddings.shape[:2], dtype=torch.bool)
+        columns = torch.zeros(len(self.retain_embeddings), self.backbone.max_tokens, dtype=torch.bool)
         return Examples(
             source=source, embeddings=self.retain_embeddings, columns=columns, batch_size=method.retain_batch_size
         )

@@ -26,6 +26,7 @@ from aizheimer.data.rows import (
 from aizheimer.edits.edit import Edit
 from aizheimer.engine.callbacks import Callbacks
 from aizheimer.engine.run_folder import RunFolder
+from aizheimer.errors import ModelError
 from aizheimer.methods._closed_form import (
     KeyOrValue,
     Layers,
@@ -38,7 +39,7 @@ from aizheimer.methods._closed_form import (
     outcome,
     prior_sums,
 )
-from aizheimer.methods.base import MethodInfo
+from aizheimer.methods.base import UNETS, MethodInfo, check_family
 from aizheimer.modules.query_metric import TextPencil, query_moments, solve_keys
 from aizheimer.modules.ridge import RidgeSums
 
@@ -70,6 +71,7 @@ class ClosedDistraction(BaseModel):
         kind="closed form",
         needs=("retain prompts",),
         edits="cross-attention keys and values",
+        families={**UNETS, "sd3": ("metric=identity",), "flux": ("metric=identity",)},
     )
 
     rows: tuple[RowPolicy, ...] = Field(
@@ -124,6 +126,7 @@ class ClosedDistraction(BaseModel):
             ConceptError: If concept or anchor are cut off, or there is nothing to retain.
             SelectorError: If layers or parts select nothing.
         """
+        self._check_metric(backbone)
         task = begin(backbone, concept, method=self, prompts=self.prompts, callbacks=callbacks)
         pairs = self._pairs(task)
         retained = prompt_rows(backbone, ["", *task.retained.prompts], policy="all", scale=task.scale)
@@ -139,6 +142,14 @@ class ClosedDistraction(BaseModel):
         firmness = 1.0 if self.residual is None else _firmest(lambda f: solve(f)[1]["residual"], self.residual)
         changes, found = solve(firmness)
         return task.edit(self, changes, **found, firmness=firmness)
+
+    def _check_metric(self, backbone: Backbone) -> None:
+        check_family(self, backbone)
+        if self.metric == "queries" and "metric=identity" in self.info.families[backbone.family]:
+            raise ModelError(
+                "closed-distraction: metric=queries needs keys that read text rows themselves, and this model's read "
+                "what its blocks have made of them; set metric to identity."
+            )
 
     def _pairs(self, task: Task) -> RowPairs:
         """Return the target's rows and what should answer in their place."""
@@ -170,8 +181,8 @@ class ClosedDistraction(BaseModel):
         with query_moments(modules) as moments:
             rollout(
                 backbone,
-                backbone.encode_prompts(task.prompts),
-                null_embedding=backbone.encode_prompts([""]),
+                backbone.condition(task.prompts),
+                null_embedding=backbone.condition([""]),
                 prompt_index=torch.arange(self.pictures) % len(task.prompts),
                 steps=self.picture_steps,
                 guidance=backbone.world.guidance,

@@ -20,6 +20,7 @@ from aizheimer.edits.edit import Edit
 from aizheimer.edits.provenance import ConceptRecord, Provenance, base_name
 from aizheimer.engine.callbacks import Callbacks
 from aizheimer.errors import ConceptError
+from aizheimer.methods.base import check_family
 from aizheimer.modules.parameters import select_layers
 from aizheimer.modules.ridge import RidgeSums, projection_weights
 
@@ -115,10 +116,11 @@ def begin(
         ConceptError: If the concept is cut off, or nothing is left to retain.
     """
     options: Any = method
+    check_family(options, backbone)
     callbacks = callbacks or Callbacks()
     modules = backbone.attention_modules()
     layers = select_layers(list(modules), options.layers)
-    weights = projection_weights(modules, layers, parts=options.parts)
+    weights = projection_weights(backbone.text_projections(layers, options.parts))
     texts = forget_prompts(backbone, concept, which=prompts)
     retained = retain_set(
         backbone,

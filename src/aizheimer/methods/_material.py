@@ -15,6 +15,7 @@ from torch.nn import Parameter
 
 from aizheimer._seeding import generator_for
 from aizheimer.backbones.base import Backbone, NetworkName
+from aizheimer.backbones.conditioning import Conditioning, joined
 from aizheimer.concepts.concept import Concept
 from aizheimer.data.anchors import anchor_prompts
 from aizheimer.data.latents import LatentBank, RolloutPlan, rollout
@@ -28,6 +29,7 @@ from aizheimer.engine.noise_problem import NoiseMonitor, RetainTerm, baseline_er
 from aizheimer.engine.session import Borrowed
 from aizheimer.engine.settings import TrainSettings
 from aizheimer.errors import ConceptError
+from aizheimer.methods.base import MethodInfo
 from aizheimer.modules.parameters import swapped
 
 AnchorChoice = Literal["refuse", "auto", "null", "template"]
@@ -77,6 +79,7 @@ class TrainedMethod(Protocol):
     """What `learn` reads of a method."""
 
     name: ClassVar[str]
+    info: ClassVar[MethodInfo]
 
     @property
     def retain(self) -> RetainPlan:
@@ -135,9 +138,9 @@ class Material:
         return self.weights.originals
 
     @property
-    def retain_embeddings(self) -> Tensor:
-        """(retain prompts + 1, tokens, dim); the empty prompt is the last row: guidance needs it to stay as well."""
-        return torch.cat([self.data.retain_embeddings, self.data.null_embedding])
+    def retain_embeddings(self) -> Conditioning:
+        """The retain prompts, encoded; the empty prompt is the last row: guidance needs it to stay as well."""
+        return joined([self.data.retain_embeddings, self.data.null_embedding])
 
     def words(self, prompts: Sequence[str]) -> Embeddings:
         """Return prompts as the network that learns makes the denoiser read them: live if it is the text encoder."""
@@ -163,9 +166,9 @@ class Material:
             raise ValueError("this method starts from images: it has no bank of forget rollouts")
         return self.data.forget_bank.split(self.method.rollouts.holdout)
 
-    def embeddings(self, prompts: Sequence[str]) -> Tensor:
+    def embeddings(self, prompts: Sequence[str]) -> Conditioning:
         """Return encoded prompts, on the CPU."""
-        return self.backbone.encode_prompts(list(prompts)).cpu()
+        return self.backbone.condition(list(prompts)).cpu()
 
     def pictures(self, prompts: Sequence[str], images: str) -> tuple[Tensor, Tensor | None]:
         """Return clean latents of pictures, and the prompt of each; see `aizheimer.data.prepare.picture_latents`."""
@@ -217,8 +220,8 @@ class Material:
         """Run the network with its original weights for the length of a ``with`` block."""
         return swapped(self.backbone.networks[self.part], self.originals)
 
-    def student_rollouts(self, embeddings: Tensor) -> StudentRolloutSource:
-        """Return latents that the model draws as it is at the time, for prompts (prompts, tokens, dim)."""
+    def student_rollouts(self, embeddings: Conditioning) -> StudentRolloutSource:
+        """Return latents that the model draws as it is at the time, for encoded prompts."""
         plan = self.method.rollouts
         return StudentRolloutSource(
             backbone=self.backbone,
@@ -228,12 +231,12 @@ class Material:
             guidance=plan.guidance_or(self.backbone.world.guidance),
         )
 
-    def held_out(self, source: Source, *, target: Tensor | None = None) -> Draw:
+    def held_out(self, source: Source, *, target: Conditioning | None = None) -> Draw:
         """Return the held-out forget examples; with the frozen model's predictions under other words as targets.
 
         Args:
             source: Where they come from.
-            target: (prompts, tokens, dim) the other words; None keeps the source's targets.
+            target: The other words, encoded; None keeps the source's targets.
         """
         generator = generator_for(self.method.training.seed, "held-out forget")
         draw = source.draw(self.method.retain.monitor, step=0, generator=generator)
@@ -251,7 +254,7 @@ class Material:
         draw = self.held_out(BankSource.of(self.forget_banks()[1], target=None, device=self.backbone.device))
         return replace(draw, target=target.predict(draw))
 
-    def rolled_out(self, prompts: Sequence[str], count: int) -> tuple[Tensor, LatentBank, LatentBank]:
+    def rolled_out(self, prompts: Sequence[str], count: int) -> tuple[Conditioning, LatentBank, LatentBank]:
         """Roll the frozen model out on other prompts.
 
         Args:

@@ -12,12 +12,14 @@ from aizheimer.edits.edit import Edit
 from aizheimer.edits.hook import Hook
 from aizheimer.edits.provenance import ConceptRecord, Provenance, base_name
 from aizheimer.engine.callbacks import Callbacks
+from aizheimer.methods.base import MethodInfo, check_family
 
 
 class RuntimeMethod(Protocol):
     """What `hook_edit` reads of a method."""
 
     name: ClassVar[str]
+    info: ClassVar[MethodInfo]
 
     def model_dump(self, *, mode: str = "python") -> dict[str, Any]:
         """Return the hyper-parameters."""
@@ -54,6 +56,7 @@ def hook_edit(
         layers: Attention modules that the hook acts in.
         extra: Anything else for the provenance.
     """
+    check_family(method, backbone)
     prompts = backbone.world.prompts(concept)
     data = {"forget_prompts": prompts, "retain_prompts": [], "layers": list(layers), "parameters": []}
     (callbacks or Callbacks()).on_data(data)

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call
 
 from aizheimer._seeding import generator_for
 from aizheimer.backbones.base import Backbone
+from aizheimer.backbones.conditioning import Conditioning
 from aizheimer.data.latents import rollout_bank
 from aizheimer.modules.attention import attention_probe
 from aizheimer.modules.maps import AttentionMap
@@ -80,10 +81,10 @@ def suppress(
     Returns:
         :math:`B A` in float64 by parameter name.
     """
-    generator = generator_for(seed, "suppression")
+    generator, asked = generator_for(seed, "suppression"), _Asked(backbone)
     texts = [prompts[i % len(prompts)] for i in range(pictures)]
     clean = rollout_bank(backbone, texts, steps=_DRAW_STEPS, guidance=backbone.world.guidance, generator=generator).x_0
-    embeddings = backbone.encode_prompts(texts)
+    conditions = backbone.condition(texts)
     words, ends = (backbone.token_columns(texts, concept, policy=policy) for policy in ("concept", "concept+eot"))
     base = {name: weight.to(backbone.device, torch.float32) for name, weight in weights.items()}
     down = {name: torch.randn(1, w.shape[1], generator=generator).to(w) / w.shape[1] ** 0.5 for name, w in base.items()}
@@ -93,21 +94,33 @@ def suppress(
     for step in range(steps):
         i = step % pictures
         inputs = _noised(backbone, clean[i : i + 1], chances=chances, generator=generator)
-        rest = {"encoder_hidden_states": embeddings[i : i + 1], "return_dict": False}
+        inputs = (*inputs, conditions[i : i + 1])
         masks = None
         if masked:
             with torch.no_grad(), attention_probe(backbone.denoiser, layers, words[i : i + 1]) as probe:
-                backbone.denoiser(*inputs, **rest)
+                backbone.predict(*inputs)
             masks = {layer: attended(seen, threshold=threshold) for layer, seen in probe.maps.items()}
-        current = {name: (base[name] + up[name] @ down[name]).to(backbone.dtype) for name in base}
+        current = {f"denoiser.{name}": (base[name] + up[name] @ down[name]).to(backbone.dtype) for name in base}
         with attention_probe(backbone.denoiser, layers, ends[i : i + 1]) as probe:
-            functional_call(backbone.denoiser, current, inputs, rest)
+            functional_call(asked, current, inputs)
             loss = suppression_loss(probe.maps, masks)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
     return {name: up[name].detach().cpu().double() @ down[name].detach().cpu().double() for name in base}
+
+
+class _Asked(nn.Module):
+    """A denoiser as its backbone asks it, so that `functional_call` can lend it other weights."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__()
+        self.denoiser = backbone.denoiser
+        self._backbone = backbone
+
+    def forward(self, x_t: Tensor, t: Tensor, conditions: Conditioning) -> Tensor:
+        return self._backbone.predict(x_t, t, conditions, denoiser=self.denoiser)
 
 
 def _noised(backbone: Backbone, x_0: Tensor, *, chances: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:

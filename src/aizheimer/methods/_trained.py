@@ -29,8 +29,9 @@ from aizheimer.engine.problem import Companion, Problem
 from aizheimer.engine.run_folder import RunFolder
 from aizheimer.engine.session import borrowed
 from aizheimer.engine.settings import TrainSettings
-from aizheimer.errors import DataError, TrainingError
+from aizheimer.errors import DataError, ModelError, TrainingError
 from aizheimer.methods._material import Material, TrainedMethod
+from aizheimer.methods.base import check_family
 from aizheimer.modules.parameters import ParameterSelection
 
 NOTHING = ParameterSelection(())
@@ -75,6 +76,19 @@ def no_attention_stop(training: TrainSettings) -> None:
     """
     if training.stop_mass_ratio is not None:
         raise ValueError("training.stop_mass_ratio watches attention, which this method does not; set it to null")
+
+
+def check_begin_token(backbone: Backbone, *, detach: bool) -> None:
+    """Refuse to spare a token that the model does not have.
+
+    Raises:
+        ModelError: If prompts begin with their first word.
+    """
+    if detach and backbone.windows[0].first == 0:
+        raise ModelError(
+            "detach_begin_token spares the token that all prompts begin with, and this model's begin with a word; set "
+            "detach_begin_token to false."
+        )
 
 
 def check_images(images: str | None) -> None:
@@ -134,6 +148,7 @@ def learn(
         ModelError: If the weights are not in float32.
         TrainingError: If training diverged; with a run folder, the edit of the best state has been saved there.
     """
+    check_family(method, backbone)
     callbacks = callbacks or Callbacks()
     backbone.token_columns(backbone.world.prompts(concept), concept.target, policy="concept")
     check_trainable(backbone, selection, part=part, pictures=(images, pictures))
@@ -183,7 +198,8 @@ def _material(
         progress=callbacks.on_progress,
         forget_latents=forget_latents,
     )
-    callbacks.on_data(_summary(data, retained, selection.names, layers=layers, part=part))
+    attention = list(backbone.attention_modules()) if part == "unet" else []
+    callbacks.on_data(_summary(data, retained, selection.names, attention=attention, layers=layers, part=part))
     with borrowed(backbone, selection, part=part) as weights:
         yield Material(
             method=method,
@@ -300,10 +316,11 @@ def _summary(
     retained: RetainSet,
     parameters: Sequence[str],
     *,
+    attention: Sequence[str],
     layers: Sequence[str],
     part: NetworkName,
 ) -> dict[str, Any]:
-    own = [name.partition(".attn2.")[0] + ".attn2" for name in parameters if ".attn2." in name]
+    own = [layer for layer in attention if any(name.startswith(f"{layer}.") for name in parameters)]
     return {
         "forget_prompts": data.forget_prompts,
         **retained.summary(),

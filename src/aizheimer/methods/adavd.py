@@ -15,7 +15,7 @@ from aizheimer.edits.hooks.adavd import AdaVDHook
 from aizheimer.engine.callbacks import Callbacks
 from aizheimer.engine.run_folder import RunFolder
 from aizheimer.methods._runtime import check_concept, hook_edit
-from aizheimer.methods.base import MethodInfo
+from aizheimer.methods.base import UNETS, MethodInfo, check_family, joint
 from aizheimer.modules.parameters import select_layers
 
 JOINT_CENTRE, OWN_CENTRE = 0.93, 0.9
@@ -44,6 +44,8 @@ class AdaVD(BaseModel):
         paper="Wang et al., Precise, Fast, and Low-cost Concept Erasure in Value Space, arXiv 2412.06143",
         kind="runtime",
         edits="cross-attention values",
+        families=UNETS,
+        elsewhere=joint("the values of a joint block are not of the prompt's words alone, the picture is mixed in"),
     )
 
     slope: float = Field(default=100.0, gt=0, description="a of the shift; the paper's.")
@@ -82,6 +84,7 @@ class AdaVD(BaseModel):
             ConceptError: If the concept is cut off in its own prompts, or a further target has no tokens.
             SelectorError: If layers select nothing.
         """
+        check_family(self, backbone)
         layers = select_layers(list(backbone.attention_modules()), self.layers)
         check_concept(backbone, concept)
         joint = self.fidelity == "repository"

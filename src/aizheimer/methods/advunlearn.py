@@ -21,7 +21,7 @@ from aizheimer.engine.text_terms import AttackedTerm
 from aizheimer.errors import SelectorError
 from aizheimer.methods._material import Material, RetainPlan
 from aizheimer.methods._trained import Task, learn, no_attention_stop, plan_for
-from aizheimer.methods.base import MethodInfo
+from aizheimer.methods.base import MethodInfo, check_family
 from aizheimer.modules.text_encoder import TextPart, select_text
 from aizheimer.objectives.prompt_attack import AttackPlan, Fidelity
 
@@ -52,6 +52,7 @@ class AdvUnlearn(BaseModel):
         kind="fine-tune",
         needs=("prompts", "retain prompts"),
         edits="the text encoder: all blocks and the last norm",
+        elsewhere=dict.fromkeys(("sdxl", "sd3", "flux"), "it trains the one text encoder, and several are read here"),
     )
 
     eta: float = Field(
@@ -106,6 +107,7 @@ class AdvUnlearn(BaseModel):
             ConceptError: If the attacker's words do not fit before the prompts.
             SelectorError: If the text encoder has fewer blocks, or the denoiser does not read words.
         """
+        check_family(self, backbone)
         if not backbone.attention_modules():
             raise SelectorError(
                 "advunlearn: this denoiser has no cross-attention layers, so no word changes what it predicts; wanted "

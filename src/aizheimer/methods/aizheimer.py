@@ -19,8 +19,8 @@ from aizheimer.methods._attention import AttentionBuilder
 from aizheimer.methods._closed_distraction import ClosedDistraction
 from aizheimer.methods._material import RetainPlan
 from aizheimer.methods._trained import Task, check_images, check_trainable, learn
-from aizheimer.methods.base import MethodInfo
-from aizheimer.modules.parameters import select_layers, select_parameters
+from aizheimer.methods.base import EVERYWHERE, MethodInfo
+from aizheimer.modules.parameters import ParameterSelection, select_layers, select_parameters
 
 PAPER = "Birben, Dervişoğlu, Külçe: AIzheimer: How was I Drawing?"
 
@@ -43,7 +43,9 @@ class AIzheimer(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     name: ClassVar[str] = "aizheimer"
-    info: ClassVar[MethodInfo] = MethodInfo(paper=PAPER, kind="fine-tune", edits="cross-attention", status="stable")
+    info: ClassVar[MethodInfo] = MethodInfo(
+        paper=PAPER, kind="fine-tune", edits="cross-attention", status="stable", families=EVERYWHERE
+    )
 
     start: ClosedDistraction | None = Field(
         default=None,
@@ -146,6 +148,8 @@ class AIzheimer(BaseModel):
         if first and settled and first.provenance.extra["residual"] <= self.enough:
             return self._signed(first)
         begin = {name.removeprefix("unet."): change for name, change in first.deltas.items()} if first else {}
+        # In joint attention the closed form changes the entrance of the text, which then goes on learning.
+        selection = ParameterSelection(tuple(dict.fromkeys([*selection.names, *begin])))
         return learn(
             self,
             backbone,

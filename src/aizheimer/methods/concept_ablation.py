@@ -19,8 +19,8 @@ from aizheimer.engine.noise_targets import CurrentPrediction
 from aizheimer.engine.run_folder import RunFolder
 from aizheimer.engine.settings import TrainSettings
 from aizheimer.methods._material import AnchorChoice, Material, RetainPlan, anchored
-from aizheimer.methods._trained import Task, check_images, learn, no_attention_stop, plan_for
-from aizheimer.methods.base import MethodInfo
+from aizheimer.methods._trained import Task, check_begin_token, check_images, learn, no_attention_stop, plan_for
+from aizheimer.methods.base import EVERYWHERE, MethodInfo
 from aizheimer.modules.groups import select_group
 from aizheimer.modules.parameters import ParameterSelection, Part, select_layers, select_parameters
 
@@ -52,6 +52,7 @@ class ConceptAblation(BaseModel):
         kind="fine-tune",
         needs=("prompts", "anchor", "images"),
         edits="cross-attention keys and values",
+        families={**EVERYWHERE, "flux": ("detach_begin_token=false",)},
     )
 
     variant: Literal["model", "noise"] = Field(
@@ -116,6 +117,7 @@ class ConceptAblation(BaseModel):
             SelectorError: If layers selects nothing.
         """
         anchored([], concept, empty=self.empty_anchor, method=self.name)
+        check_begin_token(backbone, detach=self.detach_begin_token)
         layers = select_layers(list(backbone.attention_modules()), self.layers)
         return learn(
             self,
@@ -132,7 +134,7 @@ class ConceptAblation(BaseModel):
 
     def _selection(self, backbone: Backbone, layers: list[str]) -> ParameterSelection:
         if self.weights == "full":
-            return select_group(backbone.denoiser, "unet")
+            return select_group(backbone.denoiser, "unet", layers=backbone.attention_modules())
         return select_parameters(backbone.denoiser, layers, PARTS[self.weights])
 
     def _task(self, material: Material, layers: list[str]) -> Task:

@@ -25,7 +25,7 @@ from aizheimer.engine.run_folder import RunFolder
 from aizheimer.engine.settings import TrainSettings
 from aizheimer.methods._material import Material, RetainPlan
 from aizheimer.methods._trained import Task, check_images, learn, no_attention_stop, plan_for
-from aizheimer.methods.base import MethodInfo
+from aizheimer.methods.base import EVERYWHERE, MethodInfo
 from aizheimer.modules.groups import select_group
 
 
@@ -60,6 +60,7 @@ class DataCensoring(BaseModel):
         kind="fine-tune",
         needs=("images",),
         edits="a group of the denoiser's weights, by default all",
+        families=EVERYWHERE,
     )
 
     images: str = Field(
@@ -111,7 +112,7 @@ class DataCensoring(BaseModel):
             SelectorError: If the group is unknown or empty.
         """
         words = concept_words(concept, backbone.world, self.synonyms)
-        selection = select_group(backbone.denoiser, self.group)
+        selection = select_group(backbone.denoiser, self.group, layers=backbone.attention_modules())
         if generate_count(self.images) is None:
             check_captioned(Path(self.images), words=words, kind=concept.kind)
         else:

@@ -6,10 +6,10 @@ from contextlib import nullcontext
 from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-from torch import Tensor
 
 from aizheimer._seeding import generator_for
 from aizheimer.backbones.base import Backbone
+from aizheimer.backbones.conditioning import Conditioning
 from aizheimer.concepts.concept import Concept
 from aizheimer.data.latents import RolloutPlan
 from aizheimer.data.sources import NoisedSource
@@ -22,8 +22,8 @@ from aizheimer.engine.noise_problem import NoiseProblem, RetainTerm, Term
 from aizheimer.engine.run_folder import RunFolder
 from aizheimer.engine.settings import TrainSettings
 from aizheimer.methods._material import AnchorChoice, Material, RetainPlan, anchored
-from aizheimer.methods._trained import Task, check_images, learn, no_attention_stop, plan_for
-from aizheimer.methods.base import MethodInfo
+from aizheimer.methods._trained import Task, check_begin_token, check_images, learn, no_attention_stop, plan_for
+from aizheimer.methods.base import EVERYWHERE, MethodInfo
 from aizheimer.modules.parameters import select_layers, select_parameters
 from aizheimer.objectives.adversarial import PatchDiscriminator
 
@@ -54,6 +54,7 @@ class DoCo(BaseModel):
         kind="fine-tune",
         needs=("prompts", "anchor", "images"),
         edits="cross-attention keys and values",
+        families={**EVERYWHERE, "flux": ("detach_begin_token=false",)},
     )
 
     layers: str | list[str] = Field(
@@ -131,6 +132,7 @@ class DoCo(BaseModel):
             SelectorError: If layers selects nothing.
         """
         anchored([], concept, empty=self.empty_anchor, method=self.name)
+        check_begin_token(backbone, detach=self.detach_begin_token)
         layers = select_layers(list(backbone.attention_modules()), self.layers)
         return learn(
             self,
@@ -175,7 +177,7 @@ class DoCo(BaseModel):
         during = begin_token_detached(backbone.denoiser, layers) if self.detach_begin_token else nullcontext()
         return Task(problem=problem, rule=rule, companion=adversary, during=during)
 
-    def _preservation(self, material: Material, source: NoisedSource, anchors: Tensor) -> list[Term]:
+    def _preservation(self, material: Material, source: NoisedSource, anchors: Conditioning) -> list[Term]:
         if self.preserve_weight == 0:
             return []
         term = RetainTerm(

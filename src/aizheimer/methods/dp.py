@@ -25,7 +25,7 @@ from aizheimer.methods._closed_form import (
     outcome,
     through_all,
 )
-from aizheimer.methods.base import MethodInfo
+from aizheimer.methods.base import EVERYWHERE, MethodInfo
 from aizheimer.modules.subspace import double_projection, null_space, orthonormal_basis
 
 
@@ -53,6 +53,7 @@ class DP(BaseModel):
         kind="closed form",
         needs=("retain prompts",),
         edits="cross-attention keys and values",
+        families=EVERYWHERE,
     )
 
     rows: RowPolicy = Field(default="last", description="Rows to replace, and of safe and retained texts (ours).")

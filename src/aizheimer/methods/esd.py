@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from aizheimer.backbones.base import Backbone
+from aizheimer.backbones.conditioning import Conditioning
 from aizheimer.concepts.concept import Concept
 from aizheimer.data.anchors import anchor_prompts
 from aizheimer.data.latents import LatentBank, RolloutPlan
@@ -21,7 +22,7 @@ from aizheimer.engine.run_folder import RunFolder
 from aizheimer.engine.settings import TrainSettings
 from aizheimer.methods._material import Material, RetainPlan
 from aizheimer.methods._trained import Task, learn, no_attention_stop, plan_for
-from aizheimer.methods.base import MethodInfo
+from aizheimer.methods.base import EVERYWHERE, MethodInfo
 from aizheimer.modules.groups import select_group
 
 
@@ -48,6 +49,7 @@ class ESD(BaseModel):
         kind="fine-tune",
         needs=("prompts",),
         edits="a group of the denoiser's weights: cross-attention, all but it, or all",
+        families=EVERYWHERE,
     )
 
     group: str = Field(
@@ -98,7 +100,7 @@ class ESD(BaseModel):
         Raises:
             SelectorError: If the group is unknown or empty.
         """
-        selection = select_group(backbone.denoiser, self.group)
+        selection = select_group(backbone.denoiser, self.group, layers=backbone.attention_modules())
         if self.erase_from:
             self._words(concept)
         return learn(
@@ -138,7 +140,7 @@ class ESD(BaseModel):
         )
         return Task(problem=problem)
 
-    def _trained_prompts(self, material: Material) -> tuple[Tensor, LatentBank, LatentBank]:
+    def _trained_prompts(self, material: Material) -> tuple[Conditioning, LatentBank, LatentBank]:
         """Return the embeddings whose predictions are trained, and the teacher's rollouts of them."""
         if not self.erase_from:
             return (material.data.forget_embeddings, *material.forget_banks())
@@ -150,10 +152,10 @@ class ESD(BaseModel):
         """Return the concept with the words to erase it from as its anchor, which is how prompts are rewritten."""
         return Concept(concept.target, anchor=self.erase_from, kind=concept.kind)
 
-    def _targets(self, backbone: Backbone, bank: LatentBank, concept: Tensor | None) -> Tensor:
+    def _targets(self, backbone: Backbone, bank: LatentBank, concept: Conditioning | None) -> Tensor:
         return guided_away(backbone, bank, eta=self.eta, concept=concept, from_prompt=self.convention == "2024")
 
-    def _student(self, material: Material, trained: Tensor) -> tuple[StudentRolloutSource, Anchor]:
+    def _student(self, material: Material, trained: Conditioning) -> tuple[StudentRolloutSource, Anchor]:
         data = material.data
         target = LiveGuidance(
             backbone=material.backbone,

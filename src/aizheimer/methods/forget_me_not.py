@@ -19,7 +19,7 @@ from aizheimer.engine.run_folder import RunFolder
 from aizheimer.engine.settings import TrainSettings
 from aizheimer.methods._material import Material, RetainPlan
 from aizheimer.methods._trained import Task, check_images, learn, plan_for
-from aizheimer.methods.base import MethodInfo
+from aizheimer.methods.base import EVERYWHERE, MethodInfo
 from aizheimer.modules.groups import select_group
 from aizheimer.modules.parameters import select_layers, select_parameters
 from aizheimer.objectives.resteering import resteering
@@ -48,6 +48,7 @@ class ForgetMeNot(BaseModel):
         kind="fine-tune",
         needs=("prompts", "images"),
         edits="cross-attention, or the whole denoiser",
+        families={**EVERYWHERE, "flux": ("layers=^transformer_blocks",)},
     )
 
     weights: Literal["cross-attention", "unet"] = Field(
@@ -97,7 +98,7 @@ class ForgetMeNot(BaseModel):
         """
         layers = select_layers(list(backbone.attention_modules()), self.layers)
         selection = (
-            select_group(backbone.denoiser, "unet")
+            select_group(backbone.denoiser, "unet", layers=backbone.attention_modules())
             if self.weights == "unet"
             else select_parameters(backbone.denoiser, layers, ("q", "k", "v", "out"))
         )
@@ -129,7 +130,7 @@ class ForgetMeNot(BaseModel):
             parameters=material.parameters,
             layers=layers,
             # "notebook" is one norm over the batch as well: the method's own, and its paper's at a batch of one.
-            term=functools.partial(resteering, variant="notebook", tokens=backbone.max_tokens),
+            term=functools.partial(resteering, variant="notebook", tokens=backbone.attended_keys),
             forget=forget,
             retain_term="none",
             held_out=HeldOut(

@@ -24,7 +24,7 @@ from aizheimer.engine.text_terms import KeepWordsTerm, MisdirectionTerm, Misdire
 from aizheimer.errors import ConceptError
 from aizheimer.methods._material import Material, RetainPlan
 from aizheimer.methods._trained import Task, learn, no_attention_stop, plan_for
-from aizheimer.methods.base import MethodInfo
+from aizheimer.methods.base import MethodInfo, check_family
 from aizheimer.modules.text_encoder import captured, last_attention_output, select_text
 from aizheimer.objectives.misdirection import random_direction
 
@@ -55,6 +55,7 @@ class HiRM(BaseModel):
         kind="fine-tune",
         needs=("prompts",),
         edits="the text encoder's first block",
+        elsewhere=dict.fromkeys(("sdxl", "sd3", "flux"), "it trains the one text encoder, and several are read here"),
     )
 
     direction: Literal["random", "anchor"] = Field(
@@ -106,6 +107,7 @@ class HiRM(BaseModel):
             ConceptError: If direction is anchor and the concept names none.
             SelectorError: If the text encoder has fewer blocks.
         """
+        check_family(self, backbone)
         if self.direction == "anchor" and not concept.anchor:
             raise ConceptError(
                 f"hirm with direction=anchor needs a super-category of '{concept.target}' and got none; name one with "
@@ -144,7 +146,7 @@ class HiRM(BaseModel):
         )
         terms: list[Term] = [term]
         if self.retain_weight > 0:
-            original = material.retain_embeddings
+            original = material.retain_embeddings.tokens
             size, weight = self.retain.batch_size, self.retain_weight
             terms.append(KeepWordsTerm(words=retained, original=original, batch_size=size, weight=weight))
         return Task(problem=NoiseProblem(parameters=material.parameters, terms=terms, held_out=watch))

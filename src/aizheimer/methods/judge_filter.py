@@ -16,7 +16,7 @@ from aizheimer.engine.callbacks import Callbacks
 from aizheimer.engine.run_folder import RunFolder
 from aizheimer.errors import ModelError
 from aizheimer.methods._runtime import check_concept, hook_edit
-from aizheimer.methods.base import MethodInfo
+from aizheimer.methods.base import EVERYWHERE, MethodInfo
 
 WANTED = "an image classifier or a CLIP, as transformers folders"
 
@@ -45,6 +45,7 @@ class JudgeFilter(BaseModel):
         kind="runtime",
         needs=("judge",),
         edits="the finished pictures",
+        families=EVERYWHERE,
     )
 
     judge: str | None = Field(

@@ -26,7 +26,7 @@ from aizheimer.methods._closed_form import (
     prior_sums,
 )
 from aizheimer.methods._suppression import suppress
-from aizheimer.methods.base import MethodInfo
+from aizheimer.methods.base import EVERYWHERE, MethodInfo
 from aizheimer.modules.ridge import RidgeSums, solve_ridge, text_map
 
 
@@ -55,6 +55,7 @@ class MACE(BaseModel):
         kind="closed form",
         needs=("retain prompts",),
         edits="cross-attention keys and values",
+        families=EVERYWHERE,
     )
 
     prompts: Prompts = Field(

@@ -13,7 +13,7 @@ from aizheimer.edits.hooks.negative_prompt import NegativePromptHook
 from aizheimer.engine.callbacks import Callbacks
 from aizheimer.engine.run_folder import RunFolder
 from aizheimer.methods._runtime import check_concept, hook_edit
-from aizheimer.methods.base import MethodInfo
+from aizheimer.methods.base import UNETS, MethodInfo, check_family
 
 
 class NegativePrompt(BaseModel):
@@ -37,6 +37,8 @@ class NegativePrompt(BaseModel):
         paper="Ho and Salimans, Classifier-Free Diffusion Guidance, arXiv 2207.12598 (the negative prompt is folklore)",
         kind="runtime",
         edits="the unconditional embedding of guidance",
+        families={**UNETS, "sd3": ()},
+        elsewhere={"flux": "guidance is distilled into the model, which draws without an unconditional prediction"},
     )
 
     also: tuple[str, ...] = Field(default=(), description="Further words to guide away from, such as synonyms. Ours.")
@@ -50,6 +52,7 @@ class NegativePrompt(BaseModel):
         Raises:
             ConceptError: If the concept is cut off in its own prompts.
         """
+        check_family(self, backbone)
         check_concept(backbone, concept)
         hook = NegativePromptHook(words=", ".join([concept.target, *self.also]))
         return hook_edit(self, hook, backbone=backbone, concept=concept, callbacks=callbacks)

@@ -25,7 +25,7 @@ from aizheimer.methods._closed_form import (
     outcome,
     prior_sums,
 )
-from aizheimer.methods.base import MethodInfo
+from aizheimer.methods.base import EVERYWHERE, MethodInfo
 from aizheimer.modules.subspace import Determinant, orthonormal_basis, procrustes
 
 
@@ -56,6 +56,7 @@ class OCE(BaseModel):
         kind="closed form",
         needs=("retain prompts",),
         edits="cross-attention values",
+        families=EVERYWHERE,
     )
 
     rows: RowPolicy = Field(default="last", description="Rows of target, anchor and retained texts; last in the paper.")

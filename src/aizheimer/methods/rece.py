@@ -25,7 +25,7 @@ from aizheimer.methods._closed_form import (
     outcome,
     through_all,
 )
-from aizheimer.methods.base import MethodInfo
+from aizheimer.methods.base import EVERYWHERE, MethodInfo
 from aizheimer.modules.ridge import RidgeSums, text_map
 
 
@@ -52,6 +52,7 @@ class RECE(BaseModel):
         kind="closed form",
         needs=("retain prompts",),
         edits="cross-attention keys and values",
+        families=EVERYWHERE,
     )
 
     epochs: int = Field(

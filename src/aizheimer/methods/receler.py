@@ -24,7 +24,7 @@ from aizheimer.engine.settings import TrainSettings
 from aizheimer.errors import ConceptError
 from aizheimer.methods._material import Material, RetainPlan
 from aizheimer.methods._trained import Task, learn, no_attention_stop, plan_for
-from aizheimer.methods.base import MethodInfo
+from aizheimer.methods.base import UNETS, MethodInfo, check_family, joint
 from aizheimer.modules.adapters import Adapters, Bottleneck
 from aizheimer.modules.parameters import select_layers
 
@@ -54,6 +54,8 @@ class Receler(BaseModel):
         kind="fine-tune",
         needs=("prompts",),
         edits="erasers after cross-attention",
+        families=UNETS,
+        elsewhere=joint("its erasers follow cross-attention, whose output is the picture's alone"),
     )
 
     width: int = Field(default=128, ge=1, description="Width of an eraser's bottleneck; 128 in the paper.")
@@ -107,6 +109,7 @@ class Receler(BaseModel):
             InputError: If no cross-attention has the mask's resolution.
             SelectorError: If layers selects nothing.
         """
+        check_family(self, backbone)
         layers = select_layers(list(backbone.attention_modules()), self.layers)
         if self.attack_steps:
             self._check_room(backbone, concept)
@@ -178,7 +181,7 @@ class Receler(BaseModel):
     def _attack(self, material: Material) -> PromptAdversary:
         return PromptAdversary(
             self.attack_tokens,
-            material.data.forget_embeddings.shape[2],
+            material.data.forget_embeddings.tokens.shape[2],
             steps=self.attack_steps,
             lr=self.attack_lr,
             weight_decay=self.attack_decay,

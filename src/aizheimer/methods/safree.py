@@ -13,7 +13,7 @@ from aizheimer.edits.hooks.safree import SAFREEHook
 from aizheimer.engine.callbacks import Callbacks
 from aizheimer.engine.run_folder import RunFolder
 from aizheimer.methods._runtime import check_concept, hook_edit
-from aizheimer.methods.base import MethodInfo
+from aizheimer.methods.base import MethodInfo, joint
 
 SCHEDULE = {"object": (2.5, 5.333), "style": (3.5, 5.5)}
 """Steepness and midpoint of the self-validating filter, by the concept's kind, as in the published code."""
@@ -42,6 +42,10 @@ class SAFREE(BaseModel):
         paper="Yoon et al., SAFREE: Training-Free and Adaptive Guard, arXiv 2410.12761",
         kind="runtime",
         edits="the prompt's embedding, in the first steps",
+        elsewhere={
+            "sdxl": "its projections are made of one text encoder's pooled vectors, and rows here are of two",
+            **joint("its projections are made of one text encoder's pooled vectors, and rows here are of several"),
+        },
     )
 
     also: tuple[str, ...] = Field(

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from aizheimer._seeding import generator_for
 from aizheimer.backbones.base import Backbone
+from aizheimer.backbones.conditioning import expanded
 from aizheimer.concepts.concept import Concept
 from aizheimer.data.anchors import anchor_prompts
 from aizheimer.data.latents import RolloutPlan
@@ -25,7 +26,7 @@ from aizheimer.engine.settings import TrainSettings
 from aizheimer.errors import ConceptError
 from aizheimer.methods._material import Material, RetainPlan
 from aizheimer.methods._trained import Task, check_images, learn, no_attention_stop, plan_for
-from aizheimer.methods.base import MethodInfo
+from aizheimer.methods.base import EVERYWHERE, MethodInfo
 from aizheimer.modules.groups import select_group
 from aizheimer.objectives.noise_target import target_mse
 
@@ -53,6 +54,7 @@ class SalUn(BaseModel):
         kind="fine-tune",
         needs=("prompts", "images", "retain prompts"),
         edits="the most salient half of a group of weights, by default of all",
+        families=EVERYWHERE,
     )
 
     group: str = Field(default="full", description="Weights the mask is taken from; see esd's groups. The paper: all.")
@@ -104,7 +106,7 @@ class SalUn(BaseModel):
             self,
             backbone,
             concept,
-            selection=select_group(backbone.denoiser, self.group),
+            selection=select_group(backbone.denoiser, self.group, layers=backbone.attention_modules()),
             task=self._task,
             images=self.images,
             plan=plan_for(self.rollouts, retain=self.retain_weight > 0, forget=False),
@@ -160,7 +162,7 @@ class SalUn(BaseModel):
                 raise ValueError("the saliency mask needs the noise that was added")
             words = data.forget_embeddings[draw.prompt_index].to(draw.x_t)
             prompted = backbone.predict(draw.x_t, draw.t, words)
-            null = backbone.predict(draw.x_t, draw.t, data.null_embedding.to(draw.x_t).expand_as(words))
+            null = backbone.predict(draw.x_t, draw.t, expanded(data.null_embedding.to(draw.x_t), len(words)))
             loss = target_mse(guide(null, prompted, 1 + self.saliency_guidance), draw.target).total
             gradients = torch.autograd.grad(loss, list(material.parameters.values()), allow_unused=True)
             for name, gradient in zip(sums, gradients, strict=True):

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from aizheimer.backbones.base import Backbone
+from aizheimer.backbones.conditioning import expanded, joined
 from aizheimer.concepts.concept import Concept
 from aizheimer.data.latents import RolloutPlan
 from aizheimer.edits.edit import Edit
@@ -22,7 +23,7 @@ from aizheimer.engine.settings import TrainSettings
 from aizheimer.errors import ConceptError
 from aizheimer.methods._material import Material, RetainPlan
 from aizheimer.methods._trained import Task, check_images, learn, no_attention_stop, plan_for
-from aizheimer.methods.base import MethodInfo
+from aizheimer.methods.base import UNETS, MethodInfo, check_family, joint
 from aizheimer.modules.coefficients import NullSpace, NullSpaceCoefficients, null_space, prompts_that_fit
 from aizheimer.modules.parameters import select_layers, select_parameters
 
@@ -52,6 +53,10 @@ class SepME(BaseModel):
         kind="fine-tune",
         needs=("prompts", "images", "retain prompts"),
         edits="cross-attention keys and values, inside a null space",
+        families=UNETS,
+        elsewhere=joint(
+            "a joint block's keys and values read words that the picture has changed, so no null space keeps them"
+        ),
     )
 
     decoupled: bool = Field(
@@ -110,6 +115,7 @@ class SepME(BaseModel):
             ConceptError: If the protected prompts leave no null space; the message says how many fit.
             SelectorError: If layers selects nothing.
         """
+        check_family(self, backbone)
         layers = select_layers(list(backbone.attention_modules()), self.layers)
         parts = ("k", "v") if self.decoupled else ("q", "k", "v", "out")
         return learn(
@@ -127,7 +133,7 @@ class SepME(BaseModel):
     def _task(self, material: Material, layers: list[str]) -> Task:
         data = material.data
         source, held = material.noised_forget()
-        null = data.null_embedding.expand_as(data.forget_embeddings)
+        null = expanded(data.null_embedding, len(data.forget_embeddings))
         held_out = material.monitor(material.held_out(held, target=null), data.forget_embeddings)
         stop = EmaStop(loss="correlation", below=self.stop_below, after=self.stop_after)
 
@@ -160,7 +166,7 @@ class SepME(BaseModel):
             stop=stop,
             during=coefficients.active(),
             edited=edited,
-            extra={"null_space": self._record(space) | {"reach": self._reach(space, data.forget_embeddings)}},
+            extra={"null_space": self._record(space) | {"reach": self._reach(space, data.forget_embeddings.tokens)}},
         )
 
     def _l1(self, changes: Any) -> list[Term]:
@@ -170,7 +176,7 @@ class SepME(BaseModel):
         """Return what the empty prompt and the protected prompts do not reach."""
         data = material.data
         chosen = data.retain_embeddings[: self.protect]
-        rows = torch.cat([data.null_embedding, chosen])
+        rows = joined([data.null_embedding, chosen]).tokens
         space = null_space(rows.flatten(0, 1), tolerance=self.tolerance)
         if len(space.basis) == 0:
             fit = max(prompts_that_fit(rows, tolerance=self.tolerance) - 1, 0)
@@ -178,7 +184,7 @@ class SepME(BaseModel):
                 f"sepme: {len(chosen)} protected prompts leave no null space in {rows.shape[-1]} dimensions at "
                 f"tolerance {self.tolerance:g}; {fit} fit: set protect={fit}, or raise tolerance"
             )
-        if self._reach(space, data.forget_embeddings) <= max(space.leakage, 1e-6):
+        if self._reach(space, data.forget_embeddings.tokens) <= max(space.leakage, 1e-6):
             raise ConceptError(
                 f"sepme: what '{material.concept.target}' is made of is in the {len(chosen)} protected prompts too, so "
                 "no change can reach it alone; lower protect or tolerance"

@@ -13,7 +13,7 @@ from aizheimer.edits.hooks.sld import SLDHook
 from aizheimer.engine.callbacks import Callbacks
 from aizheimer.engine.run_folder import RunFolder
 from aizheimer.methods._runtime import check_concept, hook_edit
-from aizheimer.methods.base import MethodInfo
+from aizheimer.methods.base import UNETS, MethodInfo, joint
 
 PRESETS: dict[str, dict[str, Any]] = {
     "weak": {"warmup": 15, "scale": 200.0, "threshold": 0.0, "momentum_scale": 0.0, "momentum_beta": 0.0},
@@ -49,6 +49,8 @@ class SLD(BaseModel):
         paper="Schramowski et al., Safe Latent Diffusion, arXiv 2211.05105",
         kind="runtime",
         edits="the guidance, by a third prediction a step",
+        families=UNETS,
+        elsewhere=joint("its third prediction is asked of a UNet while that draws"),
     )
 
     preset: Literal["weak", "medium", "strong", "max"] = Field(

@@ -25,7 +25,7 @@ from aizheimer.methods._closed_form import (
     begin,
     outcome,
 )
-from aizheimer.methods.base import MethodInfo
+from aizheimer.methods.base import EVERYWHERE, MethodInfo
 from aizheimer.modules.subspace import NullSpace, centroids, constrained_ridge, null_space
 
 
@@ -52,6 +52,7 @@ class SPEED(BaseModel):
         kind="closed form",
         needs=("retain prompts",),
         edits="cross-attention values",
+        families=EVERYWHERE,
     )
 
     rows: RowPolicy = Field(

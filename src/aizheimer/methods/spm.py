@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from aizheimer._seeding import generator_for
 from aizheimer.backbones.base import Backbone
+from aizheimer.backbones.conditioning import Conditioning
 from aizheimer.concepts.concept import Concept
 from aizheimer.data.anchors import anchor_prompts
 from aizheimer.data.latents import RolloutPlan
@@ -23,7 +24,7 @@ from aizheimer.engine.run_folder import RunFolder
 from aizheimer.engine.settings import TrainSettings
 from aizheimer.methods._material import Material, RetainPlan
 from aizheimer.methods._trained import Task, learn, no_attention_stop, plan_for
-from aizheimer.methods.base import MethodInfo
+from aizheimer.methods.base import UNETS, MethodInfo, check_family, joint
 from aizheimer.modules.adapters import Adapters, LowRank, transformer_projections
 
 
@@ -53,6 +54,8 @@ class SPM(BaseModel):
         kind="fine-tune",
         needs=("prompts",),
         edits="adapters on every projection of the denoiser's transformers, gated by the prompt",
+        families=UNETS,
+        elsewhere=joint("its adapters and its gate are those of a UNet"),
     )
 
     rank: int = Field(default=1, ge=1, description="Rank of the adapters; 1 in the paper.")
@@ -110,6 +113,7 @@ class SPM(BaseModel):
             ConceptError: If a word of ``also`` is cut off in its own prompts.
             SelectorError: If the denoiser has no transformers.
         """
+        check_family(self, backbone)
         for words in self.also:
             backbone.token_columns(self._prompts(backbone, concept, words), words, policy="concept")
         projections = transformer_projections(backbone.denoiser)
@@ -159,7 +163,7 @@ class SPM(BaseModel):
 
         return Task(problem=problem, during=adapters.active(), hook=hook)
 
-    def _words(self, material: Material) -> tuple[Tensor, Tensor]:
+    def _words(self, material: Material) -> tuple[Conditioning, Conditioning]:
         """Return embeddings of the trained prompts, the concept's own first, and of each with a neutral concept."""
         concept = material.concept
         prompts = list(material.data.forget_prompts)

@@ -26,7 +26,7 @@ from aizheimer.methods._closed_form import (
     outcome,
     through_all,
 )
-from aizheimer.methods.base import MethodInfo
+from aizheimer.methods.base import EVERYWHERE, MethodInfo
 from aizheimer.modules.ridge import RidgeSums, text_map
 
 
@@ -54,6 +54,7 @@ class UCE(BaseModel):
         kind="closed form",
         needs=("retain prompts",),
         edits="cross-attention keys and values",
+        families=EVERYWHERE,
     )
 
     rows: Literal["2023", "2025"] = Field(

@@ -1,6 +1,8 @@
-"""Watch where a denoiser's cross-attention looks, while it runs as usual.
+"""Watch where a denoiser's attention to text looks, while it runs as usual.
 
-:func:`attention_probe` puts a reading processor on chosen cross-attention modules. The module's own processor still
+:func:`attention_probe` puts a reading processor on chosen modules: cross-attention of a UNet, or joint attention of a
+transformer, where image and text attend to each other and of all probabilities those of image queries and text keys
+are read. The module's own processor still
 does the work: the only thing that changes is the one call of ``scaled_dot_product_attention`` inside it, which also
 returns the probabilities of the target tokens (:mod:`aizheimer.modules.columns`). So whatever diffusers does before and
 after (group norm, cross norm, masks, residual connection, rescaling, adapters around the linear layers) stays its own.
@@ -11,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, cast
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +25,16 @@ from torch.overrides import TorchFunctionMode
 from aizheimer.errors import AizheimerError, SelectorError, did_you_mean
 from aizheimer.modules.columns import attend_with_columns, one_hot_columns
 from aizheimer.modules.maps import AttentionMap, heatmap, mass
+
+Layout = Literal["cross", "image first", "text first"]
+"""Whose keys a module attends to: text alone, or image and text together, in this order."""
+
+_JOINT: dict[str, Layout] = {
+    "JointAttnProcessor2_0": "image first",  # Stable Diffusion 3
+    "FluxAttnProcessor": "text first",
+    "FluxAttnProcessor2_0": "text first",  # its name until diffusers 0.35
+}
+"""Processors of joint attention that call ``scaled_dot_product_attention`` once, by class name."""
 
 __all__ = ["AttentionMap", "AttentionProbe", "attention_probe", "heatmap", "mass"]
 
@@ -104,23 +116,28 @@ class AttentionProbe:
         *,
         layer: str,
         scale: float | None,
+        layout: Layout = "cross",
+        tokens: int | None = None,
         dropout_p: float = 0.0,
         is_causal: bool = False,
+        enable_gqa: bool = False,
     ) -> Tensor:
         """Stand in for ``scaled_dot_product_attention`` inside ``layer`` and keep the target's columns."""
-        if dropout_p or is_causal:
+        if dropout_p or is_causal or enable_gqa:
             raise AizheimerError(
-                f"{layer} attends with dropout or causally; the probe reads plain cross-attention only."
+                f"{layer} attends with dropout, causally or in groups; the probe reads plain attention only."
             )
-        one_hot = self._one_hot.to(key)
+        read = key.shape[2] if layout == "cross" else tokens or self._one_hot.shape[1]
+        image = key.shape[2] - read
+        one_hot = _among_image_tokens(self._one_hot, image, layout).to(key)
         if self.guidance:
             one_hot = torch.cat([torch.zeros_like(one_hot), one_hot])
         if self.skip_others and len(one_hot) != len(key):
             return F.scaled_dot_product_attention(query, key, value, attn_mask=attn_mask, scale=scale)
         if one_hot.shape[:2] != (key.shape[0], key.shape[2]):
             raise SelectorError(
-                f"{layer} attends over {key.shape[0]} prompts x {key.shape[2]} tokens, but the probe's columns are for "
-                f"{one_hot.shape[0]} x {one_hot.shape[1]}{' (guidance: both halves)' if self.guidance else ''}; "
+                f"{layer} attends over {key.shape[0]} prompts x {read} tokens, but the probe's columns are for "
+                f"{one_hot.shape[0]} x {self._one_hot.shape[1]}{' (guidance: both halves)' if self.guidance else ''}; "
                 "set probe.columns to those of this batch."
             )
         output, probabilities = attend_with_columns(
@@ -128,8 +145,17 @@ class AttentionProbe:
         )
         if self.guidance:
             probabilities = probabilities.chunk(2)[1]
+        if layout != "cross":
+            probabilities = probabilities[:, :, :image] if layout == "image first" else probabilities[:, :, -image:]
         self.maps[layer] = AttentionMap(probabilities, self._valid.to(probabilities.device))
         return output
+
+
+def _among_image_tokens(one_hot: Tensor, image: int, layout: Layout) -> Tensor:
+    """Return one-hot columns (batch, tokens, n) over all keys: zeros at the image's, before or after the text's."""
+    if image == 0:
+        return one_hot
+    return F.pad(one_hot, (0, 0, image, 0) if layout == "image first" else (0, 0, 0, image))
 
 
 class _ReplaceAttention(TorchFunctionMode):
@@ -173,6 +199,23 @@ class _ProbedProcessor:
             return self._processor(attn, hidden_states, encoder_hidden_states, attention_mask, temb, *args, **kwargs)
 
 
+class _ProbedJointProcessor:
+    """A joint-attention module's processor, with its attention read by a probe."""
+
+    def __init__(self, probe: AttentionProbe, layer: str, original: Any, layout: Layout) -> None:
+        self._probe, self._layer, self._processor = probe, layer, original
+        self._layout: Layout = layout
+
+    def __call__(self, attn: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        text = kwargs.get("encoder_hidden_states", args[1] if len(args) > 1 else None)
+        # A block of one stream is given image and text as one, and does not tell where the text ends.
+        tokens = None if text is None else text.shape[1]
+        layout: Layout = self._layout
+        attend = partial(self._probe._attend, layer=self._layer, scale=None, layout=layout, tokens=tokens)
+        with _ReplaceAttention(attend):
+            return self._processor(attn, *args, **kwargs)
+
+
 @contextmanager
 def attention_probe(
     denoiser: nn.Module,
@@ -192,7 +235,7 @@ def attention_probe(
 
     Args:
         denoiser: The network, for instance ``pipe.unet``.
-        layers: Names of its cross-attention modules ("attn2") to watch.
+        layers: Names of the modules to watch, as the backbone's ``attention_modules`` gives.
         columns: True at the target's tokens, (batch, tokens). See :attr:`AttentionProbe.columns`.
         guidance: The forward batches are [unconditional; conditional], as under classifier-free guidance.
         skip_others: Let batches of another size pass unread. A hook that is on the pipeline may ask the denoiser for
@@ -202,8 +245,8 @@ def attention_probe(
         The probe; its ``maps`` are filled by each forward.
 
     Raises:
-        SelectorError: If a layer does not exist, is not cross-attention, or has a processor other than diffusers'
-            AttnProcessor and AttnProcessor2_0 (replacing an IP-Adapter's would silently change the model).
+        SelectorError: If a layer does not exist, does not attend to text, or has a processor other than diffusers' own
+            plain ones (replacing an IP-Adapter's would silently change the model).
 
     Example:
         >>> with attention_probe(pipe.unet, layers, columns) as probe:  # doctest: +SKIP
@@ -212,35 +255,54 @@ def attention_probe(
         ...     loss = resteering(probe.maps, variant="paper").total
     """
     all_modules = dict(denoiser.named_modules())
-    modules = {layer: _cross_attention(all_modules, layer) for layer in layers}
+    modules: dict[str, Any] = {layer: _readable(all_modules, layer) for layer in layers}
     if not modules:
         raise SelectorError("The attention probe got no layers; name at least one cross-attention module.")
     probe = AttentionProbe(list(modules), columns, guidance=guidance, skip_others=skip_others)
     originals = {layer: module.processor for layer, module in modules.items()}
     try:
         for layer, module in modules.items():
-            # diffusers types every processor as an AttnProcessor; it is only ever called.
-            module.set_processor(cast(AttnProcessor, _ProbedProcessor(probe, layer, originals[layer])))
+            module.set_processor(_probed(probe, layer, originals[layer]))
         yield probe
     finally:
         for layer, module in modules.items():
             module.set_processor(originals[layer])
 
 
-def _cross_attention(modules: Mapping[str, nn.Module], layer: str) -> Attention:
+def _probed(probe: AttentionProbe, layer: str, original: Any) -> Any:
+    layout = _JOINT.get(type(original).__name__)
+    if layout is not None:
+        return _ProbedJointProcessor(probe, layer, original, layout)
+    return _ProbedProcessor(probe, layer, original)
+
+
+def _attends_to_text(module: nn.Module | None) -> bool:
+    """Whether a module is cross-attention, or joint attention of image and text."""
+    if isinstance(module, Attention) and module.is_cross_attention:
+        return True
+    if type(getattr(module, "processor", None)).__name__ not in _JOINT:
+        return False
+    # Stable Diffusion 3.5's second attention has the same processor and no text; Flux's single blocks have both.
+    return getattr(module, "add_k_proj", None) is not None or getattr(module, "pre_only", False)
+
+
+def _readable(modules: Mapping[str, nn.Module], layer: str) -> nn.Module:
     """Return the module called ``layer`` if the probe can read it."""
     module = modules.get(layer)
-    if not isinstance(module, Attention) or not module.is_cross_attention:
+    joint = getattr(module, "add_k_proj", None) is not None or getattr(module, "pre_only", False)
+    if module is None or not (joint or _attends_to_text(module)):
         found = "does not exist" if module is None else f"is {type(module).__name__} without cross-attention"
-        known = [name for name, other in modules.items() if isinstance(other, Attention) and other.is_cross_attention]
+        known = [name for name, other in modules.items() if _attends_to_text(other)]
         raise SelectorError(
             f"Layer '{layer}' {found}; wanted one of the denoiser's {len(known)} cross-attention modules."
             f"{did_you_mean(layer, known)}"
         )
-    if type(module.processor) not in (AttnProcessor, AttnProcessor2_0):
+    processor: Any = module.processor
+    if type(processor) not in (AttnProcessor, AttnProcessor2_0) and type(processor).__name__ not in _JOINT:
+        wanted = "its own plain processor" if joint else "AttnProcessor2_0"
         raise SelectorError(
-            f"Layer '{layer}' has the processor {type(module.processor).__name__}, which the probe would lose; wanted "
-            "AttnProcessor2_0. Undo what set it (unload the IP-Adapter, turn slicing or xformers off), or call "
+            f"Layer '{layer}' has the processor {type(processor).__name__}, which the probe would lose; wanted "
+            f"{wanted}. Undo what set it (unload the IP-Adapter, turn slicing or xformers off), or call "
             "denoiser.set_attn_processor(AttnProcessor2_0())."
         )
     return module

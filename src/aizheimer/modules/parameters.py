@@ -21,6 +21,20 @@ LAYER_PRESETS = ("all", "skip_ends", "notebook")
 PARTS: dict[str, str] = {"q": "to_q", "k": "to_k", "v": "to_v", "out": "to_out.0"}
 """Short name of each projection of an attention module, and where diffusers keeps it."""
 
+_TEXT_STREAM = {"k": "add_k_proj", "v": "add_v_proj"}
+
+
+def part_paths(module: nn.Module) -> dict[str, str]:
+    """Return where an attention module keeps each projection, by its short name.
+
+    Keys and values are those of the *text*: in cross-attention ``to_k`` and ``to_v``, in a joint block of two streams
+    the text stream's ``add_k_proj`` and ``add_v_proj``. A block of one stream (Flux) has the same ``to_k`` and ``to_v``
+    for image and text, and no output projection of its own. Queries and output are the image's.
+    """
+    if getattr(module, "add_k_proj", None) is not None:
+        return PARTS | _TEXT_STREAM
+    return PARTS if hasattr(module, "to_out") else {part: path for part, path in PARTS.items() if part != "out"}
+
 
 def select_layers(names: Sequence[str], layers: str | Sequence[str]) -> list[str]:
     """Pick cross-attention layers.
@@ -103,6 +117,8 @@ class ParameterSelection:
 def select_parameters(denoiser: nn.Module, layers: Sequence[str], parts: Sequence[str]) -> ParameterSelection:
     """Pick projections of attention layers; weights and biases, and adapters around them.
 
+    Where each is, in cross-attention and in joint attention, says `part_paths`.
+
     Args:
         denoiser: The network that holds the layers.
         layers: Names of attention modules.
@@ -122,15 +138,29 @@ def select_parameters(denoiser: nn.Module, layers: Sequence[str], parts: Sequenc
         if part not in PARTS:
             raise SelectorError(f"parts: '{part}' is unknown; wanted any of {', '.join(PARTS)}.")
     names: list[str] = []
-    for layer in dict.fromkeys(layers):
-        for part in (part for part in PARTS if part in parts):
-            names += _projection(denoiser, f"{layer}.{PARTS[part]}")
+    wanted = [part for part in PARTS if part in parts]
+    for layer in dict.fromkeys(layers) if wanted else ():
+        paths = part_paths(_module(denoiser, layer, part=wanted[0]))
+        for part in wanted:
+            if part not in paths:
+                raise SelectorError(
+                    f"parts: '{layer}' has no '{part}' of its own: a block of one stream mixes it with its "
+                    f"feed-forward; leave {part} out, or choose layers of two streams (layers='^transformer_blocks')."
+                )
+            names += _projection(denoiser, f"{layer}.{paths[part]}")
     if not names:
         raise SelectorError(
             f"layers {list(layers)} and parts {list(parts)} select no parameter; give at least one of each "
             f"(parts: {', '.join(PARTS)})."
         )
     return ParameterSelection(tuple(names))
+
+
+def _module(denoiser: nn.Module, layer: str, *, part: str) -> nn.Module:
+    try:
+        return denoiser.get_submodule(layer)
+    except AttributeError as error:
+        raise SelectorError(f"The denoiser has no projection '{layer}.{PARTS[part]}': {error}.") from error
 
 
 def _projection(denoiser: nn.Module, path: str) -> list[str]:

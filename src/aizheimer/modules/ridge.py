@@ -16,7 +16,7 @@ once and serve every layer (`text_map`). UCE, RECE and MACE differ in rows, sour
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -24,7 +24,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from aizheimer.errors import RecipeError, SelectorError
-from aizheimer.modules.parameters import PARTS
 
 _PIVOT_TOLERANCE = 1e-13
 """Least square of a Cholesky pivot, relative to the largest, that still counts as not singular in float64."""
@@ -156,36 +155,24 @@ def _right_divide(left: Tensor, gram: Tensor, ridge: float) -> Tensor:
     return torch.cholesky_solve(left.T, factor).T
 
 
-def projection_weights(
-    modules: Mapping[str, nn.Module], layers: Sequence[str], *, parts: Sequence[str]
-) -> dict[str, Float[Tensor, "out dim"]]:
-    """Return copies of the weights of attention projections, by parameter name in the denoiser.
+def projection_weights(projections: Mapping[str, nn.Module]) -> dict[str, Float[Tensor, "out dim"]]:
+    """Return copies of the weights of projections, by parameter name in the denoiser.
 
-    Biases are left out on purpose: a closed form replaces what the projection adds to its bias.
+    Biases are left out on purpose: a closed form replaces what the projection adds to its bias. What should be
+    answered instead is another row's :math:`W s + b`, and :math:`W' k + b = W s + b` wherever :math:`W' k = W s`.
 
     Args:
-        modules: Attention modules by name, as `Backbone.attention_modules` gives.
-        layers: Names of those to edit.
-        parts: Any of ``"k"`` and ``"v"``, the projections that read text.
+        projections: Linear layers by name, as `Backbone.text_projections` gives.
 
     Returns:
-        Float64 on the CPU, layer by layer, keys before values.
+        Float64 on the CPU, in the same order.
 
     Raises:
-        SelectorError: If a layer or part is unknown, none is given, or a projection is not a plain linear layer.
+        SelectorError: If a projection is not a plain linear layer.
     """
-    unknown = [part for part in parts if part not in ("k", "v")]
-    if unknown or not parts or not layers:
-        raise SelectorError(f"parts {list(parts)} of layers {list(layers)}: wanted k, v or both, of one layer or more.")
     found = {}
-    for layer in layers:
-        if layer not in modules:
-            raise SelectorError(f"layers: no layer is called '{layer}'; there are {', '.join(modules)}.")
-        for part in (part for part in ("k", "v") if part in parts):
-            projection = getattr(modules[layer], PARTS[part])
-            if not isinstance(projection, nn.Linear):
-                raise SelectorError(
-                    f"{layer}.{PARTS[part]} is a {type(projection).__name__}, wanted a Linear; take adapters off first."
-                )
-            found[f"{layer}.{PARTS[part]}.weight"] = projection.weight.detach().cpu().double()
+    for name, projection in projections.items():
+        if not isinstance(projection, nn.Linear):
+            raise SelectorError(f"{name} is a {type(projection).__name__}, wanted a Linear; take adapters off first.")
+        found[f"{name}.weight"] = projection.weight.detach().cpu().double()
     return found

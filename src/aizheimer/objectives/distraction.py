@@ -29,7 +29,8 @@ def distraction(
     - notebook: :math:`N` counts layers, :math:`A_i` is a layer's attention with the batch and all heads in one norm,
       and the constant is :math:`1/Q_l`, one over the layer's pixels.
     - mean: the constant is :math:`1/T`, attention that is really even, because the softmax runs over the :math:`T`
-      text tokens; mean of squares as in :func:`~aizheimer.objectives.terms.sum_of_distances`.
+      text tokens (in joint attention over the picture's as well); mean of squares as in
+      :func:`~aizheimer.objectives.terms.sum_of_distances`.
 
     With the first two the constant is far below even attention in large layers (1/4096 at 64 x 64; even is 1/77), and
     for one token it is above it in the smallest (1/64 at 8 x 8).
@@ -37,7 +38,8 @@ def distraction(
     Args:
         maps: Attention by layer, from a probe.
         variant: The normalisation.
-        tokens: Text tokens under the softmax, at least 1. Used by mean only.
+        tokens: Keys under the softmax, at least 1: the text tokens, and in joint attention the picture's too. Used by
+            mean only.
         generator: Not used; taken so that all attention terms are called alike.
 
     Returns:

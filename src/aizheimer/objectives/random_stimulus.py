@@ -31,7 +31,7 @@ def random_stimulus(
     Args:
         maps: Attention by layer, from a probe.
         variant: The normalisation.
-        tokens: Text tokens under the softmax, at least 1. Used by paper and mean.
+        tokens: Keys under the softmax, at least 1; see `distraction`. Used by paper and mean.
         generator: Source of R, drawn layer by layer in the order of ``maps``, on the generator's device.
 
     Returns:

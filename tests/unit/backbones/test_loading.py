@@ -5,10 +5,12 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import diffusers
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 from diffusers.utils import logging as diffusers_logging
+from safetensors.torch import save_file
 from transformers.utils import logging as transformers_logging
 
 from aizheimer.backbones import backbone_for, load_pipeline
@@ -16,6 +18,7 @@ from aizheimer.backbones.loading import _BUNDLED_FOLDER, quiet_loading
 from aizheimer.errors import ModelError
 from tests.tiny import save_tiny
 
+SD_TITLE = "Stable Diffusion 1 and 2"
 BUNDLED = _BUNDLED_FOLDER / "emoji" / "pipeline"
 
 
@@ -77,7 +80,7 @@ def test_a_safety_checker_is_not_read(tiny_folder: Path) -> None:
 # ------------------------------------------------------------------------------------------------------ errors
 
 
-def error_of(model: str | Path, **kwargs: bool) -> str:
+def error_of(model: str | Path, **kwargs: object) -> str:
     with pytest.raises(ModelError) as caught:
         load_pipeline(model, **kwargs)
     message = str(caught.value)
@@ -107,8 +110,78 @@ def test_a_bundled_model_that_is_not_there(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_a_single_file(tmp_path: Path) -> None:
-    (tmp_path / "model.safetensors").write_bytes(b"")
-    assert "is a file; wanted a diffusers pipeline folder" in error_of(tmp_path / "model.safetensors")
+    """What a checkpoint in one file may be, and how it is said: got, wanted, what to do."""
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(b"")
+    assert f"{path}: corrupt safetensors" in error_of(path)
+    save_file({"model.weight": torch.zeros(1)}, path)
+    assert "got 1 tensors of no known kind of checkpoint; wanted one of Stable Diffusion 1 and 2" in error_of(path)
+    (tmp_path / "model.ckpt").write_bytes(b"")
+    assert "wanted a .safetensors checkpoint or a pipeline folder" in error_of(tmp_path / "model.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("mark", "pipeline", "title"),
+    [
+        ("model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight", "StableDiffusion", SD_TITLE),
+        (
+            "conditioner.embedders.1.model.transformer.resblocks.0.attn.in_proj_weight",
+            "StableDiffusionXL",
+            "Stable Diffusion XL",
+        ),
+        (
+            "model.diffusion_model.joint_blocks.0.context_block.attn.qkv.weight",
+            "StableDiffusion3",
+            "Stable Diffusion 3 and 3.5",
+        ),
+        ("double_blocks.0.img_attn.qkv.weight", "Flux", "Flux.1"),
+    ],
+)
+def test_a_single_file_goes_to_its_family(
+    tmp_path: Path, mark: str, pipeline: str, title: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a tensor's name; diffusers does the rest, and what it says becomes one line."""
+    path, asked = tmp_path / "model.safetensors", {}
+    save_file({mark: torch.zeros(1)}, path)
+
+    def from_single_file(file: str, **options: object) -> None:
+        asked.update(options, file=file)
+        raise OSError("no config\nand more")
+
+    kind = getattr(diffusers, f"{pipeline}Pipeline")
+    monkeypatch.setattr(kind, "from_single_file", from_single_file)
+    message = error_of(path, config="folder", local_files_only=True)
+    assert f"cannot be loaded as a checkpoint of {title} (no config)" in message
+    assert asked["file"] == str(path)
+    assert asked["config"] == "folder"
+    assert asked["local_files_only"] is True
+
+
+def test_a_single_file_becomes_a_pipeline(
+    tmp_path: Path, tiny_pipeline: StableDiffusionPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "model.safetensors"
+    save_file({"input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight": torch.zeros(1)}, path)
+    monkeypatch.setattr(StableDiffusionPipeline, "from_single_file", lambda *_, **__: tiny_pipeline)
+    tiny_pipeline.unet.half()
+    pipe = load_pipeline(path)
+    assert pipe.unet.dtype == torch.float32
+    assert pipe.name_or_path == str(path)
+
+
+def test_what_does_not_go_together(tiny_folder: Path) -> None:
+    assert "revision: got 'main'" in error_of(tiny_folder, revision="main")
+    assert "config: got 'x' beside" in error_of(tiny_folder, config="x")
+
+
+def test_a_gated_model_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(*_: object, **__: object) -> None:
+        raise OSError("You are trying to access a gated repo.\n401 Client Error")
+
+    monkeypatch.setattr("transformers.utils.hub.cached_file", answer)
+    message = error_of("owner/name@v2")
+    assert "model 'owner/name at v2' is gated or private (You are trying to access a gated repo.)" in message
+    assert "accept its licence" in message
 
 
 def test_a_folder_without_an_index(tiny_folder: Path) -> None:
@@ -128,13 +201,17 @@ def test_an_index_that_is_not_json(tiny_folder: Path, content: str) -> None:
 
 @pytest.mark.parametrize(
     ("content", "name"),
-    [({"_class_name": "FluxPipeline"}, "a FluxPipeline"), ({}, "without a class name"), ([], "without a class name")],
+    [
+        ({"_class_name": "KolorsPipeline"}, "a KolorsPipeline"),
+        ({}, "without a class name"),
+        ([], "without a class name"),
+    ],
 )
 def test_another_pipeline_is_named(tiny_folder: Path, content: object, name: str) -> None:
     (tiny_folder / "model_index.json").write_text(json.dumps(content))
     message = error_of(tiny_folder)
     assert name in message
-    assert "wanted a StableDiffusionPipeline" in message
+    assert "wanted one of StableDiffusionPipeline (Stable Diffusion 1 and 2), StableDiffusionXLPipeline" in message
 
 
 @pytest.mark.parametrize("component", ["unet", "vae", "text_encoder", "tokenizer", "scheduler"])
@@ -213,8 +290,8 @@ def test_a_hub_model_from_the_local_cache(hub_cache: Path, pristine_tiny_pipelin
 
 
 def test_a_hub_model_of_another_family(hub_cache: Path) -> None:
-    (hub_cache / "model_index.json").write_text('{"_class_name": "FluxPipeline"}')
-    assert "tiny/pipeline: got a FluxPipeline" in error_of("tiny/pipeline", local_files_only=True)
+    (hub_cache / "model_index.json").write_text('{"_class_name": "KolorsPipeline"}')
+    assert "tiny/pipeline: got a KolorsPipeline" in error_of("tiny/pipeline", local_files_only=True)
 
 
 def test_progress_bars_are_as_before() -> None:

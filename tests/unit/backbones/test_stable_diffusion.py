@@ -81,7 +81,7 @@ def test_a_hub_id_is_not_read_as_a_folder_here(
 
 
 def test_another_family_is_refused_by_name(tiny_pipeline: StableDiffusionPipeline) -> None:
-    with pytest.raises(ModelError, match="got a DDIMPipeline; wanted a StableDiffusionPipeline"):
+    with pytest.raises(ModelError, match="got a DDIMPipeline; wanted one of StableDiffusionPipeline"):
         backbone_for(DDIMPipeline(unet=tiny_pipeline.unet, scheduler=tiny_pipeline.scheduler))
 
 

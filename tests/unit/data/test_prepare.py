@@ -20,8 +20,8 @@ def prepared(backbone, **options):
 def test_from_noise(tiny_backbone):
     data = prepared(tiny_backbone)
     assert data.forget_prompts == [f"santa claus in {style} style" for style in ("noto", "flat", "twemoji")]
-    torch.testing.assert_close(data.forget_embeddings, tiny_backbone.encode_prompts(data.forget_prompts))
-    torch.testing.assert_close(data.null_embedding, tiny_backbone.encode_prompts([""]))
+    torch.testing.assert_close(data.forget_embeddings.tokens, tiny_backbone.encode_prompts(data.forget_prompts))
+    torch.testing.assert_close(data.null_embedding.tokens, tiny_backbone.encode_prompts([""]))
     assert torch.equal(data.forget_ids, tiny_backbone.tokenize(data.forget_prompts))
     assert (len(data.forget_bank), len(data.retain_bank)) == (3 * 2, 4 * 2)
     assert data.retain_bank.x_0_prompt_index.tolist() == [0, 1, 0, 1]

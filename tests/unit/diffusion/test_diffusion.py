@@ -9,7 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jaxtyping import TypeCheckError
 
-from aizheimer.diffusion import NoiseSchedule, from_scheduler, guide, to_epsilon, to_velocity, to_x0
+from aizheimer.diffusion import (
+    FlowSchedule,
+    NoiseSchedule,
+    flow_schedule,
+    from_scheduler,
+    guide,
+    to_epsilon,
+    to_velocity,
+    to_x0,
+    training_target,
+)
 from aizheimer.errors import ModelError
 
 KINDS = ("epsilon", "v_prediction", "sample")
@@ -91,6 +101,31 @@ def test_an_unknown_prediction_is_refused(schedule: NoiseSchedule, convert: obje
     x = random(1, 1, 2, 2)
     with pytest.raises(ModelError, match="Did you mean 'v_prediction'"):
         convert(x, x, torch.tensor([5]), schedule, "v_predicton")  # type: ignore[operator]
+
+
+def test_training_targets_are_those_of_diffusers(schedule: NoiseSchedule) -> None:
+    """What a prediction of each kind should have been: the conversions of it give noise and image back."""
+    x0, noise, t = random(3, 4, 8, 8), random(3, 4, 8, 8, seed=1), torch.tensor([1, 400, 900])
+    velocity = training_target(x0, noise, t, schedule, "v_prediction")
+    assert torch.allclose(velocity, scheduler("v_prediction").get_velocity(x0, noise, t), atol=1e-6)
+    assert torch.equal(training_target(x0, noise, t, schedule, "epsilon"), noise)
+    assert torch.equal(training_target(x0, noise, t, schedule, "sample"), x0)
+    flow = flow_schedule(FlowMatchEulerDiscreteScheduler(shift=3.0), image_tokens=16)
+    target, x_t = training_target(x0, noise, t, flow, "flow"), flow.add_noise(x0, noise, t)
+    assert torch.equal(target, noise - x0)
+    assert torch.allclose(to_x0(target, x_t, t, flow, "flow"), x0, atol=1e-5)
+    assert torch.allclose(to_epsilon(target, x_t, t, flow, "flow"), noise, atol=1e-5)
+    with pytest.raises(ModelError, match="Did you mean 'flow'"):
+        training_target(x0, noise, t, flow, "flwo")
+
+
+def test_values_that_are_no_flow_schedule() -> None:
+    with pytest.raises(ModelError, match="flow schedule: got sigmas"):
+        FlowSchedule(torch.tensor([0.5, 0.2]))
+    with pytest.raises(ModelError, match="DDIMScheduler is none of flow matching"):
+        flow_schedule(scheduler(), image_tokens=16)
+    with pytest.raises(IndexError):
+        FlowSchedule(torch.tensor([0.5, 1.0])).snr(torch.tensor(2))
 
 
 def test_snr_by_hand() -> None:

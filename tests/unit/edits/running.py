@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from aizheimer.backbones.base import backbone_for
+from aizheimer.concepts.world import DEFAULT_WORLD
 from aizheimer.edits import ConceptRecord, Edit, Provenance
 from tests.snapshot import same_snapshot, snapshot
 
@@ -21,8 +22,9 @@ def draw(pipe, prompts, *, steps=3, guidance=5.0, seeds=None, **options):
     prompts = [prompts] if isinstance(prompts, str) else prompts
     seeds = range(len(prompts)) if seeds is None else seeds
     latents = torch.cat([torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+    begun = backbone_for(pipe, world=DEFAULT_WORLD).for_pipeline(latents)
     return pipe(
-        prompts, latents=latents, num_inference_steps=steps, guidance_scale=guidance, output_type="np", **options
+        prompts, latents=begun, num_inference_steps=steps, guidance_scale=guidance, output_type="np", **options
     ).images
 
 

@@ -80,5 +80,5 @@ def test_a_rising_timestep_begins_a_new_picture():
 def test_words_of_the_hooks_own_are_no_call(watched):
     draw(watched.pipe, "a cat")
     words = watched.encode_words(["santa claus", "dog"])
-    assert words.shape == (2, 32, 32)
+    assert words.tokens.shape == (2, 32, 32)
     assert watched.prompts == ["a cat"]

@@ -306,7 +306,7 @@ def test_attention_that_is_not_plain_is_refused(unet, layers, inputs, options: d
     module = unet.get_submodule(layers[0])
     with (
         attention_probe(unet, layers, COLUMNS),
-        pytest.raises(AizheimerError, match="with dropout or causally"),
+        pytest.raises(AizheimerError, match="with dropout, causally or in groups"),
     ):
         module(torch.zeros(2, 4, 32), inputs[2])
 

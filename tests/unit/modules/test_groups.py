@@ -3,6 +3,7 @@
 import pytest
 from torch import nn
 
+from aizheimer.backbones.networks import cross_attention_modules
 from aizheimer.errors import SelectorError
 from aizheimer.modules.groups import GROUPS, select_group
 from tests.tiny import tiny_pipeline
@@ -15,7 +16,7 @@ def unet():
 
 @pytest.fixture(scope="module")
 def names(unet):
-    return {group: set(select_group(unet, group).names) for group in GROUPS}
+    return {group: set(select_group(unet, group, layers=cross_attention_modules(unet)).names) for group in GROUPS}
 
 
 def test_cross_attention_and_the_rest_are_all(unet, names):
@@ -60,6 +61,6 @@ def test_self_attention(names):
 
 def test_unknown_and_empty_groups_are_refused():
     with pytest.raises(SelectorError, match=r"'xatn'.*Did you mean 'xattn'"):
-        select_group(nn.Linear(2, 2), "xatn")
+        select_group(nn.Linear(2, 2), "xatn", layers=())
     with pytest.raises(SelectorError, match="selects no parameter"):
-        select_group(nn.Linear(2, 2), "esd-x")
+        select_group(nn.Linear(2, 2), "esd-x", layers=())

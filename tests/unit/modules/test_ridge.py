@@ -105,7 +105,7 @@ def test_a_singular_problem_is_told():
 def test_projections_by_name(tiny_backbone):
     modules = tiny_backbone.attention_modules()
     layers = list(modules)[:2]
-    found = projection_weights(modules, layers, parts=("v", "k"))
+    found = projection_weights(tiny_backbone.text_projections(layers, ("v", "k")))
     assert list(found) == [f"{layer}.to_{part}.weight" for layer in layers for part in "kv"]
     parameters = dict(tiny_backbone.denoiser.named_parameters())
     for name, weight in found.items():
@@ -114,9 +114,9 @@ def test_projections_by_name(tiny_backbone):
     found[f"{layers[0]}.to_k.weight"].zero_()
     assert parameters[f"{layers[0]}.to_k.weight"].abs().max() > 0
     with pytest.raises(SelectorError, match="no layer is called 'nowhere'"):
-        projection_weights(modules, ["nowhere"], parts=("k",))
+        tiny_backbone.text_projections(["nowhere"], ("k",))
     with pytest.raises(SelectorError, match="wanted k, v or both"):
-        projection_weights(modules, layers, parts=("q",))
+        tiny_backbone.text_projections(layers, ("q",))
     modules[layers[0]].to_k = nn.Sequential(nn.Linear(2, 2))
     with pytest.raises(SelectorError, match="is a Sequential"):
-        projection_weights(modules, layers, parts=("k",))
+        projection_weights(tiny_backbone.text_projections(layers, ("k",)))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from aizheimer.backbones.conditioning import Conditioning
 from aizheimer.edits.hook import Patches
 
 if TYPE_CHECKING:
@@ -104,12 +105,13 @@ class CallWatch:
         """Return which rows of a batch read the prompts: all but the unconditional half."""
         return slice(self.rows, None) if self.is_guided_batch(size) else slice(None)
 
-    def encode_words(self, words: list[str]) -> Tensor:
-        """Return embeddings (words, tokens, dim) of words of the hook's own, which no other hook takes for a call."""
+    def encode_words(self, words: list[str]) -> Conditioning:
+        """Return words of the hook's own, encoded as prompts are; no other hook takes this for a call."""
         encode = type(self.pipe).encode_prompt
-        device = self.pipe._execution_device
+        options = {"num_images_per_prompt": 1, "do_classifier_free_guidance": False}
         with torch.no_grad():
-            return encode(self.pipe, words, device, 1, False)[0]
+            found = encode(self.pipe, prompt=words, device=self.pipe._execution_device, **options)
+        return Conditioning(found[0], found[2] if len(found) > 2 else None)
 
 
 def _as_list(prompt: str | list[str]) -> list[str]:

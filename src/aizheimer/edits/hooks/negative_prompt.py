@@ -79,7 +79,7 @@ class _Running:
                 stacklevel=2,
             )
 
-    def encode_prompt(self, *args: Any, **options: Any) -> tuple[Tensor, Tensor | None]:
+    def encode_prompt(self, *args: Any, **options: Any) -> tuple[Tensor | None, ...]:
         bound = inspect.signature(type(self.pipe).encode_prompt).bind(self.pipe, *args, **options)
         asked = {name: value for name, value in bound.arguments.items() if name != "self"}
         if not asked["do_classifier_free_guidance"]:
@@ -92,9 +92,12 @@ class _Running:
         words = {"negative_prompt": self._behind(asked)}
         if self.strength == 1:
             return self.encode(**(asked | words))
-        _, negative = self.encode(**(asked | words))
-        positive, null = self.encode(**asked)
-        return positive, torch.lerp(null, negative, self.strength)
+        # Rows and, in some families, pooled vectors: each first of the prompt and then of the unconditional half.
+        towards, encoded = self.encode(**(asked | words)), self.encode(**asked)
+        return tuple(
+            torch.lerp(null, other, self.strength) if i % 2 else null
+            for i, (null, other) in enumerate(zip(encoded, towards, strict=True))
+        )
 
     def _behind(self, asked: Mapping[str, Any]) -> str | list[str]:
         """Return the call's negative words with the hook's behind them, in the form that the pipeline wants."""

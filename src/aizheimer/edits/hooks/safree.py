@@ -196,7 +196,7 @@ class _Running:
         triggers[1 : count + 1] = trigger_tokens(masked, concept, alpha=hook.alpha).cpu()
         inside, away = projector(masked), identity - concept
         operator = inside @ away if hook.order == "paper" else away @ inside
-        rows = self.watch.encode_words([prompt])[0, :active].double()
+        rows = self.watch.encode_words([prompt]).tokens[0, :active].double()
         distance = 1 - F.cosine_similarity(rows, rows @ operator.T, dim=-1).mean().item()
         numbers = {"steps": hook.steps, "steepness": hook.steepness, "midpoint": hook.midpoint}
         return Filter(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from aizheimer._typing import Latents
+from aizheimer.backbones.conditioning import Conditioning, expanded
 from aizheimer.edits.hook import Patches
 from aizheimer.edits.hooks.calls import CallWatch
 
@@ -116,7 +117,7 @@ class _Running:
     strength: float
     watch: CallWatch = field(init=False)
     forward: Callable[..., Any] = field(init=False)
-    concept: Tensor | None = None
+    concept: Conditioning | None = None
     momentum: Tensor | None = None
 
     def install(self, patches: Patches) -> None:
@@ -145,9 +146,12 @@ class _Running:
             self.momentum = None
         prediction = output[0]
         null, prompt = prediction.chunk(2)
-        words = self.concept.to(encoder_hidden_states).expand(rows, -1, -1)
+        words = expanded(self.concept.to(encoder_hidden_states), rows)
         own = {name: _conditional_half(value, rows) for name, value in options.items()}
-        concept = self.forward(sample[rows:], timestep, words, *(_conditional_half(a, rows) for a in args), **own)[0]
+        if words.pooled is not None:  # what else the UNet is told of the picture stays, but the words are the concept's
+            own["added_cond_kwargs"] = own["added_cond_kwargs"] | {"text_embeds": words.pooled}
+        rest = (_conditional_half(value, rows) for value in args)
+        concept = self.forward(sample[rows:], timestep, words.tokens, *rest, **own)[0]
         gamma = self.guidance(prompt, concept, null)
         steps = int(getattr(self.pipe, "_num_timesteps", 0))
         if not self.hook.acts(step, float(torch.as_tensor(timestep).max()), steps=steps):

@@ -127,14 +127,14 @@ class _Transport:
 
     def install(self, patches: Patches) -> None:
         self.watch = CallWatch(self.pipe, on_loop=self.begin)
-        self.concepts = self.watch.encode_words(list(self.hook.words))
+        self.concepts = self.watch.encode_words(list(self.hook.words)).tokens
         self.watch.install(patches)
         self.forward = self.pipe.unet.forward
         patches.put(self.pipe.unet, "forward", self.predict)
 
     def begin(self) -> None:
         """Measure the words of a call's prompts; the text encoder may have been edited since the last one."""
-        self.concepts = self.watch.encode_words(list(self.hook.words))
+        self.concepts = self.watch.encode_words(list(self.hook.words)).tokens
         self.overlaps = None
         if self.watch.prompts is not None:
             ids = self.ids(list(self.hook.words))

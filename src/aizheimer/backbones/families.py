@@ -1,0 +1,69 @@
+"""The families of models there are: how each is called, and by which pipeline it is known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+Family: TypeAlias = Literal["sd", "sdxl", "sd3", "flux"]
+"""Short names of model families."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FamilyInfo:
+    """One family of models.
+
+    Args:
+        title: What users call it.
+        pipeline: The diffusers class of its pipelines.
+        backbone: ``"module:class"`` of its backbone.
+        components: Folders that a pipeline must have.
+    """
+
+    title: str
+    pipeline: str
+    backbone: str
+    components: tuple[str, ...]
+
+
+FAMILIES: dict[Family, FamilyInfo] = {
+    "sd": FamilyInfo(
+        title="Stable Diffusion 1 and 2",
+        pipeline="StableDiffusionPipeline",
+        backbone="aizheimer.backbones.stable_diffusion:StableDiffusionBackbone",
+        components=("unet", "vae", "text_encoder", "tokenizer", "scheduler"),
+    ),
+    "sdxl": FamilyInfo(
+        title="Stable Diffusion XL",
+        pipeline="StableDiffusionXLPipeline",
+        backbone="aizheimer.backbones.sdxl:SDXLBackbone",
+        components=("unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler"),
+    ),
+    "sd3": FamilyInfo(
+        title="Stable Diffusion 3 and 3.5",
+        pipeline="StableDiffusion3Pipeline",
+        backbone="aizheimer.backbones.sd3:SD3Backbone",
+        components=(
+            *("transformer", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler"),
+        ),
+    ),
+    "flux": FamilyInfo(
+        title="Flux.1",
+        pipeline="FluxPipeline",
+        backbone="aizheimer.backbones.flux:FluxBackbone",
+        components=(
+            *("transformer", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler"),
+        ),
+    ),
+}
+"""Every family by its short name."""
+
+
+def family_of(pipeline_class: str) -> Family | None:
+    """Return the family whose pipelines are of a class, or None.
+
+    Example:
+        >>> family_of("StableDiffusionXLPipeline")
+        'sdxl'
+    """
+    return next((name for name, info in FAMILIES.items() if info.pipeline == pipeline_class), None)

@@ -1,0 +1,14 @@
+"""What to say where a text encoder cannot be trained or attacked word by word."""
+
+from __future__ import annotations
+
+from aizheimer.backbones.families import FAMILIES, Family
+from aizheimer.errors import ModelError
+
+
+def no_text_training(family: Family) -> ModelError:
+    """Return the error of a family whose denoiser reads more than one text encoder's rows."""
+    return ModelError(
+        f"{FAMILIES[family].title} reads several text encoders, of which token ids and word vectors of one tell only a "
+        "part; wanted Stable Diffusion 1 or 2, or a method that edits the denoiser."
+    )
