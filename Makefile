@@ -30,12 +30,12 @@ $(VENV)/.installed-core: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed-core
-	echo "installing the development tools into $(VENV)"
+	@echo "installing the development tools into $(VENV)"
 	$(PIP) -e '.[dev]' | $(TERSE)
 	touch $@
 
 $(VENV)/.installed-docs: $(VENV)/.installed-core
-	echo "installing the documentation tools into $(VENV)"
+	@echo "installing the documentation tools into $(VENV)"
 	$(PIP) -e '.[docs]' | $(TERSE)
 	touch $@
 
@@ -45,7 +45,7 @@ demo: $(VENV)/.installed-core ## forget "Santa Claus" and show what happened
 	$(BIN)/aizheimer report $(RUN)
 
 test: $(VENV)/.installed-dev ## run the tests
-	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.installed-dev ## check style and formatting
 	@$(BIN)/ruff check .
