@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -11,6 +12,20 @@ from aizheimer._files import write_text
 from aizheimer.errors import DataError
 
 R = TypeVar("R", bound=BaseModel)
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the values of nested mappings by their dotted names.
+
+    Example:
+        >>> dict(flat({"training": {"steps": 3}, "seed": 0}))
+        {'training.steps': 3, 'seed': 0}
+    """
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def save_record(record: BaseModel, path: str | Path) -> None:

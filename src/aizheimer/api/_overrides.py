@@ -7,14 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from aizheimer._records import flat
 
-def dotted(parameters: Mapping[str, Any], prefix: str = "") -> list[str]:
+
+def dotted(parameters: Mapping[str, Any]) -> list[str]:
     """Return nested parameters as the command line's words: {"training": {"steps": 1}} as ["training.steps=1"]."""
-    words = []
-    for name, value in parameters.items():
-        if isinstance(value, Mapping):
-            words += dotted(value, f"{prefix}{name}.")
-        else:
-            text = str(value) if isinstance(value, Path) else value
-            words.append(f"{prefix}{name}={json.dumps(text, ensure_ascii=False)}")
-    return words
+    words = [(name, str(value) if isinstance(value, Path) else value) for name, value in flat(parameters)]
+    return [f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in words]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from aizheimer._names import dashed
 from aizheimer.api.models import Model, address_of, as_concept, environment, load_model, model_of_run
 from aizheimer.backbones.base import Backbone
 from aizheimer.concepts.concept import Concept
@@ -163,5 +164,4 @@ def _file_name(words: str, *, folder: bool) -> str:
         >>> _file_name("Mrs. Claus lora-peft", folder=False)
         'mrs-claus-lora-peft.safetensors'
     """
-    plain = "".join(letter if letter.isalnum() else " " for letter in words.casefold()).split()
-    return "-".join(plain) + ("" if folder else ".safetensors")
+    return dashed(words) + ("" if folder else ".safetensors")

@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from aizheimer._names import dashed
 from aizheimer.api.forgetting import forget, recipe_of
 from aizheimer.api.models import Model, address_of, as_concept, environment, load_model
 from aizheimer.backbones.base import Backbone
@@ -103,20 +104,7 @@ def forget_several(
         )
         return Forgotten(edit=edit, natively=True)
     run = RunFolder(Path(out)).create(resume=resume, overwrite=overwrite) if out is not None else None
-    if run is not None:
-        run.write_yaml("recipe.yaml", recipe.resolved())  # so that the folder is known to be a run from here on
-    parts: list[Edit] = []
-    try:
-        for target in targets:
-            parts.append(_part(target, recipe, backbone, run=run, told=told, fresh=overwrite))
-    except InputError:
-        if run is not None and not parts:
-            run.undo()
-        raise
-    total = stack(*parts)
-    if run is not None:
-        _finish(run, total, backbone)
-    return Forgotten(edit=total, natively=False, parts=tuple(parts))
+    return _each_alone(targets, recipe, backbone, run=run, told=told, fresh=overwrite)
 
 
 def forget_onto(
@@ -198,6 +186,32 @@ def _with_also(recipe: Recipe, others: Sequence[str]) -> Recipe:
     return replace(recipe, method=type(method).model_validate({**method.model_dump(), "also": also}))
 
 
+def _each_alone(
+    targets: Sequence[Concept],
+    recipe: Recipe,
+    backbone: Backbone,
+    *,
+    run: RunFolder | None,
+    told: Callable[[Concept], Callbacks],
+    fresh: bool,
+) -> Forgotten:
+    """Forget each of several concepts on the same base, and add the edits."""
+    if run is not None:
+        run.write_yaml("recipe.yaml", recipe.resolved())  # so that the folder is known to be a run from here on
+    parts: list[Edit] = []
+    try:
+        for target in targets:
+            parts.append(_part(target, recipe, backbone, run=run, told=told, fresh=fresh))
+    except InputError:
+        if run is not None and not parts:
+            run.undo()
+        raise
+    total = stack(*parts)
+    if run is not None:
+        _finish(run, total, backbone)
+    return Forgotten(edit=total, natively=False, parts=tuple(parts))
+
+
 def _part(
     target: Concept,
     recipe: Recipe,
@@ -210,7 +224,7 @@ def _part(
     """Forget one of several concepts, or load it if that was done before the run was interrupted."""
     if run is None:
         return forget(backbone, target, method=recipe, callbacks=told(target))
-    own = RunFolder(run.file(PARTS) / _folder_name(target.target))
+    own = RunFolder(run.file(PARTS) / (dashed(target.target) or "concept"))
     if run.resuming and own.file("edit.json").is_file():
         return load_edit(own.path)
     begun = own.holds_run()
@@ -229,10 +243,6 @@ def _finish(run: RunFolder, total: Edit, backbone: Backbone) -> None:
     run.write_json("env.json", {"model": address_of(backbone), **environment()})
     total.save(run.path)
     run.keep()
-
-
-def _folder_name(words: str) -> str:
-    return "-".join("".join(letter if letter.isalnum() else " " for letter in words.casefold()).split()) or "concept"
 
 
 @contextmanager

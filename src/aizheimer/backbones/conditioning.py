@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -11,6 +11,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from aizheimer.errors import ModelError
+
+TEXT_BATCH = 32
+"""Texts that several encoders read at a time."""
 
 _TOKENS, _POOLED = "tokens", "pooled"
 
@@ -89,6 +92,19 @@ def joined(parts: Sequence[Conditions]) -> Conditioning:
             "prompt; make them with Backbone.condition."
         )
     return Conditioning(torch.cat([part.tokens for part in told]), torch.cat(pooled) if pooled else None)
+
+
+def encoded_in_batches(
+    texts: Sequence[str], encode: Callable[[list[str]], Conditioning], *, size: int = TEXT_BATCH
+) -> Conditioning:
+    """Encode texts a batch at a time, so that a long list needs no more memory than a short one.
+
+    Args:
+        texts: One or more.
+        encode: Encodes a batch.
+        size: Texts in a batch.
+    """
+    return joined([encode(list(texts[start : start + size])) for start in range(0, len(texts), size)])
 
 
 def expanded(told: Conditions, count: int) -> Conditioning:

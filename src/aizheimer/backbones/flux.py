@@ -13,10 +13,17 @@ from torch import nn
 
 from aizheimer._typing import Images, Latents, TextEmbeddings, Timesteps, TokenColumns, TokenIds, WordVectors
 from aizheimer.backbones import autoencoder, windows
-from aizheimer.backbones.conditioning import Conditioning, Conditions, as_conditioning, joined, pooled_of
+from aizheimer.backbones.conditioning import (
+    Conditioning,
+    Conditions,
+    as_conditioning,
+    encoded_in_batches,
+    joined,
+    pooled_of,
+)
 from aizheimer.backbones.families import Family
 from aizheimer.backbones.fingerprints import kept_fingerprint
-from aizheimer.backbones.networks import entrance_projection, frozen, joint_attention_modules
+from aizheimer.backbones.networks import entrance_projection, frozen, joint_attention_modules, networks_of
 from aizheimer.backbones.prediction import Guided
 from aizheimer.backbones.text_access import no_text_training
 from aizheimer.backbones.tokens import TokenPolicy
@@ -24,7 +31,6 @@ from aizheimer.backbones.windows import TextWindow, as_list, mean_word_rows
 from aizheimer.concepts.world import DEFAULT_WORLD, World
 from aizheimer.diffusion.flow import FlowSchedule, flow_schedule
 
-_TEXT_BATCH = 32
 _T5_TOKENS = {True: 512, False: 256}
 """Rows of text, of the guided model (dev) and of the one without a guidance input (schnell)."""
 _PARTS = ("transformer", "text_encoder", "text_encoder_2", "vae")
@@ -74,7 +80,7 @@ class FluxBackbone:
     @property
     def components(self) -> Mapping[str, nn.Module]:
         """All networks that turn words into pixels, by their names in the pipeline."""
-        return {name: net for name in _PARTS if (net := getattr(self.pipe, name)) is not None}
+        return networks_of(self.pipe, _PARTS)
 
     @property
     def device(self) -> torch.device:
@@ -138,16 +144,17 @@ class FluxBackbone:
     @torch.no_grad()
     def condition(self, prompts: Sequence[str]) -> Conditioning:
         """Return T5's rows and CLIP's pooled vectors, as the pipeline makes them."""
-        texts, parts = as_list(prompts), []
-        for start in range(0, len(texts), _TEXT_BATCH):
+
+        def encode(batch: list[str]) -> Conditioning:
             rows, pooled, _ = self.pipe.encode_prompt(
-                prompt=texts[start : start + _TEXT_BATCH],
+                prompt=batch,
                 device=self.device,
                 num_images_per_prompt=1,
                 max_sequence_length=self.max_tokens,
             )
-            parts.append(Conditioning(rows, pooled))
-        return joined(parts)
+            return Conditioning(rows, pooled)
+
+        return encoded_in_batches(as_list(prompts), encode)
 
     def encode_prompts(self, prompts: Sequence[str]) -> TextEmbeddings:
         """Return T5's rows, without gradients."""

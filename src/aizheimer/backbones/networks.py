@@ -17,6 +17,18 @@ ENTRANCE = "context_embedder"
 _KEYS_VALUES = {"k": "to_k", "v": "to_v"}
 
 
+def networks_of(pipe: Any, names: Sequence[str]) -> dict[str, nn.Module]:
+    """Return a pipeline's networks of these names, but those it was loaded without."""
+    return {name: network for name in names if (network := getattr(pipe, name)) is not None}
+
+
+def latent_shape_of(unet: Any) -> tuple[int, int, int]:
+    """Return channels, height and width of what a UNet was made for."""
+    size = unet.config.sample_size
+    height, width = (size, size) if isinstance(size, int) else size
+    return unet.config.in_channels, height, width
+
+
 def cross_attention_modules(unet: nn.Module) -> dict[str, nn.Module]:
     """Return every cross-attention module of a UNet by its name, in order of execution.
 

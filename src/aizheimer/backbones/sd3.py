@@ -13,10 +13,10 @@ from torch import nn
 
 from aizheimer._typing import Images, Latents, TextEmbeddings, Timesteps, TokenColumns, TokenIds, WordVectors
 from aizheimer.backbones import autoencoder, windows
-from aizheimer.backbones.conditioning import Conditioning, Conditions, as_conditioning, joined, pooled_of
+from aizheimer.backbones.conditioning import Conditioning, Conditions, as_conditioning, encoded_in_batches, pooled_of
 from aizheimer.backbones.families import Family
 from aizheimer.backbones.fingerprints import kept_fingerprint
-from aizheimer.backbones.networks import entrance_projection, frozen, joint_attention_modules
+from aizheimer.backbones.networks import entrance_projection, frozen, joint_attention_modules, networks_of
 from aizheimer.backbones.prediction import Guided, classifier_free
 from aizheimer.backbones.text_access import no_text_training
 from aizheimer.backbones.tokens import TokenPolicy
@@ -24,7 +24,6 @@ from aizheimer.backbones.windows import TextWindow, as_list, mean_word_rows
 from aizheimer.concepts.world import DEFAULT_WORLD, World
 from aizheimer.diffusion.flow import FlowSchedule, flow_schedule
 
-_TEXT_BATCH = 32
 _T5_TOKENS = 256
 _PARTS = ("transformer", "text_encoder", "text_encoder_2", "text_encoder_3", "vae")
 
@@ -67,7 +66,7 @@ class SD3Backbone:
     @property
     def components(self) -> Mapping[str, nn.Module]:
         """All networks that turn words into pixels, by their names in the pipeline."""
-        return {name: net for name in _PARTS if (net := getattr(self.pipe, name)) is not None}
+        return networks_of(self.pipe, _PARTS)
 
     @property
     def device(self) -> torch.device:
@@ -139,9 +138,8 @@ class SD3Backbone:
     @torch.no_grad()
     def condition(self, prompts: Sequence[str]) -> Conditioning:
         """Return rows and pooled vectors, as the pipeline makes them."""
-        texts, parts = as_list(prompts), []
-        for start in range(0, len(texts), _TEXT_BATCH):
-            batch = texts[start : start + _TEXT_BATCH]
+
+        def encode(batch: list[str]) -> Conditioning:
             encoded = self.pipe.encode_prompt(
                 prompt=batch,
                 prompt_2=None,
@@ -151,8 +149,9 @@ class SD3Backbone:
                 do_classifier_free_guidance=False,
                 max_sequence_length=self._t5_tokens,
             )
-            parts.append(Conditioning(encoded[0], encoded[2]))
-        return joined(parts)
+            return Conditioning(encoded[0], encoded[2])
+
+        return encoded_in_batches(as_list(prompts), encode)
 
     def encode_prompts(self, prompts: Sequence[str]) -> TextEmbeddings:
         """Return the text encoders' rows, without gradients."""

@@ -13,10 +13,16 @@ from torch import nn
 
 from aizheimer._typing import Images, Latents, TextEmbeddings, Timesteps, TokenColumns, TokenIds, WordVectors
 from aizheimer.backbones import autoencoder, windows
-from aizheimer.backbones.conditioning import Conditioning, Conditions, as_conditioning, joined, pooled_of
+from aizheimer.backbones.conditioning import Conditioning, Conditions, as_conditioning, encoded_in_batches, pooled_of
 from aizheimer.backbones.families import Family
 from aizheimer.backbones.fingerprints import kept_fingerprint
-from aizheimer.backbones.networks import cross_attention_modules, cross_attention_projections, frozen
+from aizheimer.backbones.networks import (
+    cross_attention_modules,
+    cross_attention_projections,
+    frozen,
+    latent_shape_of,
+    networks_of,
+)
 from aizheimer.backbones.prediction import Guided, classifier_free
 from aizheimer.backbones.text_access import no_text_training
 from aizheimer.backbones.tokens import TokenPolicy
@@ -24,7 +30,6 @@ from aizheimer.backbones.windows import TextWindow, as_list, mean_word_rows
 from aizheimer.concepts.world import DEFAULT_WORLD, World
 from aizheimer.diffusion.noise import NoiseSchedule, from_scheduler
 
-_TEXT_BATCH = 32
 _PARTS = ("unet", "text_encoder", "text_encoder_2", "vae")
 
 
@@ -69,7 +74,7 @@ class SDXLBackbone:
     @property
     def components(self) -> Mapping[str, nn.Module]:
         """All networks that turn words into pixels, by their names in the pipeline."""
-        return {name: net for name in _PARTS if (net := getattr(self.pipe, name)) is not None}
+        return networks_of(self.pipe, _PARTS)
 
     @property
     def device(self) -> torch.device:
@@ -84,9 +89,7 @@ class SDXLBackbone:
     @property
     def latent_shape(self) -> tuple[int, int, int]:
         """Channels, height and width of the latents of one image."""
-        size = self.pipe.unet.config.sample_size
-        height, width = (size, size) if isinstance(size, int) else size
-        return self.pipe.unet.config.in_channels, height, width
+        return latent_shape_of(self.pipe.unet)
 
     @property
     def schedule(self) -> NoiseSchedule:
@@ -144,16 +147,12 @@ class SDXLBackbone:
         return self._read(as_list(prompts)).tokens
 
     def _read(self, texts: list[str]) -> Conditioning:
-        parts = []
-        for start in range(0, len(texts), _TEXT_BATCH):
-            encoded = self.pipe.encode_prompt(
-                prompt=texts[start : start + _TEXT_BATCH],
-                device=self.device,
-                num_images_per_prompt=1,
-                do_classifier_free_guidance=False,
-            )
-            parts.append(Conditioning(encoded[0], encoded[2]))
-        return joined(parts)
+        def encode(batch: list[str]) -> Conditioning:
+            options = {"num_images_per_prompt": 1, "do_classifier_free_guidance": False}
+            encoded = self.pipe.encode_prompt(prompt=batch, device=self.device, **options)
+            return Conditioning(encoded[0], encoded[2])
+
+        return encoded_in_batches(texts, encode)
 
     def read_tokens(self, ids: TokenIds, *, vectors: torch.Tensor | None = None) -> TextEmbeddings:
         """Refuse: what the denoiser reads is of two encoders and a pooled vector, which ids of one do not tell."""

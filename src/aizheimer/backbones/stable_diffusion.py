@@ -13,10 +13,16 @@ from torch import nn
 
 from aizheimer._typing import Images, Latents, TextEmbeddings, Timesteps, TokenColumns, TokenIds, WordVectors
 from aizheimer.backbones import autoencoder, windows
-from aizheimer.backbones.conditioning import Conditioning, Conditions, as_conditioning
+from aizheimer.backbones.conditioning import Conditioning, Conditions, as_conditioning, encoded_in_batches
 from aizheimer.backbones.families import Family
 from aizheimer.backbones.fingerprints import kept_fingerprint
-from aizheimer.backbones.networks import cross_attention_modules, cross_attention_projections, frozen
+from aizheimer.backbones.networks import (
+    cross_attention_modules,
+    cross_attention_projections,
+    frozen,
+    latent_shape_of,
+    networks_of,
+)
 from aizheimer.backbones.prediction import Guided, classifier_free
 from aizheimer.backbones.tokens import TokenPolicy
 from aizheimer.backbones.windows import TextWindow, as_list, mean_word_rows
@@ -63,8 +69,7 @@ class StableDiffusionBackbone:
     @property
     def components(self) -> Mapping[str, torch.nn.Module]:
         """All networks that turn words into pixels, by their names in the pipeline."""
-        names = ("unet", "text_encoder", "vae")
-        return {name: net for name in names if (net := getattr(self.pipe, name)) is not None}
+        return networks_of(self.pipe, ("unet", "text_encoder", "vae"))
 
     @property
     def device(self) -> torch.device:
@@ -79,9 +84,7 @@ class StableDiffusionBackbone:
     @property
     def latent_shape(self) -> tuple[int, int, int]:
         """Channels, height and width of the latents of one image."""
-        size = self.pipe.unet.config.sample_size
-        height, width = (size, size) if isinstance(size, int) else size
-        return self.pipe.unet.config.in_channels, height, width
+        return latent_shape_of(self.pipe.unet)
 
     @property
     def schedule(self) -> NoiseSchedule:
@@ -127,17 +130,12 @@ class StableDiffusionBackbone:
         The pipeline's own code does it, so attention masks, textual inversions and whatever else a
         text encoder asks for are as in generation.
         """
-        texts = as_list(prompts)
-        parts = [
-            self.pipe.encode_prompt(
-                texts[i : i + _TEXT_BATCH],
-                device=self.device,
-                num_images_per_prompt=1,
-                do_classifier_free_guidance=False,
-            )[0]
-            for i in range(0, len(texts), _TEXT_BATCH)
-        ]
-        return torch.cat(parts)
+
+        def encode(texts: list[str]) -> Conditioning:
+            options = {"num_images_per_prompt": 1, "do_classifier_free_guidance": False}
+            return Conditioning(self.pipe.encode_prompt(texts, device=self.device, **options)[0])
+
+        return encoded_in_batches(as_list(prompts), encode, size=_TEXT_BATCH).tokens
 
     def read_tokens(self, ids: TokenIds, *, vectors: torch.Tensor | None = None) -> TextEmbeddings:
         """Return the text encoder's last hidden state, with gradients into its weights and into ``vectors``.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from aizheimer._names import dashed
 from aizheimer.cli import streams
 from aizheimer.cli.guard import Interrupted
 from aizheimer.cli.options import Debug, Json, Model
@@ -69,9 +70,7 @@ def forget(
     del debug
     concepts = [concept, *(word for word in words or () if "=" not in word)]
     folder = out if out is not None else RUNS / folder_name(" ".join(concepts))
-    overrides = [word for word in words or () if "=" in word]
-    overrides += [f"images={json.dumps(images)}"] if images is not None else []
-    overrides += ["training.allow_overfit=true"] if allow_overfit else []
+    overrides = _overrides(words or (), images=images, allow_overfit=allow_overfit)
     if len(concepts) > 1 and (anchor or onto is not None):
         raise InputError(f"Got {len(concepts)} concepts and --{'anchor' if anchor else 'onto'}; give one concept.")
     from aizheimer import api
@@ -87,6 +86,13 @@ def forget(
         raise Interrupted(f"Interrupted. To continue, run the same command with --resume ({folder}).") from interrupt
     picture = _draw(backbone, edit, folder)
     _print_result(edit, folder, picture, how=how, as_json=as_json)
+
+
+def _overrides(words: Sequence[str], *, images: str | None, allow_overfit: bool) -> list[str]:
+    """Return the recipe's overrides that were typed, as parameters or as options."""
+    overrides = [word for word in words if "=" in word]
+    overrides += [f"images={json.dumps(images)}"] if images is not None else []
+    return overrides + (["training.allow_overfit=true"] if allow_overfit else [])
 
 
 def _forget(
@@ -160,10 +166,10 @@ def folder_name(concept: str) -> str:
         >>> folder_name("Mrs. Claus")
         'mrs-claus'
     """
-    words = "".join(letter if letter.isalnum() else " " for letter in concept.casefold()).split()
-    if not words:
+    name = dashed(concept)
+    if not name:
         raise RunFolderError(f"'{concept}' does not make a folder's name; name the run folder with --out.")
-    return "-".join(words)
+    return name
 
 
 def _print_result(edit: Edit, folder: Path, picture: Path, *, how: str, as_json: bool) -> None:

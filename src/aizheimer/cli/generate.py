@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from aizheimer._names import dashed
 from aizheimer.cli import streams
 from aizheimer.cli.options import Debug, Json, Model
 from aizheimer.errors import InputError
@@ -87,8 +88,7 @@ def file_names(jobs: Sequence[tuple[str, int]], *, limit: int = 60) -> list[str]
     """
     names: list[str] = []
     for prompt, seed in jobs:
-        words = "".join(letter if letter.isalnum() else " " for letter in prompt.casefold()).split()
-        stem = f"{'-'.join(words)[:limit].strip('-') or 'picture'}-{seed}"
+        stem = f"{dashed(prompt)[:limit].strip('-') or 'picture'}-{seed}"
         same = sum(name == f"{stem}.png" or name.startswith(f"{stem}-") for name in names)
         names.append(f"{stem}-{same + 1}.png" if same else f"{stem}.png")
     return names

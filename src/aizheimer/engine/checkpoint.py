@@ -10,6 +10,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from aizheimer._records import flat
 from aizheimer.engine.run_folder import RunFolder
 from aizheimer.errors import RunFolderError
 
@@ -69,14 +70,8 @@ def load_checkpoint(run: RunFolder, *, identity: Mapping[str, Any]) -> Checkpoin
 
 
 def _check_identity(was: Mapping[str, Any], now: Mapping[str, Any], run: RunFolder) -> None:
-    old, new = _flat(was), _flat(now)
+    old, new = dict(flat(was)), dict(flat(now))
     changed = [key for key in sorted(old | new) if old.get(key) != new.get(key)]
     if changed:
         pairs = "; ".join(f"{key} was {old.get(key)!r}, is {new.get(key)!r}" for key in changed[:3])
         raise RunFolderError(f"cannot resume {run.path}: {pairs}; resume with what it was started with, or --overwrite")
-
-
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(value, Mapping):
-        return {prefix: value}
-    return {k: v for key, item in value.items() for k, v in _flat(item, f"{prefix}.{key}" if prefix else key).items()}

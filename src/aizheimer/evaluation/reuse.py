@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 from pydantic import BaseModel
 
+from aizheimer._records import flat
 from aizheimer.edits.storage import RECORD, TENSORS
 from aizheimer.errors import DataError
 
@@ -53,7 +54,7 @@ def contents_of(parameters: Mapping[str, Any]) -> dict[str, str]:
     """
     return {
         f"content of {name}": _content(Path(value))
-        for name, value in _flat(parameters)
+        for name, value in flat(parameters)
         if isinstance(value, Path) or (isinstance(value, str) and value.endswith((".yaml", ".yml")))
     }
 
@@ -73,8 +74,8 @@ def why_again(result: BaseModel, asked: Mapping[str, Any]) -> str:
         return f"nothing names its {' and its '.join(unnamed)}"
     if not there[MADE_FROM]:
         return "its file does not say what it was made from"
-    before = dict(_flat({name: there[name] for name in asked}))
-    now = dict(_flat(asked))
+    before = dict(flat({name: there[name] for name in asked}))
+    now = dict(flat(asked))
     names = [name for name in {**before, **now} if name != _FREE and before.get(name) != now.get(name)]
     texts = [
         f"{name.removeprefix(f'{MADE_FROM}.')} was {before.get(name)!r} and is {now.get(name)!r}" for name in names
@@ -134,11 +135,3 @@ def _files(path: Path) -> list[Path]:
     if (path / RECORD).is_file():  # a run folder: what was found about its edit later is no part of the edit
         return [file for file in (path / RECORD, path / TENSORS) if file.is_file()]
     return sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from aizheimer._records import flat
 from aizheimer.errors import InputError
 from aizheimer.evaluation.distances import MUST_AGREE
 from aizheimer.evaluation.results import EvaluationResult, Metric
@@ -35,11 +36,11 @@ def protocol_of(found: Findings) -> dict[str, Any]:
     for name, suite in found.suites.items():
         own = {"parameters": suite.parameters, **_of_settings(suite.settings), "guidance": suite.guidance}
         own |= {"model": suite.model_name, **_judges(suite.figures), **_distances(suite)}
-        protocol |= {f"suite {name}: {key}": value for key, value in _flat(own)}
+        protocol |= {f"suite {name}: {key}": value for key, value in flat(own)}
     for name, attack in found.attacks.items():
         own = {"parameters": attack.parameters, "judge": attack.judge, "guidance": attack.guidance}
         own |= attack.settings.model_dump(exclude={"batch_size", "guidance"})
-        protocol |= {f"attack {name}: {key}": value for key, value in _flat(own)}
+        protocol |= {f"attack {name}: {key}": value for key, value in flat(own)}
     return protocol
 
 
@@ -92,14 +93,6 @@ def _judges(figures: Mapping[str, Metric]) -> dict[str, str]:
 def _distances(suite: SuiteResult) -> dict[str, Any]:
     """Return what numbers such as FID depend on: extractor, weights, n, reference; not the numbers themselves."""
     return {name: distance.model_dump(include=set(MUST_AGREE)) for name, distance in suite.distances.items()}
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _short(value: Any) -> str:
