@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import re
 import tempfile
 from pathlib import Path
@@ -38,13 +39,20 @@ def row(edit: Edit, backbone: Backbone, *, base_folder: Path, folder: Path) -> d
     """Return what each format makes of an edit, having compared the pictures."""
     base = copy.deepcopy(backbone.pipe)
     plain = draw(backbone.pipe, PROMPTS, steps=2)
+
+    @functools.cache
+    def wanted(ungated: bool) -> np.ndarray:
+        """What the edit itself draws, once for all formats."""
+        with (edit.as_weights(backbone.pipe) if ungated else edit).applied(backbone.pipe):
+            return draw(backbone.pipe, PROMPTS, steps=2)
+
     return {
-        name: _cell(edit, name, backbone, base=base, base_folder=base_folder, folder=folder, plain=plain)
+        name: _cell(edit, name, backbone, base=base, base_folder=base_folder, folder=folder, plain=plain, edited=wanted)
         for name in FORMATS
     }
 
 
-def _cell(edit, name, backbone, *, base, base_folder, folder, plain) -> str:
+def _cell(edit, name, backbone, *, base, base_folder, folder, plain, edited) -> str:
     lora = not FORMATS[name].exact
     for words, options in (("", {}), ("no biases, norms", {"partial": True}), ("ungated", {"ungated": True})):
         if (words.startswith("no biases") and not lora) or (words == "ungated" and edit.hook is None):
@@ -54,8 +62,7 @@ def _cell(edit, name, backbone, *, base, base_folder, folder, plain) -> str:
             exported = edit.export(backbone.pipe, path, format=name, rank=RANK, **options)
         except EditError:
             continue
-        with (edit.as_weights(backbone.pipe) if words == "ungated" else edit).applied(backbone.pipe):
-            wanted = draw(backbone.pipe, PROMPTS, steps=2)
+        wanted = edited(words == "ungated")
         found = draw(loaded(path, format=name, base=base, base_folder=base_folder), PROMPTS, steps=2)
         if not lora:
             assert np.array_equal(found, wanted), name

@@ -8,7 +8,7 @@ from aizheimer.engine.callbacks import Callbacks
 from aizheimer.errors import ConceptError, SelectorError
 from aizheimer.methods.advunlearn import AdvUnlearn
 from tests.tiny import MAX_TOKENS
-from tests.trained import check_method, check_resume, small, tiny_backbone
+from tests.trained import check_method, small, tiny_backbone
 
 CONCEPT = Concept("santa claus")
 QUICK = {"warmup": 1, "attack": {"steps": 2, "lr": 0.01}}
@@ -43,10 +43,6 @@ def test_the_distance_to_the_target_falls_and_retention_holds():
         ends.append(looks[-1])
     assert all(end["erase_error"] < 0.9 for end in ends)
     assert ends[1]["retention_drift"] < ends[0]["retention_drift"]
-
-
-def test_it_resumes_to_the_same_bits(tmp_path):
-    check_resume(small(AdvUnlearn, **QUICK, training={"checkpoint_every": 2}), CONCEPT, tmp_path / "run", at=3)
 
 
 def test_what_cannot_be_is_refused():

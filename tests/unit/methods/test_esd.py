@@ -6,7 +6,7 @@ from pydantic import ValidationError
 from aizheimer.concepts import Concept
 from aizheimer.errors import ConceptError, SelectorError
 from aizheimer.methods.esd import ESD
-from tests.trained import check_method, check_resume, small, tiny_backbone
+from tests.trained import check_method, small, tiny_backbone
 
 CONCEPT = Concept("santa claus")
 
@@ -55,10 +55,6 @@ def test_an_attribute_is_erased_from_other_words():
     check_method(method, CONCEPT)
     with pytest.raises(ConceptError, match="is the concept to forget itself"):
         small(ESD, convention="2024", erase_from="Santa Claus").unlearn(tiny_backbone(), CONCEPT)
-
-
-def test_it_resumes_to_the_same_bits(tmp_path):
-    check_resume(small(ESD, training={"checkpoint_every": 2}), CONCEPT, tmp_path / "run", at=3)
 
 
 def test_what_cannot_be_is_refused():

@@ -9,7 +9,7 @@ from aizheimer.engine.callbacks import Callbacks
 from aizheimer.errors import ConceptError, SelectorError
 from aizheimer.methods.hirm import HiRM
 from aizheimer.modules.text_encoder import captured, last_attention_output
-from tests.trained import check_method, check_resume, small, tiny_backbone
+from tests.trained import check_method, small, tiny_backbone
 
 CONCEPT = Concept("santa claus", anchor="old man")
 LONGER = {"steps": 40, "lr": 5e-3, "batch_size": 4, "monitor_every": 20}
@@ -80,10 +80,6 @@ def test_the_edit_is_saved_loaded_and_applied_to_the_text_encoder(tmp_path):
         during = backbone.encode_prompts(["santa claus"])
     assert not torch.equal(before, during)
     assert torch.equal(before, backbone.encode_prompts(["santa claus"]))
-
-
-def test_it_resumes_to_the_same_bits(tmp_path):
-    check_resume(small(HiRM, training={"checkpoint_every": 2}), CONCEPT, tmp_path / "run", at=3)
 
 
 def test_what_cannot_be_is_refused():

@@ -9,7 +9,7 @@ from aizheimer.concepts import Concept
 from aizheimer.errors import ConceptError, EditError, InputError, SelectorError
 from aizheimer.methods.receler import Receler
 from tests.tiny import tiny_world
-from tests.trained import check_method, check_resume, same_edit, small, tiny_backbone
+from tests.trained import check_method, same_edit, small, tiny_backbone
 
 CONCEPT = Concept("santa claus", keep=("cat",))
 QUICK = {"width": 4, "attack_steps": 2, "attack_tokens": 3}
@@ -41,10 +41,6 @@ def test_the_adversary_and_the_mask_change_the_edit():
     )
     assert not same_edit(plain, attacked)
     assert not same_edit(attacked, free)
-
-
-def test_it_resumes_to_the_same_bits(tmp_path):
-    check_resume(small(Receler, **QUICK, training={"checkpoint_every": 2}), CONCEPT, tmp_path / "run", at=3)
 
 
 def test_it_is_not_merged():

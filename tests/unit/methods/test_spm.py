@@ -8,7 +8,7 @@ from aizheimer.concepts import Concept
 from aizheimer.edits import load_edit
 from aizheimer.errors import ConceptError, EditError
 from aizheimer.methods.spm import SPM
-from tests.trained import check_method, check_resume, same_edit, small, tiny_backbone
+from tests.trained import check_method, same_edit, small, tiny_backbone
 
 CONCEPT = Concept("santa claus", keep=("cat",))
 
@@ -59,10 +59,6 @@ def test_gated_it_is_not_merged_and_with_gamma_one_it_is(tmp_path):
     open_gate = small(SPM, gate="none").unlearn(backbone, CONCEPT)
     assert open_gate.mergeable
     assert all(torch.equal(tensor, merged[name]) for name, tensor in open_gate.merged_state(backbone.pipe).items())
-
-
-def test_it_resumes_to_the_same_bits(tmp_path):
-    check_resume(small(SPM, training={"checkpoint_every": 2}), CONCEPT, tmp_path / "run", at=3)
 
 
 def test_what_cannot_be_is_refused():

@@ -148,7 +148,7 @@ def test_guidance_reads_the_conditional_half_only(unet, layers, inputs):
     torch.testing.assert_close(output, plain, atol=1e-5, rtol=1e-5)
     for layer, attention in probe.maps.items():
         assert attention.probabilities.shape[0] == attention.valid.shape[0] == 2
-        torch.testing.assert_close(attention.probabilities, expected[layer].probabilities, atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(attention.probabilities, expected[layer].probabilities, atol=1e-4, rtol=1e-4)
 
 
 def test_check_names_the_silent_layers(unet, layers, inputs):
