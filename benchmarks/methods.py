@@ -54,17 +54,18 @@ def forget_one(method: str, target: str, folder: Path) -> dict[str, Any]:
     reference = reference_seconds(backbone)
     with tempfile.TemporaryDirectory() as cache:
         os.environ["AIZHEIMER_CACHE"] = cache
-        memory, started = PeakMemory(), time.perf_counter()
+        memory, started, busy = PeakMemory(), time.perf_counter(), time.process_time()
         try:
             name, *overrides = method.split()
             with counted(backbone) as count:
                 edit = aizheimer.forget(backbone, target, method=load_recipe(name, overrides))
         except AizheimerError as error:
             return {"error": str(error)}
-        seconds, peak = time.perf_counter() - started, memory.megabytes()
+        seconds, busy, peak = time.perf_counter() - started, time.process_time() - busy, memory.megabytes()
     edit.save(folder)
     return {
         "seconds": round(seconds, 2),
+        "cpu_seconds": round(busy, 2),
         "reference_seconds": round(reference, 4),
         "unet_evaluations": count.latents,
         "peak_megabytes": round(peak, 1),
