@@ -6,7 +6,8 @@ import torch
 from aizheimer.concepts import Concept
 from aizheimer.data.rows import RowPairs, anchor_pairs, encode_rows
 from aizheimer.engine.callbacks import Callbacks
-from aizheimer.methods.rece import RECE, revived, undoing
+from aizheimer.methods._revival import revived, undoing
+from aizheimer.methods.rece import RECE
 
 SMALL = {"retain_neighbours": 2, "retain_others": 1, "retain_general": 1}
 SANTA = Concept("santa claus", anchor="old man", keep=("cat",))

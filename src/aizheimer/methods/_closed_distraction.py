@@ -39,6 +39,7 @@ from aizheimer.methods._closed_form import (
     outcome,
     prior_sums,
 )
+from aizheimer.methods._revival import revived, undoing
 from aizheimer.methods.base import UNETS, MethodInfo, check_family
 from aizheimer.modules.query_metric import TextPencil, query_moments, solve_keys
 from aizheimer.modules.ridge import RidgeSums
@@ -99,6 +100,13 @@ class ClosedDistraction(BaseModel):
         "ridge are multiplied by what does; null takes them as they are.",
     )
     ridge: float = Field(default=0.01, gt=0, description="Lambda, rows having a mean square of 1.")
+    rounds: int = Field(
+        default=0,
+        ge=0,
+        description="Times that rows are searched for which bring the concept back (RECE's closed-form attack), and "
+        "all is solved anew from the original weights with these among the concept's own.",
+    )
+    damping: float = Field(default=0.01, gt=0, description="Mu of that search, which keeps found rows short; see rece.")
     metric: Literal["queries", "identity"] = Field(
         default="queries", description="What keys are measured by: the image's queries, or all directions alike."
     )
@@ -132,16 +140,27 @@ class ClosedDistraction(BaseModel):
         retained = prompt_rows(backbone, ["", *task.retained.prompts], policy="all", scale=task.scale)
         held = RidgeSums.keep(retained).mean().times(self.preserve)
         held += prior_sums(task, prompts=self.prior_prompts).times(self.prior)
-        erase = RidgeSums.of(pairs.keys, pairs.sources).mean()
-        pencil, metrics = TextPencil.of(erase, held.gram, ridge=self.ridge), self._metrics(task)
+        erase, metrics, attacks = RidgeSums.of(pairs.keys, pairs.sources).mean(), self._metrics(task), []
 
-        def solve(firmness: float) -> tuple[dict[str, Tensor], dict[str, float]]:
-            changes = _solved(task.weights, metrics, pencil.held(firmness))
-            return changes, outcome(task.weights, changes, pairs=pairs, retained=retained)
+        def solved(erase: RidgeSums) -> tuple[dict[str, Tensor], dict[str, float]]:
+            pencil = TextPencil.of(erase, held.gram, ridge=self.ridge)
 
-        firmness = 1.0 if self.residual is None else _firmest(lambda f: solve(f)[1]["residual"], self.residual)
-        changes, found = solve(firmness)
-        return task.edit(self, changes, **found, firmness=firmness)
+            def at(firmness: float) -> tuple[dict[str, Tensor], dict[str, float]]:
+                changes = _solved(task.weights, metrics, pencil.held(firmness))
+                return changes, outcome(task.weights, changes, pairs=pairs, retained=retained)
+
+            firmness = 1.0 if self.residual is None else _firmest(lambda f: at(f)[1]["residual"], self.residual)
+            changes, found = at(firmness)
+            return changes, {**found, "firmness": firmness}
+
+        changes, told = solved(erase)
+        for _ in range(self.rounds):
+            edited = {name: weight + changes[name] for name, weight in task.weights.items()}
+            rows = pairs.keys @ undoing(edited, task.weights, damping=self.damping).T
+            attacks.append(revived(edited, task.weights, found=rows, pairs=pairs))
+            erase = erase + RidgeSums.of(rows, pairs.sources).mean()
+            changes, told = solved(erase)
+        return task.edit(self, changes, **told, **({"revived": attacks} if attacks else {}))
 
     def _check_metric(self, backbone: Backbone) -> None:
         check_family(self, backbone)

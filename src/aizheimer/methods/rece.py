@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from aizheimer.backbones.base import Backbone
 from aizheimer.concepts.concept import Concept
 from aizheimer.data.anchors import EmptyAnchor
-from aizheimer.data.rows import Prompts, RowPairs, RowPolicy, anchor_pairs, prompt_rows
+from aizheimer.data.rows import Prompts, RowPolicy, anchor_pairs, prompt_rows
 from aizheimer.edits.edit import Edit
 from aizheimer.engine.callbacks import Callbacks
 from aizheimer.engine.run_folder import RunFolder
@@ -25,6 +24,7 @@ from aizheimer.methods._closed_form import (
     outcome,
     through_all,
 )
+from aizheimer.methods._revival import revived, undoing
 from aizheimer.methods.base import EVERYWHERE, MethodInfo
 from aizheimer.modules.ridge import RidgeSums, text_map
 
@@ -139,40 +139,3 @@ class RECE(BaseModel):
     def _solve(weights: dict[str, Tensor], sums: RidgeSums, *, ridge: float) -> dict[str, Tensor]:
         changes = through_all(weights, text_map(sums, ridge=ridge))
         return {name: weight + changes[name] for name, weight in weights.items()}
-
-
-def undoing(weights: dict[str, Tensor], original: dict[str, Tensor], *, damping: float) -> Tensor:
-    r"""Return the map of the text after which edited projections answer as the original ones did.
-
-    Args:
-        weights: Edited weights :math:`W_l`.
-        original: Original weights :math:`W^0_l` of the same names.
-        damping: :math:`\mu` as a share of the mean eigenvalue of :math:`\sum_l W_l^\top W_l`.
-
-    Returns:
-        (dim, dim) :math:`(\mu I + \sum_l W_l^\top W_l)^{-1} \sum_l W_l^\top W^0_l`.
-    """
-    gram = torch.stack([weight.T @ weight for weight in weights.values()]).sum(dim=0)
-    cross = torch.stack([weight.T @ original[name] for name, weight in weights.items()]).sum(dim=0)
-    eye = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-    return torch.linalg.solve(gram + damping * gram.trace() / len(gram) * eye, cross)
-
-
-def revived(weights: dict[str, Tensor], original: dict[str, Tensor], *, found: Tensor, pairs: RowPairs) -> float:
-    """Return how much of the concept found rows bring back.
-
-    Args:
-        weights: Edited weights.
-        original: Original weights.
-        found: (n, dim) the rows that were found for the target's.
-        pairs: The target's rows, and the anchor's.
-
-    Returns:
-        1 when edited weights answer to found rows all that the original ones answer to the concept's; 0 when they come
-        no nearer to it than the anchor is; negative when they stay farther away.
-    """
-    missing = whole = 0.0
-    for name, weight in original.items():
-        missing += float((found @ weights[name].T - pairs.keys @ weight.T).square().sum())
-        whole += float(((pairs.sources - pairs.keys) @ weight.T).square().sum())
-    return 1 - (missing / whole) ** 0.5 if whole > 0 else 1.0
