@@ -20,6 +20,8 @@ RETAINED = ("ira", "near", "cra")
 COSTS = ("seconds", "unet_evaluations", "peak_megabytes", "artifact_megabytes")
 BAR = 0.8
 """UA and share of IRA from which a target counts as done."""
+OWN_JUDGE = ("judge-filter",)
+"""Rows that decide by the judge which then scores them: their UA is right by construction, so they are on no front."""
 
 
 def mean(cells: list[dict[str, Any]], name: str, key: str = "value") -> float | None:
@@ -58,8 +60,9 @@ def is_done(cell: dict[str, Any]) -> bool:
 
 
 def is_dominated(row: dict[str, Any], rows: list[dict[str, Any]]) -> bool:
-    """Whether another method both forgets and retains better."""
-    return any(o["ua"] > row["ua"] and o["ira"] > row["ira"] for o in rows)
+    """Whether another method both forgets and retains better, or the row is judged by itself."""
+    others = [o for o in rows if o["method"] not in OWN_JUDGE]
+    return row["method"] in OWN_JUDGE or any(o["ua"] > row["ua"] and o["ira"] > row["ira"] for o in others)
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -74,12 +77,15 @@ def table(rows: list[dict[str, Any]]) -> str:
         "| --- |" + " ---: |" * 11,
     ]
     for row in rows:
-        name = row["method"] if is_dominated(row, rows) else f"**{row['method']}**"
+        name = row["method"] + (" †" if row["method"] in OWN_JUDGE else "")
+        name = name if is_dominated(row, rows) else f"**{name}**"
         figures = [share(row[key]) for key in ("ua", "synonyms", "ira", "near", "cra")]
         figures += [f"{row['done']} of {row['targets']}", f"{row['seconds']:.1f}", f"{row['unet_evaluations']:,.0f}"]
         figures += [f"{row['peak_megabytes']:.0f}", f"{row['artifact_megabytes']:.2f}"]
         figures.append("" if row["oracle"] is None else f"{row['oracle']:.2f}")
         lines.append(f"| {' | '.join([name, *figures])} |")
+    if any(row["method"] in OWN_JUDGE for row in rows):
+        lines += ["", "† blocks what the judge names, and is scored by the same judge; not compared for the front."]
     return "\n".join(lines) + "\n"
 
 
