@@ -14,6 +14,7 @@ from aizheimer.cli.generate import file_names
 from aizheimer.concepts import Concept
 from aizheimer.evaluation.results import EvaluationResult
 from aizheimer.methods.hirm import HiRM
+from aizheimer.recipes.load import load_recipe
 from tests.trained import small, tiny_backbone
 
 
@@ -177,10 +178,19 @@ class TestShow:
         assert all(field["description"] for field in found["parameters"])
         assert all(f"  {field['name']}=" in done.out for field in found["parameters"])
         for field in found["parameters"]:
-            own = METHODS.get(name)().model_dump(mode="json")
+            own, used = METHODS.get(name)().model_dump(mode="json"), load_recipe(name).resolved()["parameters"]
             for key in field["name"].split("."):
-                own = own[key]
+                own, used = None if own is None else own[key], used[key]
             assert field["default"] == own, f"{field['name']} is another default than the method's own"
+            assert field.get("recipe", own) == used, f"{field['name']} is another value than forget --method uses"
+
+    def test_a_recipes_values_beside_the_defaults_and_why(self, cli):
+        done = cli("show", "hirm")
+        assert "  training.lr=0.0004 (the method's own default: 5e-05)" in done.out
+        assert "benchmarks/results/tuning/hirm.json" in done.out
+        assert "  recipe" not in cli("show", "uce").out
+        found = json.loads(cli("show", "aizheimer-paper", "--json").out)
+        assert (found["method"], found["recipe"].split(":")[0]) == ("aizheimer", "aizheimer-paper")
 
     def test_says_what_an_edit_is(self, cli, session_run):
         done = cli("show", session_run)

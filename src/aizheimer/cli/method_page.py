@@ -14,34 +14,79 @@ from aizheimer.cli.ls import describe, describe_attack
 
 if TYPE_CHECKING:
     from aizheimer.attacks.base import Attack
-    from aizheimer.methods.base import Method
 
 WIDTH = 100
 
 
-def show_method(method: type[Method], *, as_json: bool) -> None:
-    """Print what a method is, and every parameter with its default and where that comes from."""
-    _show("method", method, entry=describe(method), nothing="nothing but the concept", as_json=as_json)
+def show_method(name: str, *, as_json: bool) -> None:
+    """Print what a method or a recipe is: every parameter, its default and where that comes from.
+
+    Args:
+        name: A method, with the recipe that ``forget --method`` takes by that name if there is one; or a recipe.
+        as_json: Print it as JSON.
+    """
+    from aizheimer.recipes.load import load_recipe, recipe_notes
+
+    recipe = load_recipe(name)
+    entry: dict[str, Any] = dict(describe(type(recipe.method)))
+    if notes := recipe_notes(recipe.name):
+        entry["recipe"] = f"{recipe.name}: {recipe.description} {notes}"
+    fields = with_recipe(type(recipe.method)(), recipe.method)
+    _show("method", recipe.method_name, fields, entry=entry, nothing="nothing but the concept", as_json=as_json)
 
 
 def show_attack(attack: type[Attack], *, as_json: bool) -> None:
     """Print what an attack is, and every parameter with its default."""
-    _show("attack", attack, entry=describe_attack(attack), nothing="nothing but the edited model", as_json=as_json)
+    made: Any = attack()
+    entry, fields = describe_attack(attack), list(parameters(made))
+    _show("attack", attack.name, fields, entry=entry, nothing="nothing but the edited model", as_json=as_json)
 
 
-def _show(kind: str, of: Any, *, entry: dict[str, Any], nothing: str, as_json: bool) -> None:
-    fields = list(parameters(of()))
+def _show(
+    kind: str, name: str, fields: list[dict[str, Any]], *, entry: dict[str, Any], nothing: str, as_json: bool
+) -> None:
     if as_json:
-        streams.print_json({kind: of.name, **entry, "parameters": fields})
+        streams.print_json({kind: name, **entry, "parameters": fields})
         return
-    streams.print_result(f"{of.name}: {entry['summary']}")
-    told = {key: value for key, value in entry.items() if key not in {"summary", "needs"}}
+    streams.print_result(f"{name}: {entry['summary']}")
+    told = {key: value for key, value in entry.items() if key not in {"summary", "needs", "recipe"}}
     streams.print_result(streams.pairs(told | {"needs": " and ".join(entry["needs"]) or nothing}))
+    if "recipe" in entry:
+        streams.print_result("recipe")
+        _paragraph(entry["recipe"], indent="  ")
     streams.print_result("parameters")
     for field in fields:
-        streams.print_result(f"  {field['name']}={json.dumps(field['default'], ensure_ascii=False)}")
-        for line in textwrap.wrap(field["description"], WIDTH):
-            streams.print_result(f"      {line}")
+        streams.print_result(f"  {field['name']}={_values(field)}")
+        _paragraph(field["description"], indent="      ")
+
+
+def _paragraph(text: str, *, indent: str) -> None:
+    for line in textwrap.wrap(text, WIDTH):
+        streams.print_result(indent + line)
+
+
+def _values(field: dict[str, Any]) -> str:
+    """Return what is used, and the method's own default beside it where a recipe says otherwise."""
+    own = json.dumps(field["default"], ensure_ascii=False)
+    if "recipe" not in field:
+        return own
+    return f"{json.dumps(field['recipe'], ensure_ascii=False)} (the method's own default: {own})"
+
+
+def with_recipe(own: BaseModel, used: BaseModel) -> list[dict[str, Any]]:
+    """Return every parameter; those that a recipe sets otherwise have its value under ``recipe``.
+
+    Args:
+        own: The method at its defaults.
+        used: The recipe's.
+    """
+    defaults = {field["name"]: field for field in parameters(own)}
+    fields = []
+    for field in parameters(used):
+        value, name = field["default"], field["name"]
+        default = defaults[name]["default"] if name in defaults else None  # of a group that is off by default
+        fields.append({**field, "default": default} | ({} if value == default else {"recipe": value}))
+    return fields
 
 
 def parameters(method: BaseModel, prefix: str = "") -> Iterator[dict[str, Any]]:

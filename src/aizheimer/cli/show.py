@@ -1,4 +1,4 @@
-"""``aizheimer show``: what an edit is and where it came from, or what a method's or an attack's parameters are."""
+"""``aizheimer show``: what an edit is and where it came from, or the parameters of a method, a recipe or an attack."""
 
 from __future__ import annotations
 
@@ -15,26 +15,29 @@ if TYPE_CHECKING:
 
 
 def show(
-    what: Annotated[str, typer.Argument(metavar="RUN|METHOD|ATTACK", help="A run folder, or a name.")],
+    what: Annotated[str, typer.Argument(metavar="RUN|METHOD|RECIPE|ATTACK", help="A run folder, or a name.")],
     *,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Print what an edit changes, for which base it was made and how; or a method's or an attack's parameters."""
+    """Print what an edit changes, on which base and how; or the parameters of a method, a recipe or an attack."""
     del debug
     from aizheimer._registry import ATTACKS, METHODS
     from aizheimer.cli.method_page import show_attack, show_method
     from aizheimer.errors import EditError, did_you_mean
+    from aizheimer.recipes.load import list_recipes
 
     if Path(what).exists():
         _show_edit(Path(what), as_json=as_json)
-    elif what in METHODS:
-        show_method(METHODS.get(what), as_json=as_json)
     elif what in ATTACKS:
         show_attack(ATTACKS.get(what), as_json=as_json)
+    elif what in METHODS or what in list_recipes():
+        show_method(what, as_json=as_json)
     else:
-        hint = did_you_mean(what, [*METHODS.names(), *ATTACKS.names()])
-        raise EditError(f"'{what}' is neither a run folder nor a method or attack.{hint} 'aizheimer ls' lists them")
+        hint = did_you_mean(what, [*METHODS.names(), *list_recipes(), *ATTACKS.names()])
+        raise EditError(
+            f"'{what}' is neither a run folder nor a method, recipe or attack.{hint} 'aizheimer ls' lists them"
+        )
 
 
 def _show_edit(run: Path, *, as_json: bool) -> None:

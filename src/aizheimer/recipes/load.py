@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,19 @@ class Recipe:
 def list_recipes() -> dict[str, str]:
     """Return the shipped recipes: name to description."""
     return {name: _read(SHIPPED / f"{name}.yaml").description for name in _shipped_list()}
+
+
+def recipe_notes(name: str) -> str:
+    """Return why a shipped recipe's values are what they are: the comment that its file begins with, on one line.
+
+    Example:
+        >>> recipe_notes("uce")
+        ''
+    """
+    if name not in _shipped_list():
+        return ""
+    lines = (SHIPPED / f"{name}.yaml").read_text("utf-8").splitlines()
+    return " ".join(line.removeprefix("#").strip() for line in itertools.takewhile(lambda x: x.startswith("#"), lines))
 
 
 def load_recipe(name: str | Path, overrides: Sequence[str] = (), *, seed: int | None = None) -> Recipe:
