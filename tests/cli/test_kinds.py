@@ -47,7 +47,7 @@ def test_from_forget_to_report(cli, saved_tiny_pipeline, tmp_path, method):
 def test_a_name_that_is_neither_a_run_nor_a_method(cli):
     done = cli("show", "negative-promt")
     assert done.code == 2
-    assert "'negative-promt' is neither a run folder nor a method or attack." in done.error
+    assert "'negative-promt' is neither a run folder nor a method, recipe or attack." in done.error
     assert "Did you mean 'negative-prompt'?" in done.error
 
 
