@@ -67,6 +67,7 @@ def forget_one(method: str, target: str, folder: Path) -> dict[str, Any]:
         "seconds": round(seconds, 2),
         "cpu_seconds": round(busy, 2),
         "reference_seconds": round(reference, 4),
+        "threads": torch.get_num_threads(),
         "unet_evaluations": count.latents,
         "peak_megabytes": round(peak, 1),
         "artifact_megabytes": round(edit.size_bytes / 1e6, 3),
@@ -95,15 +96,23 @@ def run_forgetting(methods: list[str], targets: list[str], edits: Path) -> None:
                 print(f"{method} failed", file=sys.stderr, flush=True)
 
 
-def run_judging(methods: list[str], targets: list[str], edits: Path, output: Path) -> None:
-    """Judge every edit that the output does not hold, and keep each at once."""
-    cells = json.loads(output.read_text())["cells"] if output.exists() else []
+def run_judging(methods: list[str], targets: list[str], edits: Path, output: Path, *, precision: str) -> None:
+    """Judge every edit that the output does not hold, and keep each at once.
+
+    Raises:
+        SystemExit: If the output's cells were drawn in another precision: one table has one protocol.
+    """
+    settings = SETTINGS.model_copy(update={"precision": precision})
+    held = json.loads(output.read_text()) if output.exists() else {"cells": []}
+    if any(cell.get("precision", precision) != precision for cell in held["cells"]):
+        raise SystemExit(f"{output}: its pictures were not drawn in {precision}; name another --output")
+    cells = held["cells"]
     features_file = output.with_suffix(".safetensors")
     features = load_file(features_file) if features_file.exists() else {}
     done = {(c["method"], c["target"]) for c in cells}
-    bench = Bench()
-    for target in targets:
-        for method in methods:
+    bench = Bench(settings=settings)
+    for method in methods:
+        for target in targets:
             folder = folder_of(edits, method, target)
             if (method, target) in done or not (folder / "cost.json").exists():
                 continue
@@ -116,8 +125,7 @@ def run_judging(methods: list[str], targets: list[str], edits: Path, output: Pat
                 features[f"unedited/{target}"] = seen[0].to(torch.float16)
                 save_file(features, features_file)
             cells.append(row)
-            settings = SETTINGS.model_dump(mode="json", exclude={"precision"})  # each cell says its own
-            write_json(output, {"settings": settings, "cells": cells})
+            write_json(output, {**held, "settings": settings.model_dump(mode="json"), "cells": cells})
             shown = {k: round(row[k]["value"], 3) for k in ("ua", "synonyms", "ira", "near", "cra") if row.get(k)}
             print(f"{method} on {target}: {shown or row.get('error')}", flush=True)
 
@@ -132,13 +140,18 @@ def main() -> None:
     parser.add_argument("--targets", nargs="*", default=list(TARGETS))
     parser.add_argument("--forget", metavar="METHOD", help="only forget, by this method, in this process")
     parser.add_argument("--no-judging", action="store_true", help="only forget")
+    parser.add_argument("--no-forgetting", action="store_true", help="only judge what has been forgotten")
+    parser.add_argument(
+        "--precision", choices=("model", "bfloat16"), default="model", help="what pictures are drawn in"
+    )
     args = parser.parse_args()
     if args.forget:
         forget_all(args.forget, args.targets, args.edits)
         return
-    run_forgetting(args.methods, args.targets, args.edits)
+    if not args.no_forgetting:
+        run_forgetting(args.methods, args.targets, args.edits)
     if not args.no_judging:
-        run_judging(args.methods, args.targets, args.edits, args.output)
+        run_judging(args.methods, args.targets, args.edits, args.output, precision=args.precision)
 
 
 if __name__ == "__main__":
