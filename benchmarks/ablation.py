@@ -15,7 +15,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from measuring import SETTINGS, Bench, write_json
+from measuring import Bench, write_json
 from tune import attempt
 
 from aizheimer.evaluation.settings import EvaluationSettings
@@ -39,6 +39,7 @@ VARIANTS = {
     "residual 0.1": "start.residual=0.1",
     "one round of rows that undo it": "start.rounds=1",
     "three rounds": "start.rounds=3",
+    "queries, and one round": "start.metric=queries start.rounds=1",
     "trained on afterwards": "enough=0",
     "training alone, no closed form": "start=null enough=null",
 }
@@ -83,17 +84,18 @@ def main() -> None:
     parser.add_argument("--variants", nargs="*", default=list(VARIANTS), choices=list(VARIANTS))
     parser.add_argument("--targets", nargs="*", default=list(TARGETS))
     parser.add_argument("--samples", type=int, default=45, help="pictures an edit is judged by, beside the synonyms'")
+    parser.add_argument("--precision", choices=("model", "bfloat16"), default="model", help="to draw in")
     parser.add_argument("--table", type=Path, help="write the Markdown table here")
     args = parser.parse_args()
     rows = json.loads(args.output.read_text())["rows"] if args.output.exists() else []
-    bench = Bench(settings=EvaluationSettings.sized(args.samples, precision=SETTINGS.precision))
+    bench = Bench(settings=EvaluationSettings.sized(args.samples, precision=args.precision))
     for variant in args.variants:
         for target in args.targets:
             if any((row["variant"], row["target"]) == (variant, target) for row in rows):
                 continue
             row = attempt(bench, "aizheimer", VARIANTS[variant].split(), target)
             rows.append({"variant": variant, "overrides": VARIANTS[variant], "target": target, **row})
-            write_json(args.output, {"samples": args.samples, "rows": rows})
+            write_json(args.output, {"samples": args.samples, "precision": args.precision, "rows": rows})
             print(rows[-1], flush=True)
     print(table(summary(rows)))
     if args.table:
