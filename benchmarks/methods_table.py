@@ -1,13 +1,17 @@
-"""The comparison of methods as a table and a picture, from what `methods.py` measured.
+r"""The comparison of methods as a table and a picture, from what `methods.py` measured.
+
+The table goes between the marks of a page; with ``--pages`` every method's own page gets its own rows.
 
 Example:
-    python benchmarks/methods_table.py --table docs/methods/comparison-table.md --picture docs/images/methods.png
+    python benchmarks/methods_table.py --table docs/methods/comparison.md --picture docs/images/methods.png \
+        --pages docs/methods
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import statistics
 from pathlib import Path
 from typing import Any
@@ -120,17 +124,62 @@ def picture(rows: list[dict[str, Any]], path: Path) -> None:
     figure.savefig(path)
 
 
+def between_marks(text: str, name: str, content: str) -> str:
+    """Return a page with what is between its marks of a name replaced; a lone ``<!-- name -->`` becomes a pair."""
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    text = text.replace(f"<!-- {name} -->", f"{begin}\n{end}")
+    block = f"{begin}\n\n{content.strip()}\n\n{end}"
+    return re.sub(f"{re.escape(begin)}.*?{re.escape(end)}", lambda _: block, text, flags=re.DOTALL)
+
+
+def own_rows(rows: list[dict[str, Any]], cells: list[dict[str, Any]], method: str) -> str:
+    """Return what a method's page says of it: its rows of the table, and each target's UA and kept IRA."""
+    own = [row for row in rows if method_of(row["method"]) == method]
+    names = [row["method"] for row in own]
+    lines = ["| target | " + " | ".join(names) + " |", "| --- |" + " ---: |" * len(names)]
+    for target in dict.fromkeys(cell["target"] for cell in cells):
+        found = {cell["method"]: cell for cell in cells if cell["target"] == target and cell["method"] in names}
+        lines.append(f"| {target} | {' | '.join(_both(found.get(name)) for name in names)} |")
+    return (
+        f"On the embedded model, by the recipe's settings (all methods: [comparison](comparison.md)):\n\n{table(own)}\n"
+        "UA by name, and the share of IRA that was kept, target by target:\n\n" + "\n".join(lines)
+    )
+
+
+def method_of(row: str) -> str:
+    """Return the method whose page a row belongs to: of a recipe such as aizheimer-paper, the method that it sets."""
+    name = row.split()[0]
+    return "aizheimer" if name.startswith("aizheimer") else name
+
+
+def _both(cell: dict[str, Any] | None) -> str:
+    if cell is None or "ua" not in cell:
+        return "" if cell is None else "refused"
+    return f"{100 * cell['ua']['value']:.0f} %, {100 * cell['ira']['value'] / cell['ira']['original']:.0f} %"
+
+
+def write_pages(folder: Path, rows: list[dict[str, Any]], cells: list[dict[str, Any]]) -> None:
+    """Write every measured method's rows into its page."""
+    for method in dict.fromkeys(method_of(row["method"]) for row in rows):
+        page = folder / f"{method}.md"
+        page.write_text(between_marks(page.read_text(), "measured", own_rows(rows, cells, method)))
+
+
 def main() -> None:
-    """Print the table; write it and the picture if asked."""
+    """Print the table; write it, the pages and the picture if asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results/methods.json"))
-    parser.add_argument("--table", type=Path, help="write the Markdown table here")
+    parser.add_argument("--table", type=Path, help="write the table between the marks of this page")
+    parser.add_argument("--pages", type=Path, help="write each method's rows into its page in this folder")
     parser.add_argument("--picture", type=Path, help="write the picture here")
     args = parser.parse_args()
-    rows = summary(json.loads(args.results.read_text())["cells"])
+    cells = json.loads(args.results.read_text())["cells"]
+    rows = summary(cells)
     print(table(rows))
     if args.table:
-        args.table.write_text(table(rows))
+        args.table.write_text(between_marks(args.table.read_text(), "comparison", table(rows)))
+    if args.pages:
+        write_pages(args.pages, rows, cells)
     if args.picture:
         picture(rows, args.picture)
 
