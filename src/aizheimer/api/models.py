@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from aizheimer._processes import process_count, processes
 from aizheimer.backbones.base import Backbone, backbone_for, load_pipeline
 from aizheimer.concepts.concept import Concept
 from aizheimer.concepts.world import World
@@ -37,7 +38,10 @@ def load_model(model: Model) -> Backbone:
         'emoji'
     """
     if isinstance(model, str | Path):
-        return backbone_for(load_pipeline(model))
+        pipe: Any = load_pipeline(model)
+        if process_count() > 1:
+            pipe.to(processes().device)  # each process has a device of its own
+        return backbone_for(pipe)
     # A pipeline is no backbone, though a backbone offers all that a pipeline is asked for here.
     return model if isinstance(model, Backbone) else backbone_for(model)
 
