@@ -24,8 +24,9 @@ def load_model(model: Model) -> Backbone:
     """Return the backbone of a model, loading it if it is a name or a folder.
 
     Args:
-        model: ``"emoji"``, a pipeline's folder, a hub id (``owner/name`` or ``owner/name@revision``), a single
-            ``.safetensors`` checkpoint, a loaded pipeline, or a backbone, which is returned as it is.
+        model: ``"emoji"`` or ``"emoji-mmdit"``, a pipeline's folder, a hub id (``owner/name`` or
+            ``owner/name@revision``), a single ``.safetensors`` checkpoint, a loaded pipeline, or a backbone, which is
+            returned as it is.
 
     Returns:
         The backbone; its ``pipe`` is the pipeline.
