@@ -14,7 +14,7 @@ from aizheimer._processes import is_main
 from aizheimer.cli import streams
 from aizheimer.cli.options import Debug, Json, Run
 from aizheimer.cli.suites import EffectiveOnly, SuiteNames, evaluate_run
-from aizheimer.cli.workers import draw_with_workers
+from aizheimer.cli.workers import OneShare, Workers, draw_with_workers
 from aizheimer.errors import GateError, InputError
 
 if TYPE_CHECKING:
@@ -48,13 +48,8 @@ def evaluate(
         typer.Option("--clip", metavar="DIR", help="A CLIP folder to judge with, for a model without judges."),
     ] = None,
     require: Required = None,
-    workers: Annotated[
-        int, typer.Option("--workers", min=1, help="Processes that draw at the same time, on this machine.")
-    ] = 1,
-    share: Annotated[
-        str | None,
-        typer.Option("--share", metavar="I/N", help="Only draw this share of the pictures, into the cache."),
-    ] = None,
+    workers: Workers = 1,
+    share: OneShare = None,
     suite: SuiteNames = None,
     effective_only: EffectiveOnly = False,
     as_json: Json = False,
@@ -70,7 +65,7 @@ def evaluate(
     if suite:
         if full or samples is not None or require:
             raise InputError("Got --suite and --full, --samples or --require; a suite says itself how much it draws.")
-        if workers > 1 or share is not None:
+        if workers > 1 or share:
             raise InputError("Got --suite and --workers or --share; start suites with accelerate launch to share them.")
         evaluate_run(run, suite, model=model, seed=seed, clip=clip, effective_only=effective_only, as_json=as_json)
         return
@@ -79,16 +74,18 @@ def evaluate(
     gates = [Gate.parse(text) for text in require or ()]
     if full and samples is not None:
         raise InputError("Got --full and --samples; choose one.")
+    if workers > 1 and share:
+        raise InputError("Got --workers and --share; choose one.")
     from aizheimer import api
     from aizheimer.cli.live import progress_bar
 
     edit = api.load_edit(run)
     base = model if model is not None else api.model_of_run(run)
-    if workers > 1 and share is None:
+    if workers > 1:
         draw_with_workers(run, workers, model=model, samples=samples, full=full, seed=seed)
     with progress_bar() as advance:
         watch = partial(advance, "drawing")
-        if share is not None:
+        if share:
             drawn = api.draw_share(base, edit, share, samples=samples, full=full, seed=seed, progress=watch)
             _print_share(share, drawn, as_json=as_json)
             return

@@ -9,11 +9,20 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO
+from typing import IO, Annotated
+
+import typer
 
 from aizheimer._processes import process_count
 from aizheimer.cli import streams
 from aizheimer.errors import InputError
+
+Workers = Annotated[int, typer.Option("--workers", min=1, help="Processes that draw at a time, on this machine.")]
+
+OneShare = Annotated[
+    str | None,
+    typer.Option("--share", metavar="I/N", help="Only draw this share of the pictures, into the cache."),
+]
 
 
 def draw_with_workers(
