@@ -25,18 +25,12 @@ from emoji_data import CANONICAL, STYLES, read_concepts, synonym_prompt
 from sitting import SHEET_LABELS
 from training import save_sheet
 
+from aizheimer.backbones import load_pipeline
 from aizheimer.detectors.classifier import ImageJudge
 
 ASSETS = Path(__file__).parents[2] / "src" / "aizheimer" / "assets"
 SAMPLERS = {"emoji": "DDIM", "emoji-mmdit": "flow Euler"}
 RESULTS = {"emoji": "emoji_model.json", "emoji-mmdit": "emoji_mmdit_model.json"}
-
-
-def load(folder: Path) -> DiffusionPipeline:
-    """The pipeline in float32, silent."""
-    pipe = DiffusionPipeline.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
 
 
 def sample(pipe: DiffusionPipeline, prompts: list[str], seeds: list[int], args: argparse.Namespace) -> torch.Tensor:
@@ -142,7 +136,7 @@ def main() -> None:
     args.pipeline = args.pipeline or ASSETS / args.model / "pipeline"
     args.output = args.output or Path("benchmarks/results") / RESULTS[args.model]
     args.output.parent.mkdir(parents=True, exist_ok=True)
-    pipe = load(args.pipeline)
+    pipe = load_pipeline(args.pipeline)
     if args.sheet:
         prompts = [CANONICAL.format(label=label, style=s) for s in STYLES for label in SHEET_LABELS]
         save_sheet(sample(pipe, prompts, list(range(50)), args), args.sheet, 10)

@@ -187,6 +187,9 @@ def _load(folder: Path, family: Family) -> DiffusionPipeline:
     options: dict[str, Any] = {"dtype": torch.float32, "use_safetensors": True, "local_files_only": True}
     if family == "sd":
         options |= {"safety_checker": None, "requires_safety_checker": False}
+    # A folder that was saved without T5 says so, and diffusers asks for it all the same.
+    saved = _read_index(folder / _INDEX)
+    options |= {part: None for part in ("text_encoder_3", "tokenizer_3") if saved.get(part) == [None, None]}
     try:
         with quiet_loading():
             kind = getattr(diffusers, FAMILIES[family].pipeline)
