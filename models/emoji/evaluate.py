@@ -1,12 +1,13 @@
-"""Measure the embedded model: does it draw what it is asked, in the style it is asked?
+"""Measure an embedded model: does it draw what it is asked, in the style it is asked?
 
-All concepts x styles at 20 DDIM steps with fixed seeds, judged by the object and the style
+All concepts x styles at 20 steps (DDIM, or Euler for emoji-mmdit) with fixed seeds, judged by the object and the style
 judge (a rejected picture counts as wrong); then every concept by its synonyms only. Prints
 the figures, writes raw JSON for every picture, a sheet of 10 x 5 samples, and the time of a
 batch of eight. Resumes: judged chunks are kept beside the output until it is complete.
 
 Example:
     python models/emoji/evaluate.py --output benchmarks/results/emoji_model.json
+    python models/emoji/evaluate.py --model emoji-mmdit --output benchmarks/results/emoji_mmdit_model.json
 """
 
 from __future__ import annotations
@@ -19,26 +20,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import DiffusionPipeline
 from emoji_data import CANONICAL, STYLES, read_concepts, synonym_prompt
-from train_unet import SHEET_LABELS
+from sitting import SHEET_LABELS
 from training import save_sheet
 
+from aizheimer.backbones import load_pipeline
 from aizheimer.detectors.classifier import ImageJudge
 
-ASSETS = Path(__file__).parents[2] / "src" / "aizheimer" / "assets" / "emoji"
+ASSETS = Path(__file__).parents[2] / "src" / "aizheimer" / "assets"
+SAMPLERS = {"emoji": "DDIM", "emoji-mmdit": "flow Euler"}
+RESULTS = {"emoji": "emoji_model.json", "emoji-mmdit": "emoji_mmdit_model.json"}
 
 
-def load(folder: Path) -> StableDiffusionPipeline:
-    """The pipeline in float32, silent."""
-    pipe = StableDiffusionPipeline.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
-
-
-def sample(
-    pipe: StableDiffusionPipeline, prompts: list[str], seeds: list[int], args: argparse.Namespace
-) -> torch.Tensor:
+def sample(pipe: DiffusionPipeline, prompts: list[str], seeds: list[int], args: argparse.Namespace) -> torch.Tensor:
     """Pictures (batch, 3, 64, 64) in [-1, 1], each from its own seed."""
     generators = [torch.Generator().manual_seed(s) for s in seeds]
     out = pipe(
@@ -72,7 +67,7 @@ def share(rows: list[dict], key: str) -> float:
     return sum(r["judged_" + key] == r[key] for r in rows) / max(1, len(rows))
 
 
-def timing(pipe: StableDiffusionPipeline, args: argparse.Namespace) -> float:
+def timing(pipe: DiffusionPipeline, args: argparse.Namespace) -> float:
     """Seconds for a batch of eight pictures, the best of three."""
     prompts, best = [CANONICAL.format(label="cat", style="noto")] * 8, float("inf")
     for _ in range(3):
@@ -82,7 +77,7 @@ def timing(pipe: StableDiffusionPipeline, args: argparse.Namespace) -> float:
     return best
 
 
-def judge_all(pipe: StableDiffusionPipeline, todo: list[dict], args: argparse.Namespace) -> list[dict]:
+def judge_all(pipe: DiffusionPipeline, todo: list[dict], args: argparse.Namespace) -> list[dict]:
     """Draw and judge every job; finished ones are read back from the side file."""
     judges = {k: ImageJudge.load(args.judges / k) for k in ("object", "style")}
     side = args.output.with_suffix(".partial.jsonl")
@@ -128,24 +123,32 @@ def summary(rows: list[dict]) -> dict:
 def main() -> None:
     """Evaluate and write everything."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pipeline", type=Path, default=ASSETS / "pipeline")
-    parser.add_argument("--judges", type=Path, default=ASSETS / "judges")
-    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/emoji_model.json"))
+    parser.add_argument("--model", choices=tuple(RESULTS), default="emoji")
+    parser.add_argument("--pipeline", type=Path, help="a folder to measure in the place of the model's")
+    parser.add_argument("--judges", type=Path, default=ASSETS / "emoji" / "judges")
+    parser.add_argument("--output", type=Path, help="benchmarks/results/emoji_model.json, or the other model's")
     parser.add_argument("--sheet", type=Path, help="also write a 10 x 5 sample sheet here")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--guidance", type=float, default=2.0)
     parser.add_argument("--batch", type=int, default=40)
     parser.add_argument("--fraction", type=float, default=1.0, help="judge only a fixed random part")
     args = parser.parse_args()
+    args.pipeline = args.pipeline or ASSETS / args.model / "pipeline"
+    args.output = args.output or Path("benchmarks/results") / RESULTS[args.model]
     args.output.parent.mkdir(parents=True, exist_ok=True)
-    pipe = load(args.pipeline)
+    pipe = load_pipeline(args.pipeline)
     if args.sheet:
         prompts = [CANONICAL.format(label=label, style=s) for s in STYLES for label in SHEET_LABELS]
         save_sheet(sample(pipe, prompts, list(range(50)), args), args.sheet, 10)
     seconds = timing(pipe, args)
     rows = judge_all(pipe, jobs(args.fraction), args)
     figures = summary(rows) | {"seconds_batch_of_8": seconds, "threads": torch.get_num_threads()}
-    settings = {"steps": args.steps, "guidance": args.guidance, "scheduler": "DDIM", "fraction": args.fraction}
+    settings = {
+        "steps": args.steps,
+        "guidance": args.guidance,
+        "scheduler": SAMPLERS[args.model],
+        "fraction": args.fraction,
+    }
     partial = args.output.with_suffix(".tmp")
     partial.write_text(
         json.dumps({"settings": settings, "figures": figures, "pictures": rows}, ensure_ascii=False, indent=0)

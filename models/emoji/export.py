@@ -3,9 +3,13 @@
 ``--restore`` goes the other way: a new machine takes VAE, text encoder and UNet from the assets, and
 train_unet.py goes on from there (with a fresh optimiser).
 
+``--model emoji-mmdit`` writes the second model. Its folder holds all that plain diffusers needs, the VAE
+and the text encoder once more; judges and CLIP are the first model's, and stay in its folder.
+
 Example:
     python models/emoji/export.py
     python models/emoji/export.py --restore
+    python models/emoji/export.py --model emoji-mmdit
 """
 
 from __future__ import annotations
@@ -16,13 +20,14 @@ import shutil
 from pathlib import Path
 
 import torch
+import train_mmdit
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 from emoji_data import STYLES, read_concepts
 from train_unet import build_scheduler, build_unet
 from training import load_state
 from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
 
-ASSETS = Path(__file__).parents[2] / "src" / "aizheimer" / "assets" / "emoji"
+ASSETS = Path(__file__).parents[2] / "src" / "aizheimer" / "assets"
 
 
 def averaged_pipeline(out: Path, name: str) -> tuple[StableDiffusionPipeline, int]:
@@ -47,11 +52,12 @@ def averaged_pipeline(out: Path, name: str) -> tuple[StableDiffusionPipeline, in
     return pipe.to(torch.float16), state["step"]
 
 
-def world() -> dict:
-    """The words of this world, for ``aizheimer.concepts.World``."""
+def world(name: str = "emoji") -> dict:
+    """The words of this world, for ``aizheimer.concepts.World``; the judges are the first model's."""
     rows = read_concepts()
+    judges = "" if name == "emoji" else "../emoji/"
     return {
-        "name": "emoji",
+        "name": name,
         "object_templates": [f"{{concept}} in {s} style" for s in STYLES],
         "style_templates": ["{subject} in {concept} style"],
         "subjects": [r.label for r in rows],
@@ -59,7 +65,11 @@ def world() -> dict:
         "vocabulary": [{"label": r.label, "group": r.group, "tags": list(r.tags)} for r in rows],
         "general_prompts": [*(f"a picture in {s} style" for s in STYLES), "a picture", "a drawing", "an emoji"],
         "guidance": 2.0,
-        "judges": {"object": "judges/object", "style": "judges/style", "clip": "clip"},
+        "judges": {
+            "object": f"{judges}judges/object",
+            "style": f"{judges}judges/style",
+            "clip": f"{judges}clip",
+        },
     }
 
 
@@ -81,18 +91,39 @@ def restore(out: Path, name: str, assets: Path) -> None:
     print(f"{out}: train_unet.py --start {out / name}-start goes on from here")
 
 
+def megabytes(folder: Path) -> float:
+    """Size of a folder."""
+    return sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) / 1e6
+
+
+def export_mmdit(out: Path, name: str, assets: Path) -> None:
+    """Write the second model's pipeline and words."""
+    pipe, step = train_mmdit.averaged_pipeline(out, name)
+    pipe.to(torch.float16).save_pretrained(assets / "pipeline")
+    forget_paths(assets / "pipeline")
+    (assets / "world.json").write_text(json.dumps(world("emoji-mmdit"), indent=1, ensure_ascii=False) + "\n")
+    parts = ", ".join(f"{p.name} {megabytes(p):.1f}" for p in sorted((assets / "pipeline").iterdir()) if p.is_dir())
+    print(f"{assets}: {megabytes(assets):.1f} MB ({parts}), transformer after {step} updates")
+
+
 def main() -> None:
     """Export pipeline, CLIP, judges and words."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "build")
-    parser.add_argument("--name", default="unet")
-    parser.add_argument("--assets", type=Path, default=ASSETS)
+    parser.add_argument("--model", choices=("emoji", "emoji-mmdit"), default="emoji")
+    parser.add_argument("--name", help="stem of the checkpoint; unet or mmdit by default")
+    parser.add_argument("--assets", type=Path, help="where to write; the package's folder of the model by default")
     parser.add_argument("--restore", action="store_true", help="copy the assets into the build folder instead")
     args = parser.parse_args()
+    args.assets = args.assets or ASSETS / args.model
+    args.name = args.name or ("unet" if args.model == "emoji" else "mmdit")
     if args.restore:
-        restore(args.out, args.name, args.assets)
+        restore(args.out, args.name, ASSETS / "emoji")
         return
     args.assets.mkdir(parents=True, exist_ok=True)
+    if args.model == "emoji-mmdit":
+        export_mmdit(args.out, args.name, args.assets)
+        return
     pipe, step = averaged_pipeline(args.out, args.name)
     pipe.save_pretrained(args.assets / "pipeline")
     forget_paths(args.assets / "pipeline")
@@ -103,8 +134,7 @@ def main() -> None:
     if (args.out / "judges").exists():
         shutil.copytree(args.out / "judges", args.assets / "judges", dirs_exist_ok=True)
     (args.assets / "world.json").write_text(json.dumps(world(), indent=1, ensure_ascii=False) + "\n")
-    size = sum(f.stat().st_size for f in args.assets.rglob("*") if f.is_file()) / 1e6
-    print(f"{args.assets}: {size:.1f} MB, UNet after {step} updates")
+    print(f"{args.assets}: {megabytes(args.assets):.1f} MB, UNet after {step} updates")
 
 
 if __name__ == "__main__":

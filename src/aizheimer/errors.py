@@ -11,6 +11,8 @@
     │   └── EditError               a saved edit: corrupt, or made for another base
     ├── TrainingError               exit 1: lower what the message names
     ├── StorageError                exit 1: make room, then resume
+    ├── ProcessError                exit 1: another process of the command is gone; start it again, with --resume
+    ├── ToldError                   the main process's error, in the others, with its exit code
     ├── JudgeError                  exit 1: a judge failed on a picture, which never counts as "not found"
     ├── MissingDependencyError      exit 1: install what the message names
     └── GateError                   exit 3: the edit is there, a requested gate is not met
@@ -71,6 +73,18 @@ class TrainingError(AizheimerError):
 
 class StorageError(AizheimerError):
     """The disk refused a write; nothing is half-written."""
+
+
+class ProcessError(AizheimerError):
+    """Another process of the same command has ended; what was written so far is kept."""
+
+
+class ToldError(AizheimerError):
+    """The main process failed and told the others, who end with it and need not say it again."""
+
+    def __init__(self, message: str, *, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code  # type: ignore[misc]
 
 
 class JudgeError(AizheimerError):

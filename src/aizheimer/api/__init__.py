@@ -10,7 +10,7 @@ from aizheimer.api.artifacts import export, import_edit, stack
 from aizheimer.api.forgetting import forget
 from aizheimer.api.hub import pull, push
 from aizheimer.api.models import Model, as_concept, environment, load_model, model_of_run
-from aizheimer.api.proving import attack, evaluate, evaluate_suites
+from aizheimer.api.proving import attack, draw_share, evaluate, evaluate_suites
 from aizheimer.api.several import forget_onto, forget_several
 from aizheimer.edits.io import load_edit
 from aizheimer.recipes.load import load_recipe
@@ -19,6 +19,7 @@ __all__ = [
     "Model",
     "as_concept",
     "attack",
+    "draw_share",
     "environment",
     "evaluate",
     "evaluate_suites",

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from aizheimer._processes import is_main, processes
 from aizheimer.api._overrides import dotted
 from aizheimer.api.models import Model, address_of, as_concept, environment, load_model
 from aizheimer.backbones.base import Backbone
@@ -86,7 +87,7 @@ def _forget_into(
     """Forget within a run folder; after bad input it is what it was, or is not there."""
     run = RunFolder(folder).create(resume=resume, overwrite=overwrite)
     try:
-        _describe(run, recipe, backbone)
+        processes().on_main(lambda: _describe(run, recipe, backbone))
         edit = recipe.method.unlearn(backbone, target, run=run, callbacks=callbacks)
     except InputError:
         run.undo()
@@ -94,7 +95,8 @@ def _forget_into(
     except BaseException:
         run.keep()  # an interrupted run can be resumed, and one that diverged has its best state
         raise
-    edit.save(folder)
+    if is_main():
+        edit.save(folder)
     run.keep()
     return edit
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from aizheimer._processes import process_count, processes
 from aizheimer.backbones.base import Backbone, backbone_for, load_pipeline
 from aizheimer.concepts.concept import Concept
 from aizheimer.concepts.world import World
@@ -23,8 +24,9 @@ def load_model(model: Model) -> Backbone:
     """Return the backbone of a model, loading it if it is a name or a folder.
 
     Args:
-        model: ``"emoji"``, a pipeline's folder, a hub id (``owner/name`` or ``owner/name@revision``), a single
-            ``.safetensors`` checkpoint, a loaded pipeline, or a backbone, which is returned as it is.
+        model: ``"emoji"`` or ``"emoji-mmdit"``, a pipeline's folder, a hub id (``owner/name`` or
+            ``owner/name@revision``), a single ``.safetensors`` checkpoint, a loaded pipeline, or a backbone, which is
+            returned as it is.
 
     Returns:
         The backbone; its ``pipe`` is the pipeline.
@@ -37,7 +39,10 @@ def load_model(model: Model) -> Backbone:
         'emoji'
     """
     if isinstance(model, str | Path):
-        return backbone_for(load_pipeline(model))
+        pipe: Any = load_pipeline(model)
+        if process_count() > 1:
+            pipe.to(processes().device)  # each process has a device of its own
+        return backbone_for(pipe)
     # A pipeline is no backbone, though a backbone offers all that a pipeline is asked for here.
     return model if isinstance(model, Backbone) else backbone_for(model)
 

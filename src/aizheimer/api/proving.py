@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from aizheimer.evaluation.generate import Progress, StageProgress
     from aizheimer.evaluation.judges import Judges
     from aizheimer.evaluation.results import EvaluationResult
+    from aizheimer.evaluation.settings import EvaluationSettings
     from aizheimer.evaluation.suite import SuiteResult
     from aizheimer.evaluation.suite_file import Report
 
@@ -61,22 +62,55 @@ def evaluate(
     """
     from aizheimer.evaluation.evaluate import evaluate as measure
     from aizheimer.evaluation.judges import load_judges
-    from aizheimer.evaluation.settings import EvaluationSettings
 
-    if full and samples is not None:
-        raise InputError("Got full and samples; choose one.")
-    if samples is not None and samples < 3:
-        raise InputError(f"samples: got {samples}; wanted 3 or more.")
+    settings = _settings(samples, full=full, seed=seed)
     backbone = load_model(model)
     edit = load_edit(edit) if isinstance(edit, str | Path) else edit
     target = _target(concept, edit, world=backbone.world)
-    if full:
-        settings = EvaluationSettings.full(seed=seed)
-    else:
-        settings = EvaluationSettings(seed=seed) if samples is None else EvaluationSettings.sized(samples, seed=seed)
     looking = judges or load_judges(backbone.world, clip_folder=clip, extra=(target.target,))
     return measure(
         backbone.pipe, edit, concept=target, world=backbone.world, judges=looking, settings=settings, progress=progress
+    )
+
+
+def draw_share(
+    model: Model,
+    edit: Edit | str | Path | None,
+    share: str,
+    *,
+    concept: str | Concept | None = None,
+    samples: int | None = None,
+    full: bool = False,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> int:
+    """Draw one share of an evaluation's pictures into the cache; `evaluate` with the same arguments finds them there.
+
+    Args:
+        model: The edit's base.
+        edit: The edit, its run folder, or None for the unedited model.
+        share: Which of how many, such as ``"2/4"``.
+        concept: The target; by default the edit's own.
+        samples: See `evaluate`.
+        full: See `evaluate`.
+        seed: See `evaluate`.
+        progress: Called with (pictures done, pictures in all) of this share.
+
+    Returns:
+        How many pictures were drawn.
+
+    Raises:
+        InputError: ``share`` is none, or what `evaluate` refuses.
+    """
+    from aizheimer.evaluation.evaluate import draw_share as draw
+    from aizheimer.evaluation.shares import Share
+
+    part, settings = Share.parse(share), _settings(samples, full=full, seed=seed)
+    backbone = load_model(model)
+    edit = load_edit(edit) if isinstance(edit, str | Path) else edit
+    target = _target(concept, edit, world=backbone.world)
+    return draw(
+        backbone.pipe, edit, concept=target, world=backbone.world, settings=settings, share=part, progress=progress
     )
 
 
@@ -175,6 +209,19 @@ def evaluate_suites(
     looking = judges or load_judges(backbone.world, clip_folder=clip, extra=(target.target,))
     scene = Scene(backbone=backbone, edit=edit, concept=target, judges=looking, settings=EvaluationSettings(seed=seed))
     return run_suites(loaded, scene, progress=progress)
+
+
+def _settings(samples: int | None, *, full: bool, seed: int) -> EvaluationSettings:
+    """Return how much an evaluation draws."""
+    from aizheimer.evaluation.settings import EvaluationSettings
+
+    if full and samples is not None:
+        raise InputError("Got full and samples; choose one.")
+    if samples is not None and samples < 3:
+        raise InputError(f"samples: got {samples}; wanted 3 or more.")
+    if full:
+        return EvaluationSettings.full(seed=seed)
+    return EvaluationSettings(seed=seed) if samples is None else EvaluationSettings.sized(samples, seed=seed)
 
 
 def _target(concept: str | Concept | None, edit: Edit | None, *, world: World) -> Concept:

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from aizheimer._names import dashed
+from aizheimer._processes import is_main
 from aizheimer.api.forgetting import forget, recipe_of
 from aizheimer.api.models import Model, address_of, as_concept, environment, load_model
 from aizheimer.backbones.base import Backbone
@@ -160,7 +161,7 @@ def forget_onto(
     with _merged(backbone, before):
         new = forget(backbone, held, method=recipe, out=out, resume=resume, overwrite=overwrite, callbacks=callbacks)
     total = stack(_rebased(new, before), before)
-    if out is not None:
+    if out is not None and is_main():
         total.save(out)
     return total
 
@@ -241,7 +242,8 @@ def _part(
 
 def _finish(run: RunFolder, total: Edit, backbone: Backbone) -> None:
     run.write_json("env.json", {"model": address_of(backbone), **environment()})
-    total.save(run.path)
+    if is_main():
+        total.save(run.path)
     run.keep()
 
 

@@ -15,7 +15,12 @@ from aizheimer.errors import ModelError, did_you_mean
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
-BUNDLED = ("emoji",)
+BUNDLED = ("emoji", "emoji-mmdit")
+_HOW_TO_BUILD = {
+    "emoji": "install aizheimer again, or build it with the scripts in models/emoji",
+    "emoji-mmdit": "this version does not ship it; train it with models/emoji/train_mmdit.py and write it there with "
+    "models/emoji/export.py --model emoji-mmdit",
+}
 _BUNDLED_FOLDER = Path(__file__).resolve().parents[1] / "assets"
 _INDEX = "model_index.json"
 _HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/[\w.-]+)(?:@([\w./-]+))?")
@@ -32,8 +37,8 @@ def load_pipeline(
     weights. Only safetensors are read, never pickles.
 
     Args:
-        model: ``"emoji"`` (the bundled model), a pipeline's folder, the id of a model on the hub, which may name a
-            revision (``owner/name@revision``), or a single ``.safetensors`` checkpoint.
+        model: ``"emoji"`` or ``"emoji-mmdit"`` (bundled models), a pipeline's folder, the id of a model on the hub,
+            which may name a revision (``owner/name@revision``), or a single ``.safetensors`` checkpoint.
         local_files_only: Take a hub model from the local cache only. ``HF_HUB_OFFLINE=1`` does the same.
         revision: Branch, tag or commit of a hub model.
         config: For a single file: the folder or hub id of a pipeline of the same kind, which says how its networks are
@@ -70,7 +75,7 @@ def _locate(model: str | Path, *, local_files_only: bool, revision: str | None) 
         if not folder.is_dir():
             raise ModelError(
                 f"model {str(model)!r} is not part of this installation ({folder} is missing); "
-                f"install aizheimer again, or build it with the scripts in models/{model}."
+                f"{_HOW_TO_BUILD[str(model)]}."
             )
         return folder
     path = Path(model).expanduser()
@@ -182,6 +187,9 @@ def _load(folder: Path, family: Family) -> DiffusionPipeline:
     options: dict[str, Any] = {"dtype": torch.float32, "use_safetensors": True, "local_files_only": True}
     if family == "sd":
         options |= {"safety_checker": None, "requires_safety_checker": False}
+    # A folder that was saved without T5 says so, and diffusers asks for it all the same.
+    saved = _read_index(folder / _INDEX)
+    options |= {part: None for part in ("text_encoder_3", "tokenizer_3") if saved.get(part) == [None, None]}
     try:
         with quiet_loading():
             kind = getattr(diffusers, FAMILIES[family].pipeline)

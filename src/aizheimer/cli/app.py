@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from aizheimer._processes import process_count
 from aizheimer.cli import guard
 from aizheimer.cli.attack import attack
 from aizheimer.cli.bench import bench
@@ -27,6 +28,7 @@ from aizheimer.cli.show import show
 from aizheimer.cli.stack import diff, stack
 from aizheimer.cli.validate import validate
 from aizheimer.cli.verify import verify
+from aizheimer.errors import InputError
 
 app = typer.Typer(
     name="aizheimer",
@@ -84,6 +86,9 @@ EXAMPLES = {
 }
 """Every command, in the order of the help page, with what one might type."""
 
+TOGETHER = ("forget", "evaluate")
+"""Commands that several processes can do together, as accelerate starts them."""
+
 for command, examples in EXAMPLES.items():
     app.command(name=command.__name__.rstrip("_"), epilog="\n\n".join(f"Try: {example}" for example in examples))(
         command
@@ -107,6 +112,11 @@ def root(
 ) -> None:
     """Make a text-to-image diffusion model forget a concept, and measure what it forgot and what it kept."""
     del version  # handled by its callback before anything else
+    if process_count() > 1 and context.invoked_subcommand not in TOGETHER:
+        raise InputError(
+            f"Got {process_count()} processes for {context.invoked_subcommand or 'the help page'}; only "
+            f"{' and '.join(TOGETHER)} share their work. Start it without accelerate launch."
+        )
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
 

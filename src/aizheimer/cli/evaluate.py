@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from aizheimer._processes import is_main
 from aizheimer.cli import streams
 from aizheimer.cli.options import Debug, Json, Run
 from aizheimer.cli.suites import EffectiveOnly, SuiteNames, evaluate_run
+from aizheimer.cli.workers import OneShare, Workers, draw_with_workers
 from aizheimer.errors import GateError, InputError
 
 if TYPE_CHECKING:
@@ -46,6 +48,8 @@ def evaluate(
         typer.Option("--clip", metavar="DIR", help="A CLIP folder to judge with, for a model without judges."),
     ] = None,
     require: Required = None,
+    workers: Workers = 1,
+    share: OneShare = None,
     suite: SuiteNames = None,
     effective_only: EffectiveOnly = False,
     as_json: Json = False,
@@ -61,6 +65,8 @@ def evaluate(
     if suite:
         if full or samples is not None or require:
             raise InputError("Got --suite and --full, --samples or --require; a suite says itself how much it draws.")
+        if workers > 1 or share:
+            raise InputError("Got --suite and --workers or --share; start suites with accelerate launch to share them.")
         evaluate_run(run, suite, model=model, seed=seed, clip=clip, effective_only=effective_only, as_json=as_json)
         return
     if effective_only:
@@ -68,15 +74,24 @@ def evaluate(
     gates = [Gate.parse(text) for text in require or ()]
     if full and samples is not None:
         raise InputError("Got --full and --samples; choose one.")
+    if workers > 1 and share:
+        raise InputError("Got --workers and --share; choose one.")
     from aizheimer import api
     from aizheimer.cli.live import progress_bar
 
     edit = api.load_edit(run)
     base = model if model is not None else api.model_of_run(run)
+    if workers > 1:
+        draw_with_workers(run, workers, model=model, samples=samples, full=full, seed=seed)
     with progress_bar() as advance:
         watch = partial(advance, "drawing")
+        if share:
+            drawn = api.draw_share(base, edit, share, samples=samples, full=full, seed=seed, progress=watch)
+            _print_share(share, drawn, as_json=as_json)
+            return
         result = api.evaluate(base, edit, samples=samples, full=full, seed=seed, clip=clip, progress=watch)
-    result.save(run / "evaluation.json")
+    if is_main():
+        result.save(run / "evaluation.json")
     if as_json:
         streams.print_json(result.model_dump(mode="json"))
     else:
@@ -126,6 +141,13 @@ class Gate:
             return ""
         share = f" ({self.least:.0%} of the unedited model's {figure.original:.3f})" if self.relative else ""
         return f"{name} is {figure.value:.3f}, required was {least:.3f}{share}"
+
+
+def _print_share(share: str, drawn: int, *, as_json: bool) -> None:
+    if as_json:
+        streams.print_json({"share": share, "drawn": drawn})
+    else:
+        streams.print_result(f"share {share}: {drawn} pictures drawn into the cache")
 
 
 def _print_table(result: EvaluationResult) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import signal
 import sys
 import traceback
 import warnings
@@ -16,7 +17,8 @@ from typing import Any, Protocol, TextIO
 import typer
 from typer.core import TyperGroup
 
-from aizheimer.errors import AizheimerError, InputError, StorageError
+from aizheimer._processes import is_main, process_count, process_rank
+from aizheimer.errors import AizheimerError, InputError, ProcessError, StorageError, ToldError
 
 
 class Interrupted(AizheimerError):
@@ -57,6 +59,7 @@ def run(command: Command, args: Sequence[str]) -> int:
     flags = words[: words.index("--")] if "--" in words else words
     debug = "--debug" in flags
     with contextlib.ExitStack() as stack:
+        stack.enter_context(_last_words())
         if not debug:
             stack.enter_context(_quiet_libraries())
         try:
@@ -88,7 +91,9 @@ def as_aizheimer_error(error: BaseException) -> AizheimerError:
 
 
 def _report(error: AizheimerError, *, as_json: bool) -> int:
-    message = _one_line(str(error))
+    if isinstance(error, ToldError):
+        return error.exit_code  # the main process has said it
+    message = _one_line(str(error)) if is_main() else f"process {process_rank()}: {_one_line(str(error))}"
     if as_json:
         content = {"type": type(error).__name__, "message": message, "exit_code": error.exit_code}
         line = json.dumps({"error": content}, ensure_ascii=False)
@@ -100,6 +105,26 @@ def _report(error: AizheimerError, *, as_json: bool) -> int:
 
 def _one_line(text: str) -> str:
     return " ".join(text.split())
+
+
+@contextlib.contextmanager
+def _last_words() -> Iterator[None]:
+    """Let a process that its launcher stops, because another one has ended, say so."""
+    if process_count() == 1:
+        yield
+        return
+
+    def stop(number: int, frame: object) -> None:
+        raise ProcessError(
+            "stopped by the launcher, which does that when another process of the command has ended; what was written "
+            "so far is kept: start the command again, a run with --resume"
+        )
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextlib.contextmanager

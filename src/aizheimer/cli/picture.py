@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from aizheimer._processes import is_main
+
 if TYPE_CHECKING:
     from aizheimer.backbones.base import Backbone
     from aizheimer.edits.edit import Edit
@@ -47,7 +49,9 @@ def draw_before_after(
         GridColumn(group=GROUPS[image.role], prompt=image.prompt, seed=image.seed, original=original, edited=edited)
         for image, original, edited in zip(shown, pairs.original, pairs.edited, strict=True)
     ]
-    return save_grid(columns, folder / FILE_NAME)
+    if is_main():
+        save_grid(columns, folder / FILE_NAME)
+    return folder / FILE_NAME
 
 
 def _first(plan: Sequence[PlannedImage], role: str, kind: str) -> list[PlannedImage]:

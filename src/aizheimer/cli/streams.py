@@ -1,4 +1,4 @@
-"""Where output goes: results to stdout, everything said on the way to stderr."""
+"""Where output goes: results to stdout, everything said on the way to stderr; of several processes one speaks."""
 
 from __future__ import annotations
 
@@ -7,20 +7,25 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from aizheimer._processes import is_main, main_only
+
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 
+@main_only
 def print_result(text: str) -> None:
     """Print one piece of a result to stdout."""
     print(text, file=sys.stdout)
 
 
+@main_only
 def print_json(value: Any) -> None:
     """Print one JSON object, for machines, to stdout."""
     print(json.dumps(value, indent=2, ensure_ascii=False, default=str), file=sys.stdout)
 
 
+@main_only
 def print_rich(renderable: RenderableType) -> None:
     """Print a rich table or text to stdout; plain when stdout is a pipe."""
     from rich.console import Console
@@ -28,6 +33,7 @@ def print_rich(renderable: RenderableType) -> None:
     Console(file=sys.stdout, soft_wrap=not sys.stdout.isatty(), highlight=False).print(renderable)
 
 
+@main_only
 def say(text: str) -> None:
     """Tell the user one line about what happens, on stderr."""
     print(text, file=sys.stderr, flush=True)
@@ -37,7 +43,7 @@ def progress_console() -> Console:
     """Return the rich console on stderr; what users typed is never read as markup there."""
     from rich.console import Console
 
-    return Console(file=sys.stderr, highlight=False, markup=False)
+    return Console(file=sys.stderr, highlight=False, markup=False, quiet=not is_main())
 
 
 def columns(rows: Sequence[Sequence[str]], *, indent: str = "  ") -> str:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from aizheimer._processes import is_main
 from aizheimer.cli import streams
 
 SuiteNames = Annotated[
@@ -62,7 +63,7 @@ def evaluate_run(
                 stage if stage == suite else f"{suite}: {stage}", done, total
             ),
         )
-    for name, result in results.items():
+    for name, result in results.items() if is_main() else ():
         result.save(run / f"{SUITE}{name}.json")
     if as_json:
         streams.print_json({name: result.model_dump(mode="json") for name, result in results.items()})

@@ -10,6 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from aizheimer._row_shares import RowShares
 from aizheimer.backbones.base import Backbone
 from aizheimer.backbones.conditioning import Conditions, expanded
 from aizheimer.data.latents import LatentBank, check_rollout, rollout_timesteps
@@ -197,11 +198,15 @@ class StudentRolloutSource:
         times = rollout_timesteps(count, self.steps, schedule, generator=generator)
         noise = torch.randn((count, *backbone.latent_shape), generator=generator)
         x_t = noise.to(backbone.device, backbone.dtype)
+        shares = RowShares.of(count)
+        own = torch.arange(count) if shares is None else shares.own
         for i in range(int(stops.max())):
-            rows = (stops > i).nonzero().flatten()
-            x_t[rows.to(x_t.device)] = self._advanced(
-                x_t[rows.to(x_t.device)], times[rows, i : i + 2], prompt_index[rows]
-            )
+            rows = own[stops[own] > i]
+            if len(rows):
+                x_t[rows.to(x_t.device)] = self._advanced(
+                    x_t[rows.to(x_t.device)], times[rows, i : i + 2], prompt_index[rows]
+                )
+        x_t = x_t if shares is None else shares.whole(shares.mine(x_t))
         t = times.gather(1, stops[:, None]).flatten()
         return Draw(x_t=x_t, t=t.to(x_t.device), prompt_index=prompt_index)
 

@@ -13,6 +13,7 @@ from aizheimer.backbones.conditioning import Conditions
 from aizheimer.data.sources import Draw, Source
 from aizheimer.diffusion.prediction import to_x0
 from aizheimer.engine.anchor import Anchor
+from aizheimer.engine.batch_shares import predict
 from aizheimer.engine.noise_problem import Term
 from aizheimer.engine.problem import Loss
 from aizheimer.objectives.adversarial import PatchDiscriminator, deception_loss, discriminator_loss
@@ -107,7 +108,7 @@ class AdversarialTerm:
         warming = step <= self.warmup
         with torch.set_grad_enabled(not warming):
             words = self.embeddings[draw.prompt_index].to(draw.x_t)
-            fake = self._clean(self.backbone.predict(draw.x_t, draw.t, words), draw)
+            fake = self._clean(predict(self.backbone, draw.x_t, draw.t, words), draw)
         losses = {"discriminator": Loss(self.adversary.remember(real, fake), 0.0, role="adversarial")}
         if not warming:
             losses["deceive"] = Loss(deception_loss(self.adversary.judge(fake)), role="adversarial")

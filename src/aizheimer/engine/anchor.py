@@ -12,6 +12,7 @@ from torch import Tensor
 from aizheimer.backbones.base import Backbone
 from aizheimer.backbones.conditioning import Conditions
 from aizheimer.data.sources import Draw
+from aizheimer.engine.batch_shares import predict
 from aizheimer.modules.parameters import swapped
 
 
@@ -53,7 +54,7 @@ class LiveAnchor:
         """Return the teacher's predictions for the draw's examples under the anchor prompts."""
         embeddings = self.embeddings[draw.prompt_index].to(draw.x_t)
         with swapped(self.backbone.denoiser, self.originals):
-            return self.backbone.predict(draw.x_t, draw.t, embeddings)
+            return predict(self.backbone, draw.x_t, draw.t, embeddings)
 
 
 @torch.no_grad()

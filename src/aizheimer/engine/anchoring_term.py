@@ -11,6 +11,7 @@ import torch
 from aizheimer.backbones.conditioning import Conditioning, Conditions, as_conditioning, expanded, joined
 from aizheimer.data.random_embeddings import random_embeddings
 from aizheimer.data.sources import Draw
+from aizheimer.engine.batch_shares import predict
 from aizheimer.engine.noise_problem import TargetTerm
 from aizheimer.engine.problem import Loss
 from aizheimer.objectives.reconstruction import teacher_mse
@@ -62,8 +63,8 @@ class AnchoredTerm:
         t = torch.cat([draw.t.repeat_interleave(self.anchors), draw.t.repeat_interleave(self.null_anchors)])
         embeddings = joined(a).to(x_t)
         with torch.no_grad(), self.teacher():
-            kept = backbone.predict(x_t, t, embeddings)
-        term = teacher_mse(backbone.predict(x_t, t, embeddings), kept)
+            kept = predict(backbone, x_t, t, embeddings)
+        term = teacher_mse(predict(backbone, x_t, t, embeddings), kept)
         return Loss(term.total, self.weight, term.parts, "retain")
 
 

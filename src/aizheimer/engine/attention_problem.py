@@ -14,9 +14,9 @@ from aizheimer.backbones.base import Backbone
 from aizheimer.backbones.conditioning import Conditions, joined
 from aizheimer.data.sources import Draw, Source
 from aizheimer.engine.anchor import Anchor
+from aizheimer.engine.batch_shares import probed_predictions
 from aizheimer.engine.held_out import batches, relative_error, rows_of
 from aizheimer.engine.problem import Loss, Role
-from aizheimer.modules.attention import attention_probe
 from aizheimer.modules.maps import AttentionMap, mass
 from aizheimer.objectives.reconstruction import noise_mse, teacher_mse
 from aizheimer.objectives.terms import TermValue
@@ -149,13 +149,15 @@ class AttentionProblem:
             t.append(retain.t)
             embeddings.append(self.retain.embeddings[retain.prompt_index])
             columns.append(self.retain.columns[retain.prompt_index])
-        marked = torch.cat(columns).to(self.backbone.device)
-        with attention_probe(self.backbone.denoiser, self.layers, marked) as probe:
-            inputs = torch.cat(x_t)
-            conditions = joined(embeddings).to(inputs)
-            prediction = self.backbone.predict(inputs, torch.cat(t), conditions)
-            probe.check()
-        return prediction, probe.maps
+        return probed_predictions(
+            self.backbone,
+            self.layers,
+            inputs=torch.cat(x_t),
+            times=torch.cat(t),
+            conditions=joined(embeddings).to(x_t[0]),
+            marked=torch.cat(columns).to(self.backbone.device),
+            groups=[len(part) for part in x_t],
+        )
 
 
 def _loss(term: TermValue, weight: float, role: Role = "erase") -> Loss:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
+from aizheimer._processes import processes
 from aizheimer.engine.gradient_rules import SUM, GradientRule, added, cosine
 from aizheimer.engine.problem import Loss
 
@@ -45,7 +46,10 @@ class StepGradients:
             (total / self.batches).backward()
 
     def finish(self) -> float | None:
-        """Apply the rule, and return the cosine if it was measured and there are both kinds of losses."""
+        """Average over the processes, apply the rule, and return the cosine if it was measured and there is one."""
+        for gradient in self.by_role.values():
+            processes().average(gradient.values())
+        processes().average(p.grad for p in self.parameters.values() if p.grad is not None)
         found = None
         retain = self.by_role.get("retain")
         if self.rule is not None and self.rule.separate:

@@ -9,6 +9,7 @@ import torch
 
 from aizheimer.backbones.base import Backbone
 from aizheimer.data.sources import NoisedSource
+from aizheimer.engine.batch_shares import predict
 from aizheimer.engine.problem import Loss
 from aizheimer.objectives.reconstruction import noise_mse
 
@@ -44,7 +45,7 @@ class CaptionTerm:
         rows = zip(draw.prompt_index.tolist(), *chances, strict=True)
         texts = [self._caption(picture, drop=drop, choice=choice) for picture, drop, choice in rows]
         conditions = self.backbone.condition(texts).to(draw.x_t)
-        term = noise_mse(self.backbone.predict(draw.x_t, draw.t, conditions), draw.target)
+        term = noise_mse(predict(self.backbone, draw.x_t, draw.t, conditions), draw.target)
         return {"noise": Loss(term.total, 1.0, term.parts)}
 
     def _caption(self, picture: int, *, drop: float, choice: float) -> str:

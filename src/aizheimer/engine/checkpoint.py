@@ -10,6 +10,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from aizheimer._processes import processes
 from aizheimer._records import flat
 from aizheimer.engine.run_folder import RunFolder
 from aizheimer.errors import RunFolderError
@@ -67,6 +68,20 @@ def load_checkpoint(run: RunFolder, *, identity: Mapping[str, Any]) -> Checkpoin
         raise RunFolderError(f"{path} is damaged ({error}); start again with --overwrite") from error
     _check_identity(found.identity, json.loads(json.dumps(identity)), run)
     return found
+
+
+def load_everywhere(run: RunFolder, *, identity: Mapping[str, Any]) -> Checkpoint | None:
+    """Read the run's checkpoint in the main process and hand it to all others; see `load_checkpoint`."""
+    team = processes()
+    found = team.on_main(lambda: load_checkpoint(run, identity=identity))
+    if team.count == 1:
+        return found
+    document = team.tell(
+        None if found is None else {"step": found.step, "state": found.state, "identity": found.identity}
+    )
+    if document is None:
+        return None
+    return Checkpoint(tensors=team.tell_tensors(found.tensors if found is not None else None), **document)
 
 
 def _check_identity(was: Mapping[str, Any], now: Mapping[str, Any], run: RunFolder) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 from aizheimer.backbones.base import Backbone
 from aizheimer.backbones.conditioning import Conditions, expanded, joined
 from aizheimer.data.sources import Source
+from aizheimer.engine.batch_shares import predict
 from aizheimer.engine.problem import Loss
 from aizheimer.objectives.correlation import change_l1, concept_correlation
 
@@ -45,10 +46,10 @@ class CorrelationTerm:
         words = self.embeddings[draw.prompt_index].to(draw.x_t)
         null = expanded(self.null_embedding.to(draw.x_t), len(words))
         with torch.no_grad(), self.teacher():
-            both = self.backbone.predict(torch.cat([draw.x_t] * 2), torch.cat([draw.t] * 2), joined([words, null]))
+            both = predict(self.backbone, torch.cat([draw.x_t] * 2), torch.cat([draw.t] * 2), joined([words, null]))
         teacher, teacher_null = both.chunk(2)
-        student = self.backbone.predict(draw.x_t, draw.t, words)
-        student_null = teacher_null if self.null_is_kept else self.backbone.predict(draw.x_t, draw.t, null)
+        student = predict(self.backbone, draw.x_t, draw.t, words)
+        student_null = teacher_null if self.null_is_kept else predict(self.backbone, draw.x_t, draw.t, null)
         term = concept_correlation(student, student_null, teacher, teacher_null)
         return {"correlation": Loss(term.total, 1.0, term.parts)}
 

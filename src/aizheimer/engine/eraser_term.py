@@ -10,6 +10,7 @@ from torch import Tensor
 from aizheimer.backbones.base import Backbone
 from aizheimer.backbones.conditioning import Conditioning, Conditions, as_conditioning, expanded
 from aizheimer.data.sources import Draw, Source
+from aizheimer.engine.batch_shares import predict
 from aizheimer.engine.problem import Loss
 from aizheimer.engine.prompt_adversary import PromptAdversary
 from aizheimer.modules.adapters import Adapters
@@ -67,7 +68,7 @@ class EraserTerm:
         if self.attack is not None:
             starts = self.ends[draw.prompt_index]
             attacked = self.attack.strengthen(
-                lambda rows: self.backbone.predict(draw.x_t, draw.t, words.with_tokens(rows)),
+                lambda rows: predict(self.backbone, draw.x_t, draw.t, words.with_tokens(rows)),
                 words.tokens,
                 starts=starts,
                 concept=concept,
@@ -91,7 +92,7 @@ class EraserTerm:
             with attention_probe(backbone.denoiser, list(backbone.attention_modules()), columns) as probe:
                 concept = backbone.predict(draw.x_t, draw.t, words)
                 maps = dict(probe.maps)
-            neutral = backbone.predict(draw.x_t, draw.t, null)
+            neutral = predict(backbone, draw.x_t, draw.t, null)
         mask = concept_mask(
             maps, size=backbone.latent_shape[1:], shrink=self.mask_shrink, threshold=self.mask_threshold
         )

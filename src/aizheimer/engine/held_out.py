@@ -7,6 +7,7 @@ import torch
 from aizheimer.backbones.base import Backbone
 from aizheimer.data.sources import Draw
 from aizheimer.data.words import Embeddings
+from aizheimer.engine.batch_shares import predict
 
 MONITOR_BATCH = 32
 """Held-out examples that go through the denoiser at a time."""
@@ -29,7 +30,7 @@ def squared_errors(backbone: Backbone, draw: Draw, embeddings: Embeddings) -> tu
     error = norm = 0.0
     for rows in batches(len(draw)):
         part = rows_of(draw, rows)
-        student = backbone.predict(part.x_t, part.t, embeddings[part.prompt_index].to(part.x_t))
+        student = predict(backbone, part.x_t, part.t, embeddings[part.prompt_index].to(part.x_t))
         target = draw.target[rows].to(student)
         error += float((student - target).double().square().sum())
         norm += float(target.double().square().sum())

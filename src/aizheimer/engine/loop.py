@@ -13,14 +13,17 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor
 
+from aizheimer._processes import processes
+from aizheimer._row_shares import rows_shared
 from aizheimer._seeding import generator_for
 from aizheimer.engine.backward import StepGradients
 from aizheimer.engine.callbacks import Callbacks
-from aizheimer.engine.checkpoint import Checkpoint, load_checkpoint
+from aizheimer.engine.checkpoint import Checkpoint, load_everywhere
 from aizheimer.engine.gradient_rules import EmaStop, GradientRule
 from aizheimer.engine.guard import Guard
+from aizheimer.engine.logged import mean, numbers
 from aizheimer.engine.optim import build_optimizer, load_optimizer, optimizer_tensors
-from aizheimer.engine.problem import Companion, Loss, Problem
+from aizheimer.engine.problem import Companion, Problem
 from aizheimer.engine.run_folder import RunFolder
 from aizheimer.engine.schedule import Plateau, scheduled_rate
 from aizheimer.engine.settings import TrainSettings
@@ -64,6 +67,9 @@ def train(
     Every step draws from a generator that is a function of (seed, step), so a run that is killed and resumed from its
     checkpoint gives the same bits as one that is not. Which state is kept is said at `Guard`.
 
+    Several processes (`aizheimer._processes`) share the rows of every batch and end with the same parameters; the main
+    one keeps the history and the checkpoints, from which any number of processes goes on.
+
     Args:
         problem: Parameters, losses and monitor. The parameters are trained in place and left at the returned values.
         settings: Hyper-parameters of the loop.
@@ -82,6 +88,7 @@ def train(
         TrainingError: If a loss, a gradient or a held-out value is not finite; the best state is in the parameters and
             in the checkpoint.
         RunFolderError: If the checkpoint to resume is damaged or of another run.
+        ProcessError: If another process has ended.
     """
     loop = _Loop(
         problem,
@@ -131,11 +138,11 @@ class _Loop:
 
     def start(self) -> None:
         """Resume from the checkpoint, or look at the unchanged model and keep it as the first best state."""
-        found = (
-            load_checkpoint(self.run, identity=self.identity) if self.run is not None and self.run.resuming else None
-        )
+        found = None
         if self.run is not None:
-            self.history = self.run.rewind_history(found.step) if found else self.run.rewind_history(-1)
+            found = load_everywhere(self.run, identity=self.identity) if self.run.resuming else None
+            self.history = processes().tell(self.run.rewind_history(found.step if found else -1))
+        processes().make_same(self.problem.parameters.values())
         if found is not None:
             self._restore(found)
             return
@@ -144,6 +151,7 @@ class _Loop:
             with torch.no_grad():
                 for name, change in self.begin.items():
                     self.problem.parameters[name].add_(change.to(self.problem.parameters[name]))
+            processes().make_same(self.problem.parameters.values())
             self._look()
 
     def advance(self) -> None:
@@ -153,7 +161,8 @@ class _Loop:
         rate = scheduled_rate(step, self.settings) * self.plateau.scale
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        losses, norm, cosine = self._update(step)
+        with rows_shared():
+            losses, norm, cosine = processes().tell(self._update(step))
         self.step = step
         total = sum(losses[name]["value"] * losses[name]["weight"] for name in losses)
         self.plateau = self.plateau.after(total, self.settings)
@@ -212,7 +221,7 @@ class _Loop:
                 bad = [name for name, loss in losses.items() if not torch.isfinite(loss.value)]
                 self._diverged(f"the loss ({', '.join(bad) or 'their sum'}) is not a number", step)
             gradients.add(losses, total)
-            batches.append({name: _numbers(loss) for name, loss in losses.items()})
+            batches.append({name: numbers(loss) for name, loss in losses.items()})
         cosine = gradients.finish()
         parameters = list(self.problem.parameters.values())
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.settings.clip or math.inf))
@@ -221,12 +230,12 @@ class _Loop:
         self.optimizer.step()
         if self.companion is not None:
             self.companion.advance(step)
-        return _mean(batches), norm, cosine
+        return mean(batches), norm, cosine
 
     def _look(self) -> None:
         started = time.perf_counter()
-        with torch.no_grad(), self._precision():
-            values = dict(self.problem.monitor())
+        with torch.no_grad(), self._precision(), rows_shared():
+            values = processes().tell(dict(self.problem.monitor()))
         verdict = self.guard.look(values)
         if verdict.keep:
             self.guard.keep(self.step, verdict.mass_ratio, self.problem.parameters)
@@ -322,21 +331,3 @@ def check_parameters(parameters: Mapping[str, Tensor]) -> None:
             f"cannot train {half[0]} in {parameters[half[0]].dtype}; load the pipeline in float32 "
             "(training.precision=bf16 saves time on CUDA)"
         )
-
-
-def _numbers(loss: Loss) -> dict[str, Any]:
-    parts = {name: float(part) for name, part in loss.parts.items()}
-    return {"value": float(loss.value.detach()), "weight": loss.weight, "parts": parts}
-
-
-def _mean(batches: list[dict[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
-    """Average the logged losses over a step's batches."""
-    count = len(batches)
-    return {
-        name: {
-            "value": sum(batch[name]["value"] for batch in batches) / count,
-            "weight": first["weight"],
-            "parts": {part: sum(batch[name]["parts"][part] for batch in batches) / count for part in first["parts"]},
-        }
-        for name, first in batches[0].items()
-    }

@@ -14,6 +14,7 @@ from aizheimer.backbones.base import Backbone
 from aizheimer.data.sources import Draw, Source
 from aizheimer.data.words import Embeddings
 from aizheimer.engine.anchor import Anchor
+from aizheimer.engine.batch_shares import predict
 from aizheimer.engine.held_out import relative_error, squared_errors
 from aizheimer.engine.problem import Loss
 from aizheimer.objectives.noise_target import target_mse
@@ -187,4 +188,4 @@ class NoiseProblem:
 
 def predicted(backbone: Backbone, draw: Draw, embeddings: Embeddings) -> Tensor:
     """Return the raw predictions (batch, channels, height, width) of a draw under its prompts, with gradients."""
-    return backbone.predict(draw.x_t, draw.t, embeddings[draw.prompt_index].to(draw.x_t))
+    return predict(backbone, draw.x_t, draw.t, embeddings[draw.prompt_index].to(draw.x_t))

@@ -14,6 +14,7 @@ from aizheimer.backbones.conditioning import Conditions, expanded, joined
 from aizheimer.data.latents import LatentBank
 from aizheimer.data.sources import Draw
 from aizheimer.engine.anchor import anchor_predictions
+from aizheimer.engine.batch_shares import predict
 from aizheimer.objectives.noise_target import negative_guidance
 
 
@@ -47,9 +48,8 @@ class LiveGuidance:
             prompts.append(self.start[index])
         copies = len(prompts)
         with self.teacher():
-            predictions = self.backbone.predict(
-                torch.cat([draw.x_t] * copies), torch.cat([draw.t] * copies), joined(prompts).to(draw.x_t)
-            ).chunk(copies)
+            inputs, times = torch.cat([draw.x_t] * copies), torch.cat([draw.t] * copies)
+            predictions = predict(self.backbone, inputs, times, joined(prompts).to(draw.x_t)).chunk(copies)
         start = predictions[2] if copies == 3 else None
         return negative_guidance(predictions[0], predictions[1], eta=self.eta, start=start)
 
@@ -69,7 +69,7 @@ class CurrentPrediction:
     @torch.no_grad()
     def predict(self, draw: Draw) -> Tensor:
         """Return the predictions of a draw, without gradients."""
-        return self.backbone.predict(draw.x_t, draw.t, self.embeddings[draw.prompt_index].to(draw.x_t))
+        return predict(self.backbone, draw.x_t, draw.t, self.embeddings[draw.prompt_index].to(draw.x_t))
 
 
 def guided_away(

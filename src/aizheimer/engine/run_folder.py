@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from aizheimer import _files
+from aizheimer._processes import is_main, main_only, processes
 from aizheimer.errors import RunFolderError
 
 RUN_FILES = ("recipe.yaml", "edit.safetensors", "edit.json", "history.jsonl", "env.json", "checkpoint.safetensors")
@@ -26,7 +27,7 @@ class RunFolder:
     """Where a run keeps its recipe, checkpoint, history and result.
 
     Every file is replaced atomically; the history grows by one line per event and its last line may be torn by a
-    crash, which `history` tolerates.
+    crash, which `history` tolerates. Of several processes only the main one writes.
 
     Args:
         path: The folder. Nothing is touched before `create`.
@@ -63,7 +64,12 @@ class RunFolder:
         Raises:
             RunFolderError: If both flags are given, the path is a file or cannot be written, it holds a run and
                 neither flag is given, it holds other files, or there is nothing to resume.
+            ToldError: In other processes than the main one, if it was refused there.
         """
+        made = processes().on_main(lambda: self._created(overwrite=overwrite, resume=resume))
+        return replace(self, resuming=resume) if made is None else made
+
+    def _created(self, *, overwrite: bool, resume: bool) -> RunFolder:
         if overwrite and resume:
             raise RunFolderError(f"{self.path}: got --overwrite and --resume together; choose one")
         if self.path.exists() and not self.path.is_dir():
@@ -84,10 +90,12 @@ class RunFolder:
             leftover.unlink(missing_ok=True)
         return replace(self, resuming=resume, is_new=is_new)
 
+    @main_only
     def keep(self) -> None:
         """Let the run that was replaced go: there is another one now."""
         shutil.rmtree(self.path / _REPLACED, ignore_errors=True)
 
+    @main_only
     def undo(self) -> None:
         """Bring back what was here before `create`: the run that was replaced, or no folder at all."""
         if self.is_new:
@@ -105,20 +113,24 @@ class RunFolder:
         """Return the path of ``name`` inside the folder."""
         return self.path / name
 
+    @main_only
     def write_json(self, name: str, value: Any) -> None:
         """Write ``value`` to ``name`` as JSON, atomically."""
         _files.write_json(self.file(name), value)
 
+    @main_only
     def write_yaml(self, name: str, value: Any) -> None:
         """Write ``value`` to ``name`` as YAML, atomically."""
         _files.write_yaml(self.file(name), value)
 
+    @main_only
     def write_tensors(
         self, name: str, tensors: Mapping[str, Any], *, metadata: Mapping[str, str] | None = None
     ) -> None:
         """Write tensors to ``name`` as safetensors, atomically."""
         _files.write_tensors(self.file(name), tensors, metadata=metadata)
 
+    @main_only
     def append_history(self, row: Mapping[str, Any]) -> None:
         """Append one event to ``history.jsonl``."""
         _files.append_line(self.file("history.jsonl"), json.dumps(dict(row), ensure_ascii=False))
@@ -137,9 +149,9 @@ class RunFolder:
     def rewind_history(self, step: int) -> list[dict[str, Any]]:
         """Drop the events after ``step`` (they will happen again) and return those that stay."""
         rows = [row for row in self.history() if row.get("step", 0) <= step]
-        _files.write_text(
-            self.file("history.jsonl"), "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        )
+        if is_main():
+            lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+            _files.write_text(self.file("history.jsonl"), lines)
         return rows
 
     def _clear(self, overwrite: bool) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
-from aizheimer.backbones.base import backbone_for
+from aizheimer.backbones.base import Backbone, backbone_for
 from aizheimer.concepts.concept import Concept
 from aizheimer.concepts.neighbours import nearest
 from aizheimer.concepts.world import World
@@ -18,12 +18,13 @@ from aizheimer.detectors.base import find_class
 from aizheimer.evaluation.calibration import calibrate_labels
 from aizheimer.evaluation.flags import collapse_reasons, no_op_reasons, weak_target_reasons
 from aizheimer.evaluation.functional.images import broken, unchanged
-from aizheimer.evaluation.generate import Progress, PromptJob, generate
+from aizheimer.evaluation.generate import Order, Progress, PromptJob, generate
 from aizheimer.evaluation.judges import Judges, load_judges
 from aizheimer.evaluation.plan import PlannedImage, candidates, plan_images
 from aizheimer.evaluation.results import Calibration, EvaluationResult, ImageRecord, Pair
 from aizheimer.evaluation.scoring import Sight, accuracies, look, neighbour_results
 from aizheimer.evaluation.settings import EvaluationSettings
+from aizheimer.evaluation.shares import Share
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
@@ -90,8 +91,7 @@ def evaluate(
     world = world if world is not None else backbone.world
     judges = judges if judges is not None else load_judges(world, extra=(concept.target,))
     settings = settings if settings is not None else EvaluationSettings()
-    near = nearest(concept.target, candidates(concept, world), backbone.embed_concepts, settings.neighbours)
-    plan = plan_images(concept, world, neighbours=[label for label, _ in near], settings=settings)
+    plan, similarity = planned(backbone, concept, world=world, settings=settings)
     guidance = settings.guidance if settings.guidance is not None else world.guidance
     pairs = draw_pairs(
         pipe, edit, plan=plan, settings=settings, guidance=guidance, cache_dir=cache_dir, edit_key=edit_key,
@@ -99,9 +99,72 @@ def evaluate(
     )  # fmt: skip
     sight = look(pairs.original, pairs.edited, plan=plan, judges=judges)
     return _conclude(
-        concept, world.name, plan=plan, pairs=pairs, sight=sight, judges=judges, similarity=dict(near),
+        concept, world.name, plan=plan, pairs=pairs, sight=sight, judges=judges, similarity=similarity,
         settings=settings, guidance=guidance, edit_is_noop=edit is None or edit.is_noop,
     )  # fmt: skip
+
+
+def planned(
+    backbone: Backbone, concept: Concept, *, world: World, settings: EvaluationSettings
+) -> tuple[list[PlannedImage], dict[str, float]]:
+    """Return what an evaluation draws, and the neighbours' similarities to the target."""
+    near = nearest(concept.target, candidates(concept, world), backbone.embed_concepts, settings.neighbours)
+    return plan_images(concept, world, neighbours=[label for label, _ in near], settings=settings), dict(near)
+
+
+def draw_share(
+    pipe: StableDiffusionPipeline,
+    edit: AppliedEdit | None,
+    *,
+    concept: Concept,
+    world: World,
+    settings: EvaluationSettings,
+    share: Share,
+    cache_dir: Path | str | None = None,
+    progress: Progress | None = None,
+) -> int:
+    """Draw a share of an evaluation's pictures into the cache, where the evaluation then finds them.
+
+    The shares of one evaluation may be drawn at the same time, by processes that know nothing of each other; what a
+    killed one has not stored, at most a batch of it half done, the evaluation draws itself.
+
+    Args:
+        pipe: The unedited pipeline.
+        edit: What is evaluated; None for the unedited model alone.
+        concept: The target.
+        world: Prompts and neighbours.
+        settings: How much is drawn.
+        share: Which of the batches.
+        cache_dir: Folder of the shared cache.
+        progress: Called with (pictures done, pictures in all) of this share.
+
+    Returns:
+        How many pictures were drawn; the others of the share were there.
+    """
+    plan, _ = planned(backbone_for(pipe), concept, world=world, settings=settings)
+    jobs = list(dict.fromkeys(PromptJob(image.prompt, image.seed) for image in plan))
+    size = settings.batch_size
+    batches = share.of([jobs[start : start + size] for start in range(0, len(jobs), size)])
+    total, done, drawn = sum(map(len, batches)) * (1 if edit is None else 2), 0, 0
+    for on in [nullcontext()] if edit is None else [nullcontext(), edit.applied(pipe)]:
+        with on:
+            order = Order.of(
+                pipe,
+                jobs,
+                steps=settings.steps,
+                guidance=settings.guidance if settings.guidance is not None else world.guidance,
+                precision=settings.precision,
+                cache_dir=cache_dir,
+                key="",
+            )
+            there = order.found(job for batch in batches for job in batch)
+            missing = [[job for job in batch if job not in there] for batch in batches]
+            done += len(there)
+            for images in order.draw(pipe, [batch for batch in missing if batch]):
+                done, drawn = done + len(images), drawn + len(images)
+                if progress is not None:
+                    progress(done, total)
+    return drawn
 
 
 def draw_pairs(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -13,11 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from aizheimer._processes import processes
 from aizheimer.backbones.base import Backbone, backbone_for
 from aizheimer.concepts.world import DEFAULT_WORLD
 from aizheimer.errors import InputError
 from aizheimer.evaluation.image_cache import ImageCache, pipeline_digest
 from aizheimer.evaluation.settings import Precision
+from aizheimer.evaluation.shares import PromptJob, merged, missing_everywhere, own_batches
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
@@ -32,14 +34,6 @@ StageProgress: TypeAlias = Callable[[str, int, int], None]
 def staged(progress: StageProgress | None, stage: str) -> Progress | None:
     """Return the progress of many stages as that of one of them."""
     return None if progress is None else lambda done, total: progress(stage, done, total)
-
-
-@dataclass(frozen=True, slots=True)
-class PromptJob:
-    """One picture to draw."""
-
-    prompt: str
-    seed: int
 
 
 def jobs_in_turn(prompts: Sequence[str], *, count: int, seed: int) -> list[PromptJob]:
@@ -68,7 +62,8 @@ def generate(
 
     Each picture starts from its own noise, drawn on the CPU from its own seed, and DDIM adds none: the batch a
     picture travels in changes nothing but the order of additions inside the kernels (at most a level or two of 255).
-    Each batch is stored when it is done, so a run that is killed goes on where it was.
+    Each batch is stored when it is done, so a run that is killed goes on where it was. Several processes
+    (`aizheimer._processes`) deal the batches out, and each returns all pictures.
 
     Args:
         pipe: The pipeline as it should draw, an edit already applied. Left as it was found.
@@ -90,38 +85,87 @@ def generate(
         StorageError: If the cache cannot be written.
     """
     _check(prompts, steps=steps, guidance=guidance, batch_size=batch_size)
-    cache = ImageCache.at(cache_dir)
-    digest = pipeline_digest(pipe) if cache.folder is not None else ""
-    height, width = image_size(pipe)
-    common = {"model": digest, "key": key, "steps": steps, "guidance": float(guidance), "size": [height, width]}
-    if precision != "model":
-        common["precision"] = precision
-    common["scheduler"] = _scheduler_numbers(pipe)
-    entries = {job: cache.key(prompt=job.prompt, seed=job.seed, **common) for job in dict.fromkeys(prompts)}
-    images = _found(cache, entries, shape=(height, width, 3))
-    missing = [job for job in entries if job not in images]
+    order = Order.of(
+        pipe, prompts, steps=steps, guidance=guidance, precision=precision, cache_dir=cache_dir, key=key
+    )  # fmt: skip
+    images = order.found(order.entries)
+    missing = missing_everywhere(list(order.entries), images)
+    batches = [missing[start : start + batch_size] for start in range(0, len(missing), batch_size)]
     _report(progress, prompts, images)
-    autocast = torch.autocast(_view(pipe).device.type, torch.bfloat16, enabled=precision == "bfloat16")
-    with sampling(pipe), autocast:
-        for start in range(0, len(missing), batch_size):
-            batch = missing[start : start + batch_size]
-            for job, image in zip(batch, draw_batch(pipe, batch, steps=steps, guidance=guidance), strict=True):
-                cache.write(entries[job], image)
-                images[job] = image
-            _report(progress, prompts, images)
+    for drawn in order.draw(pipe, own_batches(batches)):
+        images |= drawn
+        _report(progress, prompts, images)
+    images |= merged(batches, images, shape=order.shape)
+    _report(progress if processes().count > 1 else None, prompts, images)
     return np.stack([images[job] for job in prompts])
 
 
-def _found(
-    cache: ImageCache, entries: Mapping[PromptJob, str], *, shape: tuple[int, int, int]
-) -> dict[PromptJob, np.ndarray]:  # fmt: skip
-    """Return the pictures that the cache has, and that are pictures of this size."""
-    read = {job: cache.read(entry) for job, entry in entries.items()}
-    return {
-        job: image
-        for job, image in read.items()
-        if image is not None and image.shape == shape and image.dtype == np.uint8
-    }
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """Pictures that are wanted of a pipeline as it is now, and where they are kept.
+
+    Args:
+        cache: Where pictures are kept.
+        entries: Their keys in it, by job.
+        shape: Of a picture.
+        steps: Denoising steps.
+        guidance: Guidance scale.
+        precision: What is computed in.
+    """
+
+    cache: ImageCache
+    entries: Mapping[PromptJob, str]
+    shape: tuple[int, int, int]
+    steps: int
+    guidance: float
+    precision: Precision
+
+    @classmethod
+    def of(
+        cls,
+        pipe: StableDiffusionPipeline,
+        prompts: Sequence[PromptJob],
+        *,
+        steps: int,
+        guidance: float,
+        precision: Precision,
+        cache_dir: Path | str | Literal[False] | None,
+        key: str,
+    ) -> Order:
+        """Name every picture by all that it depends on; the arguments are those of `generate`."""
+        cache = ImageCache.at(cache_dir)
+        digest = pipeline_digest(pipe) if cache.folder is not None else ""
+        height, width = image_size(pipe)
+        common = {"model": digest, "key": key, "steps": steps, "guidance": float(guidance), "size": [height, width]}
+        if precision != "model":
+            common["precision"] = precision
+        common["scheduler"] = _scheduler_numbers(pipe)
+        entries = {job: cache.key(prompt=job.prompt, seed=job.seed, **common) for job in dict.fromkeys(prompts)}
+        return cls(
+            cache=cache, entries=entries, shape=(height, width, 3), steps=steps, guidance=guidance, precision=precision
+        )
+
+    def found(self, jobs: Iterable[PromptJob]) -> dict[PromptJob, np.ndarray]:
+        """Return the pictures that the cache has, and that are pictures of this size."""
+        read = {job: self.cache.read(self.entries[job]) for job in jobs}
+        return {
+            job: image
+            for job, image in read.items()
+            if image is not None and image.shape == self.shape and image.dtype == np.uint8
+        }
+
+    def draw(
+        self, pipe: StableDiffusionPipeline, batches: Iterable[Sequence[PromptJob]]
+    ) -> Iterator[dict[PromptJob, np.ndarray]]:
+        """Draw batch after batch, and store each when it is done."""
+        autocast = torch.autocast(_view(pipe).device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
+        with sampling(pipe), autocast:
+            for batch in batches:
+                images = draw_batch(pipe, batch, steps=self.steps, guidance=self.guidance)
+                drawn = dict(zip(batch, images, strict=True))
+                for job, image in drawn.items():
+                    self.cache.write(self.entries[job], image)
+                yield drawn
 
 
 def image_size(pipe: StableDiffusionPipeline) -> tuple[int, int]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 
+from aizheimer._processes import is_main, processes
 from aizheimer._seeding import generator_for
 from aizheimer.backbones.base import Backbone, NetworkName
 from aizheimer.backbones.fingerprints import module_fingerprint
@@ -33,6 +35,8 @@ from aizheimer.errors import DataError, ModelError, TrainingError
 from aizheimer.methods._material import Material, TrainedMethod
 from aizheimer.methods.base import check_family
 from aizheimer.modules.parameters import ParameterSelection
+
+T = TypeVar("T")
 
 NOTHING = ParameterSelection(())
 """What a method selects that trains adapters and leaves every weight alone."""
@@ -166,7 +170,12 @@ def learn(
         cache=cache_folder(None if run is None else run.path),
         callbacks=callbacks,
     ) as material:
-        return _trained(material, task(material), base=base, run=run)
+        return _trained(material, _prepared(lambda: task(material), material.cache), base=base, run=run)
+
+
+def _prepared(work: Callable[[], T], cache: Path | None) -> T:
+    """Do what stores its results in a cache: of several processes the main one first, and the others find it there."""
+    return work() if cache is None else processes().in_turn(work)
 
 
 @contextmanager
@@ -187,7 +196,8 @@ def _material(
     """Choose what to retain, prepare the data, tell, and lend the selected parameters for the length of the block."""
     chosen = method.retain.model_dump(include={"neighbours", "others", "general"})
     retained = retain_set(backbone, concept, **chosen, generator=generator_for(method.training.seed, "retain"))
-    data = prepare(
+    preparation = partial(
+        prepare,
         backbone,
         concept,
         images=images,
@@ -198,6 +208,7 @@ def _material(
         progress=callbacks.on_progress,
         forget_latents=forget_latents,
     )
+    data = _prepared(preparation, cache)
     attention = list(backbone.attention_modules()) if part == "unet" else []
     callbacks.on_data(_summary(data, retained, selection.names, attention=attention, layers=layers, part=part))
     with borrowed(backbone, selection, part=part) as weights:
@@ -287,7 +298,7 @@ def _trained(material: Material, task: Task, *, base: _Base, run: RunFolder | No
             )
         return edit(result.tensors, result)
     except TrainingError:
-        if run is not None:
+        if run is not None and is_main():
             edit(task.problem.parameters, None).save(run.path)
         raise
 
