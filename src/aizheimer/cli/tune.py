@@ -18,54 +18,57 @@ if TYPE_CHECKING:
 
 Many = list[str] | None
 
+Require = Annotated[
+    list[str], typer.Option("--require", metavar="FIGURE>=VALUE", help="What must hold; again for more.")
+]
+Minimise = Annotated[
+    str, typer.Option("--minimise", metavar="QUANTITY", help="What should be small, such as 'IRA drop'.")
+]
+Searched = Annotated[
+    Many,
+    typer.Option(
+        "--search",
+        metavar="KEY=LOW..HIGH",
+        help="A range to search in place of the method's own; again for more. strength=0.1..1.5 alone trains once.",
+    ),
+]
+Storage = Annotated[
+    Path | None,
+    typer.Option(
+        "--storage",
+        metavar="FILE",
+        show_default="tune.journal in the run folder",
+        help="Where trials are kept: a journal, or SQLite if it ends in .db.",
+    ),
+]
+MethodName = Annotated[str, typer.Option("--method", "--recipe", help="A method's or recipe's name, or a recipe file.")]
+Clip = Annotated[
+    Path | None, typer.Option("--clip", metavar="DIR", help="A CLIP folder to judge with, for a model without judges.")
+]
+Out = Annotated[Path | None, typer.Option("--out", metavar="DIR", show_default="runs/CONCEPT", help="The run folder.")]
+Samples = Annotated[int | None, typer.Option("--samples", min=3, help="About how many pictures decide on an edit.")]
+Cheap = Annotated[
+    int, typer.Option("--cheap", min=0, help="Pictures of a first look that may rule an edit out; 0 for none.")
+]
+
 
 def tune(
     concept: Annotated[str, typer.Argument(metavar="CONCEPT", help="What to forget, as it is written in a prompt.")],
     overrides: Overrides = None,
     *,
-    require: Annotated[
-        list[str], typer.Option("--require", metavar="FIGURE>=VALUE", help="What must hold; again for more.")
-    ],
-    minimise: Annotated[
-        str, typer.Option("--minimise", metavar="QUANTITY", help="What should be small, such as 'IRA drop'.")
-    ] = "IRA drop",
+    require: Require,
+    minimise: Minimise = "IRA drop",
     model: Model = "emoji",
-    method: Annotated[
-        str, typer.Option("--method", "--recipe", help="A method's or recipe's name, or a recipe file.")
-    ] = "aizheimer",
-    search: Annotated[
-        Many,
-        typer.Option(
-            "--search",
-            metavar="KEY=LOW..HIGH",
-            help="A range to search in place of the method's own; again for more. strength=0.1..1.5 alone trains once.",
-        ),
-    ] = None,
+    method: MethodName = "aizheimer",
+    search: Searched = None,
     trials: Annotated[int, typer.Option("--trials", min=1, help="Points that are tried, earlier ones included.")] = 16,
-    storage: Annotated[
-        Path | None,
-        typer.Option(
-            "--storage",
-            metavar="FILE",
-            show_default="tune.journal in the run folder",
-            help="Where trials are kept: a journal, or SQLite if it ends in .db.",
-        ),
-    ] = None,
-    samples: Annotated[
-        int | None, typer.Option("--samples", min=3, help="About how many pictures decide on an edit.")
-    ] = None,
-    cheap: Annotated[
-        int, typer.Option("--cheap", min=0, help="Pictures of a first look that may rule an edit out; 0 for none.")
-    ] = 16,
+    storage: Storage = None,
+    samples: Samples = None,
+    cheap: Cheap = 16,
     keep: Annotated[Many, typer.Option("--keep", help="A concept that must stay; may be repeated.")] = None,
     anchor: Annotated[str, typer.Option("--anchor", help="What takes the concept's place.")] = "",
-    clip: Annotated[
-        Path | None,
-        typer.Option("--clip", metavar="DIR", help="A CLIP folder to judge with, for a model without judges."),
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", show_default="runs/CONCEPT", help="The run folder.")
-    ] = None,
+    clip: Clip = None,
+    out: Out = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the search, and the first of the pictures.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the search in the folder.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in the folder.")] = False,

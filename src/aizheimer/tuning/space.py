@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from aizheimer.errors import InputError, RecipeError
 from aizheimer.recipes.schema import parameter_keys, problems
-
-if TYPE_CHECKING:
-    from optuna.trial import Trial
 
 
 class Range(BaseModel):
@@ -146,8 +143,8 @@ def with_values(method: Any, values: Mapping[str, float]) -> Any:
         raise RecipeError(f"{'; '.join(problems(error, type(method)))}; give --search another range.") from error
 
 
-def suggested(trial: Trial, space: Space) -> dict[str, float]:
-    """Let the sampler choose a value for each key."""
+def suggested(trial: Any, space: Space) -> dict[str, float]:
+    """Let the sampler of an ``optuna.trial.Trial`` choose a value for each key."""
     return {
         key: trial.suggest_int(key, int(own.low), int(own.high), log=own.log)
         if own.whole

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
 from aizheimer._files import atomic, storage_errors
 from aizheimer._imports import require
 from aizheimer.errors import RunFolderError
 
-if TYPE_CHECKING:
-    from optuna.storages import BaseStorage
-    from optuna.study import Study
+Study: TypeAlias = Any
+"""An ``optuna.study.Study``; Optuna is optional, so its types are not imported."""
 
 SQLITE = {".db", ".sqlite", ".sqlite3"}
 _ASKED = "asked"
@@ -69,7 +68,7 @@ def open_study(file: Path, *, name: str, asked: Mapping[str, Any], resume: bool,
     return study
 
 
-def _storage(file: Path) -> BaseStorage:
+def _storage(file: Path) -> Any:
     package = optuna()
     if file.suffix in SQLITE:
         return package.storages.RDBStorage(f"sqlite:///{file.resolve()}")

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from aizheimer import api
 from aizheimer._records import flat
@@ -29,10 +29,7 @@ from aizheimer.reports.search import SearchPoint, save_search_picture
 from aizheimer.tuning.demand import Demand, Quantity, check_measured, values_of
 from aizheimer.tuning.record import Confirmation, Trial, TuneRecord
 from aizheimer.tuning.space import Range, as_it_is, suggested, with_values
-from aizheimer.tuning.storage import open_study, optuna
-
-if TYPE_CHECKING:
-    from optuna.study import Study
+from aizheimer.tuning.storage import Study, open_study, optuna
 
 JOURNAL, RECORD, PICTURE, MADE = "tune.journal", "tune.json", "tune.png", "made"
 FRESH = 1000
