@@ -17,7 +17,7 @@ UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 """What PIL raises for files that are no pictures, or damaged ones."""
 
 LARGEST = 110_000_000
-"""Pixels of the largest picture that is read, more than any camera's: a few bytes can claim more than a memory holds."""
+"""Pixels of the largest picture that is read, more than a camera has: few bytes can claim more than a memory holds."""
 
 
 @dataclass(frozen=True)
