@@ -18,10 +18,10 @@ TERSE := awk '/^Collecting/ { printf "  + %s\n", $$2; fflush() } /^Successfully 
 PIP   := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types docs clean
+.PHONY: help demo test fuzz lint types docs reference clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 $(VENV)/.installed-core: pyproject.toml constraints.txt
 	@test -x $(BIN)/python || { echo "creating $(VENV)"; $(PYTHON) -m venv $(VENV); }
@@ -47,6 +47,9 @@ demo: $(VENV)/.installed-core ## forget "Santa Claus" and show what happened
 test: $(VENV)/.installed-dev ## run the tests
 	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
+fuzz: $(VENV)/.installed-dev ## run 10,000 fuzzed inputs, other ones every time
+	@AIZHEIMER_FUZZ_CASES=$${AIZHEIMER_FUZZ_CASES:-10000} $(BIN)/python -m pytest tests/fuzz --timeout 7200
+
 lint: $(VENV)/.installed-dev ## check style and formatting
 	@$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -55,7 +58,10 @@ types: $(VENV)/.installed-dev ## check the types
 	@$(BIN)/pyright
 
 docs: $(VENV)/.installed-docs ## build the documentation into site/
-	@$(BIN)/mkdocs build --strict
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+reference: $(VENV)/.installed-core ## write what the documentation takes from the code
+	@$(BIN)/python docs/reference.py
 
 clean: ## remove what the other targets made, the environment too
 	@rm -rf $(VENV) site build dist .pytest_cache .ruff_cache .hypothesis

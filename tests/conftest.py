@@ -24,7 +24,9 @@ if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
 
 # The same examples on every machine, and none that fails because the machine is busy.
 hypothesis.settings.register_profile("aizheimer", deadline=None, derandomize=True, max_examples=50)
-hypothesis.settings.load_profile("aizheimer")
+# `make fuzz`: other examples every time; what fails is printed with what repeats it.
+hypothesis.settings.register_profile("fuzz", deadline=None, print_blob=True, max_examples=1000)
+hypothesis.settings.load_profile("fuzz" if "AIZHEIMER_FUZZ_CASES" in os.environ else "aizheimer")
 
 # The shapes in these signatures are checked while the tests run, and never in production.
 install_import_hook(["aizheimer.diffusion", "aizheimer.backbones.stable_diffusion"], "beartype.beartype")

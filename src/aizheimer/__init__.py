@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from aizheimer.edits.edit import Edit
     from aizheimer.edits.io import load_edit
     from aizheimer.errors import AizheimerError
+    from aizheimer.tuning.search import tune
 
 __all__ = [
     "AizheimerError",
@@ -36,6 +37,7 @@ __all__ = [
     "load_edit",
     "load_model",
     "stack",
+    "tune",
 ]
 
 _HOMES = {
@@ -50,6 +52,7 @@ _HOMES = {
     "load_edit": "aizheimer.edits.io",
     "load_model": "aizheimer.api",
     "stack": "aizheimer.api",
+    "tune": "aizheimer.tuning.search",
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,6 +27,22 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield from flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
+
+
+def parse_json(text: str) -> Any:
+    """Return what JSON says.
+
+    Raises:
+        ValueError: It is not JSON, or is nested more deeply than Python's reader can follow.
+
+    Example:
+        >>> parse_json("[1]")
+        [1]
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def save_record(record: BaseModel, path: str | Path) -> None:

@@ -32,6 +32,10 @@ class AizheimerError(Exception):
 
     exit_code: ClassVar[int] = 1
 
+    def __str__(self) -> str:
+        """Return the message as one line, whatever was quoted in it."""
+        return " ".join(super().__str__().split())
+
 
 class InputError(AizheimerError):
     """Something the caller gave cannot be used."""

@@ -98,9 +98,18 @@ def test_links_between_pages_lead_somewhere(page):
 
 def test_every_page_is_in_the_navigation():
     navigation = yaml.safe_load((REPOSITORY / "mkdocs.yml").read_text())["nav"]
-    listed = {file for entry in navigation for file in entry.values()}
+    listed = set(files_of(navigation))
     pages = {str(path.relative_to(REPOSITORY / "docs")) for path in (REPOSITORY / "docs").rglob("*.md")}
     assert listed == pages
+
+
+def files_of(entries: list) -> list[str]:
+    """Return the pages of a navigation, however deep its sections are."""
+    found = []
+    for entry in entries:
+        for value in entry.values():
+            found += files_of(value) if isinstance(value, list) else [value]
+    return found
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

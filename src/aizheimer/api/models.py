@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from aizheimer._processes import process_count, processes
+from aizheimer._records import parse_json
 from aizheimer.backbones.base import Backbone, backbone_for, load_pipeline
 from aizheimer.concepts.concept import Concept
 from aizheimer.concepts.world import World
@@ -97,7 +97,7 @@ def model_of_run(run: str | Path) -> str:
     """
     file = Path(run) / "env.json"
     try:
-        model = json.loads(file.read_text(encoding="utf-8"))["model"]
+        model = parse_json(file.read_text(encoding="utf-8"))["model"]
     except (OSError, ValueError, KeyError, TypeError):
         raise RunFolderError(f"{file} does not say which model the run was made on; name it with --model.") from None
     return str(model)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aizheimer._records import parse_json
 from aizheimer.backbones.families import FAMILIES, Family, family_of
 from aizheimer.errors import ModelError, did_you_mean
 
@@ -151,7 +151,7 @@ def _check_index(folder: Path) -> Family:
 
 def _read_index(path: Path) -> dict[str, object]:
     try:
-        index = json.loads(path.read_text(encoding="utf-8"))
+        index = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ModelError(f"{path}: not readable as JSON ({_first_line(error)}); copy or download it again.") from error
     return index if isinstance(index, dict) else {}

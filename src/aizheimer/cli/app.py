@@ -26,6 +26,7 @@ from aizheimer.cli.ls import ls
 from aizheimer.cli.report import report
 from aizheimer.cli.show import show
 from aizheimer.cli.stack import diff, stack
+from aizheimer.cli.tune import tune
 from aizheimer.cli.validate import validate
 from aizheimer.cli.verify import verify
 from aizheimer.errors import InputError
@@ -47,6 +48,10 @@ EXAMPLES = {
         "aizheimer forget twemoji training.steps=60",
         "aizheimer forget cat dog --method spm --out runs/pets",
         "aizheimer forget fox --onto runs/pets",
+    ),
+    tune: (
+        'aizheimer tune "Santa Claus" --require "UA>=0.95" --minimise "IRA drop"',
+        'aizheimer tune cat --method uce --require "UA>=0.9" --search strength=0.2..1.2 --trials 8',
     ),
     evaluate: ("aizheimer evaluate runs/santa-claus", "aizheimer evaluate runs/santa-claus --require ua=0.9"),
     attack: (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from aizheimer._records import parse_json
 from aizheimer.backbones.base import Backbone
 from aizheimer.concepts.concept import Concept
 from aizheimer.concepts.mentions import mention
@@ -125,6 +125,8 @@ def read_captioned(folder: Path, size: int, *, words: Sequence[str], kind: str) 
     for record in kept:
         path = folder / record["file_name"]
         try:
+            if not path.is_file():
+                raise OSError("no such file")
             pixels.append(read_square(path, size))
             captions.append(captions_of(record))
         except UNREADABLE as error:
@@ -156,15 +158,21 @@ def _records(folder: Path) -> Iterator[dict[str, Any]]:
             f"{folder} has no {METADATA}, so nobody knows what its pictures show; write one JSON object a line there, "
             'such as {"file_name": "cat.png", "text": "a photo of a cat"}'
         )
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} is not readable as UTF-8 text ({error}); write it anew") from error
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
-            record: Any = json.loads(line)
-        except json.JSONDecodeError:
+            record: Any = parse_json(line)
+        except ValueError:
             record = None
         if not isinstance(record, dict) or not isinstance(record.get("file_name"), str) or not captions_of(record):
             raise DataError(f"{path}, line {number}: wanted a JSON object with a file_name and a text; correct it")
+        if Path(record["file_name"]).is_absolute() or ".." in Path(record["file_name"]).parts:
+            raise DataError(f"{path}, line {number}: its file_name leads out of the folder; name a file in it")
         yield record
 
 

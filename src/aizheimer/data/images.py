@@ -16,6 +16,9 @@ from aizheimer.errors import DataError
 UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 """What PIL raises for files that are no pictures, or damaged ones."""
 
+LARGEST = 110_000_000
+"""Pixels of the largest picture that is read, more than a camera has: few bytes can claim more than a memory holds."""
+
 
 @dataclass(frozen=True)
 class ImageSet:
@@ -112,8 +115,18 @@ def read_square(path: Path, size: int) -> Tensor:
     Raises:
         OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError: `UNREADABLE`: it is no picture.
     """
-    with Image.open(path) as image:
-        upright = ImageOps.exif_transpose(image).convert("RGBA")
+    try:
+        with Image.open(path) as image:
+            if image.width * image.height > LARGEST:
+                raise ValueError(f"{image.width} x {image.height} pixels are more than {LARGEST / 1e6:.0f} million")
+            upright = ImageOps.exif_transpose(image).convert("RGBA")
+    except UNREADABLE:
+        raise
+    # A damaged picture fails in as many ways as PIL has decoders: struct.error, EOFError, KeyError, ...
+    except Exception as error:
+        raise ValueError(f"{type(error).__name__}: {error}") from error
+    if not upright.width or not upright.height:
+        raise ValueError("it has no pixels")
     opaque = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright).convert("RGB")
     square = ImageOps.fit(opaque, (size, size), method=Image.Resampling.LANCZOS, centering=(0.5, 0.5))
     array = np.array(square, dtype=np.float32)

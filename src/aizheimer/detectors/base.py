@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from aizheimer._records import parse_json
 from aizheimer.errors import InputError, JudgeError, ModelError
 
 Images: TypeAlias = np.ndarray | Tensor | Sequence[Image.Image]
@@ -143,7 +143,7 @@ def read_json(path: Path, *, wanted: str) -> dict[str, Any]:
         ModelError: If the file is missing or is not a JSON object; ``wanted`` says what the folder should be.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ModelError(f"{path.parent}: no {path.name} there; give {wanted}") from None
     except (OSError, ValueError) as error:

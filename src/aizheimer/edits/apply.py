@@ -14,7 +14,7 @@ from aizheimer.backbones.base import Backbone, NetworkName, backbone_for
 from aizheimer.backbones.fingerprints import module_fingerprint
 from aizheimer.edits.hook import Hook, Patches, describe
 from aizheimer.edits.provenance import Provenance
-from aizheimer.errors import EditError, did_you_mean
+from aizheimer.errors import AizheimerError, EditError, did_you_mean
 
 if TYPE_CHECKING:
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
@@ -101,9 +101,14 @@ def apply_edit(
     if handle.hook is not None:
         try:
             handle.patches = handle.hook.install(backbone.pipe, strength=strength)
-        except BaseException:
+        except BaseException as error:
             _write(modules, originals)
-            raise
+            if isinstance(error, AizheimerError) or not isinstance(error, Exception):
+                raise
+            raise EditError(
+                f"the hook {handle.hook.name!r} cannot be put on this pipeline ({type(error).__name__}: {error}); "
+                "make the edit again"
+            ) from error
     _set_active(backbone.denoiser, (*active, handle))
     return handle
 

@@ -7,7 +7,6 @@ restricted reader, which builds tensors and plain containers and refuses all els
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from aizheimer._records import parse_json
 from aizheimer.errors import EditError
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
@@ -91,13 +91,14 @@ def _files_of(path: Path) -> list[tuple[str, Path]]:
 
 def _network_of(folder: Path) -> str | None:
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = parse_json((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     if not isinstance(config, dict):
         return None
-    names = [config.get("_class_name"), *(config.get("architectures") or ()), config.get("model_type")]
-    return next((_NETWORKS[name] for name in names if name in _NETWORKS), None)
+    several = config.get("architectures")
+    names = [config.get("_class_name"), *(several if isinstance(several, list) else ()), config.get("model_type")]
+    return next((_NETWORKS[name] for name in names if isinstance(name, str) and name in _NETWORKS), None)
 
 
 def _weights(folder: Path) -> list[Path]:
@@ -126,7 +127,11 @@ def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     # The reader fails in many ways, on files that are damaged and on files that want to run code.
     except Exception as error:
         raise EditError(_why_not(file, error)) from error
-    return dict(_flat(content)), {}
+    tensors = dict(_flat(content))
+    for name, tensor in tensors.items():
+        if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized or tensor.is_complex():
+            raise EditError(f"{file}: '{name}' is no plain tensor of numbers; save it as one, in float32")
+    return tensors, {}
 
 
 def _why_not(file: Path, error: Exception) -> str:
@@ -138,11 +143,14 @@ def _why_not(file: Path, error: Exception) -> str:
     return f"{file} cannot be read ({_first_line(error)}); download it again"
 
 
-def _flat(content: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
-    """Yield the tensors of nested dictionaries: ``{"unet": {"a": t}}`` is ``"unet.a"``; all else is left."""
-    if isinstance(content, Mapping):
+def _flat(content: Any, prefix: str = "", *, deeper: int = 8) -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors of nested dictionaries: ``{"unet": {"a": t}}`` is ``"unet.a"``; all else is left.
+
+    What lies more than a few levels down is left too: a pickled dictionary may hold itself.
+    """
+    if isinstance(content, Mapping) and deeper:
         for name, value in content.items():
-            yield from _flat(value, f"{prefix}.{name}" if prefix else str(name))
+            yield from _flat(value, f"{prefix}.{name}" if prefix else str(name), deeper=deeper - 1)
     elif isinstance(content, Tensor):
         yield prefix, content.detach()
 

@@ -117,7 +117,10 @@ def hook_named(name: str, tensors: Mapping[str, Tensor], settings: Mapping[str, 
     kind: type[Hook] = HOOKS.get(name)
     try:
         return kind.from_saved(tensors, settings)
-    except (TypeError, KeyError, ValueError) as error:
+    except EditError:
+        raise
+    # A record that somebody else wrote may have anything at the place of a number, a word or a list.
+    except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise EditError(
             f"hook {name!r} has settings or tensors it cannot use ({reason}); make the edit again"

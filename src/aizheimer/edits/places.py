@@ -78,7 +78,8 @@ def place(tensors: Mapping[str, Tensor], networks: Mapping[str, nn.Module]) -> P
         if target is None:
             placed.unmatched.append(name)
         elif fitted is None:
-            placed.unmatched.append(f"{name} (shape {_shape(tensor)}, here {_shape(parameters[target])})")
+            kind = "" if tensor.is_floating_point() and tensor.element_size() > 1 else f" of {tensor.dtype}"
+            placed.unmatched.append(f"{name} (shape {_shape(tensor)}{kind}, here {_shape(parameters[target])})")
         else:
             placed.values[target] = fitted
             placed.matched.append(name)
@@ -167,24 +168,40 @@ def _place_product(
     _, up_name, alpha_name = _lora_family(name)
     stem = alpha_name.removesuffix(".alpha")
     layer = next((layers[bare] for bare in _unwrapped(stem) if bare in layers), None)
-    down, up = tensors[name].float(), tensors[up_name].float()
+    down, up = tensors[name], tensors[up_name]
     family = [known for known in (name, up_name, alpha_name) if known in tensors]
     if layer is None:
         placed.unmatched.extend(family)
         return
     weight = parameters[f"{layer}.weight"]
-    fits = up.flatten(1).shape[1] == len(down) and len(up) == len(weight)
-    if not fits or len(up) * down[0].numel() != weight.numel():
+    if not _are_factors(down, up, weight):
         placed.unmatched.append(f"{stem} (factors {_shape(up)} and {_shape(down)}, here {_shape(weight)})")
         return
+    if (scale := tensors.get(alpha_name)) is not None and scale.numel() != 1:
+        placed.unmatched.append(f"{stem} (its alpha has the shape {_shape(scale)}, wanted one number)")
+        return
     rank = len(down)
-    alpha = float(tensors[alpha_name]) if alpha_name in tensors else float(rank)
-    placed.products[layer] = (down, up, alpha / rank)
+    alpha = float(scale) if scale is not None else float(rank)
+    placed.products[layer] = (down.float(), up.float(), alpha / rank)
     placed.matched.extend(family)
 
 
+def _are_factors(down: Tensor, up: Tensor, weight: Tensor) -> bool:
+    """Whether two tensors are numbers whose product has a weight's size; their rank is 1 or more."""
+    if min(down.dim(), up.dim()) < 2 or not down.is_floating_point() or not up.is_floating_point():
+        return False
+    rank = len(down)
+    fits = up.numel() == rank * len(up) and len(up) == len(weight)
+    return rank > 0 and fits and len(up) * (down.numel() // rank) == weight.numel()
+
+
 def _fitted(tensor: Tensor, parameter: Tensor) -> Tensor | None:
-    """Return a tensor in a parameter's shape; a 1 x 1 convolution and a linear layer hold the same numbers."""
+    """Return a tensor in a parameter's shape; a 1 x 1 convolution and a linear layer hold the same numbers.
+
+    Whole numbers and floats of one byte are no weights that anybody trained: None, as for another shape.
+    """
+    if not tensor.is_floating_point() or tensor.element_size() < 2:
+        return None
     if tensor.shape == parameter.shape:
         return tensor
     ones = [[size for size in one.shape if size != 1] for one in (tensor, parameter)]

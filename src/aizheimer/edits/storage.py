@@ -7,7 +7,6 @@ with ``hook.``. All others are format 1, as they always were.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from aizheimer import _files
+from aizheimer._records import parse_json
 from aizheimer.edits.hook import Hook, hook_named
 from aizheimer.edits.provenance import Provenance
 from aizheimer.errors import EditError
@@ -86,7 +86,7 @@ def _read_tensors(folder: Path, record: dict[str, Any]) -> dict[str, Tensor]:
 
 def _read_record(path: Path) -> dict[str, Any]:
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise EditError(f"{path} is damaged ({error}); make the edit again") from error
     if not isinstance(record, dict):

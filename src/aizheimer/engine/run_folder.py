@@ -72,7 +72,11 @@ class RunFolder:
     def _created(self, *, overwrite: bool, resume: bool) -> RunFolder:
         if overwrite and resume:
             raise RunFolderError(f"{self.path}: got --overwrite and --resume together; choose one")
-        if self.path.exists() and not self.path.is_dir():
+        try:
+            is_file = self.path.exists() and not self.path.is_dir()
+        except OSError as error:  # a name that is longer than the file system allows
+            raise RunFolderError(f"cannot use {self.path}: {error.strerror}; choose another folder") from error
+        if is_file:
             raise RunFolderError(f"{self.path} is a file; give a folder for the run")
         self._recover()
         if resume and not self.holds_run():
@@ -82,8 +86,8 @@ class RunFolder:
         is_new = not self.path.exists()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RunFolderError(f"cannot create {self.path}: {error.strerror}; choose another folder") from error
+        except (OSError, ValueError) as error:
+            raise RunFolderError(f"cannot create {self.path}: {error}; choose another folder") from error
         if not os.access(self.path, os.W_OK):
             raise RunFolderError(f"{self.path} cannot be written; choose another folder or change its permissions")
         for leftover in self.path.glob(f".*{_files.TEMPORARY_SUFFIX}"):

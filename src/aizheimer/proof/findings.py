@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 
 from pydantic import ValidationError
 
+from aizheimer._records import parse_json
 from aizheimer.attacks.results import AttackResult
 from aizheimer.edits.provenance import Provenance
 from aizheimer.edits.storage import RECORD
@@ -109,7 +109,7 @@ def _read_all(folder: Path, prefix: str, load: Callable[[Path], T]) -> dict[str,
 def _read_record(path: Path) -> tuple[Provenance, str, Mapping[str, Any] | None]:
     """Read the record alone: the tensors may be large, and only ``verify`` must look at them."""
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = parse_json(path.read_text(encoding="utf-8"))
         return Provenance.model_validate(record["provenance"]), str(record["sha256"]), record.get("hook")
     except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
         raise DataError(f"{path} is damaged; make the edit again") from error

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from aizheimer._registry import METHODS
 from aizheimer.errors import RecipeError, did_you_mean
-from aizheimer.recipes.files import checked, read_mapping
+from aizheimer.recipes.files import checked, parse_yaml, read_mapping
 from aizheimer.recipes.schema import RecipeFile, problems
 
 SHIPPED = Path(__file__).parent
@@ -125,8 +124,9 @@ def validated(
 def _find(name: str | Path) -> tuple[Path | None, str]:
     """Return the recipe's file (None for a bare method) and what to call it."""
     path = Path(name)
-    if path.suffix in {".yaml", ".yml"} or path.is_file():
-        if not path.is_file():
+    there = _is_file(path)
+    if path.suffix in {".yaml", ".yml"} or there:
+        if not there:
             raise RecipeError(f"the recipe file {path} does not exist; give a YAML file or one of {_shipped_names()}")
         return path, path.stem
     word = METHODS.canonical(str(name)) if str(name) in METHODS else str(name).replace("_", "-")
@@ -136,6 +136,14 @@ def _find(name: str | Path) -> tuple[Path | None, str]:
         return None, word
     known = sorted({*_shipped_list(), *METHODS.names()})
     raise RecipeError(f"unknown recipe or method '{name}'.{did_you_mean(word, known)} There are: {', '.join(known)}")
+
+
+def _is_file(path: Path) -> bool:
+    """Whether a name is a file's; one that is too long for any file is not."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def _read(path: Path) -> RecipeFile:
@@ -151,8 +159,8 @@ def _override(parameters: dict[str, Any], override: str) -> str:
     if not equals or not all(parts):
         return f"override '{override}' is not key=value"
     try:
-        value = yaml.safe_load(text) if text.strip() else ""
-    except yaml.YAMLError:
+        value = parse_yaml(text) if text.strip() else ""
+    except ValueError:
         return f"override '{override}' has a value that is not YAML; quote it"
     place = parameters
     for part in parts[:-1]:

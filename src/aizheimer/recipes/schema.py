@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -10,6 +11,10 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from aizheimer.errors import did_you_mean
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
+"""Shows a value in an error: a long one cut, a deep one not to its ground."""
 
 
 class RecipeFile(BaseModel):
@@ -50,7 +55,8 @@ def problems(error: ValidationError, model: type[BaseModel]) -> list[str]:
 def _problem(entry: Mapping[str, Any], keys: list[str]) -> str:
     key = ".".join(str(part) for part in entry["loc"] if _is_key(part))
     if entry["type"] == "extra_forbidden":
-        return f"unknown key '{key}'.{_suggest(key, keys)}".rstrip(".")
+        shown = key if len(key) <= _SHORT.maxstring else f"{key[: _SHORT.maxstring]}..."
+        return f"unknown key '{shown}'.{_suggest(key, keys)}".rstrip(".")
     if entry["type"] == "missing":
         return f"{key} is missing"
     message = entry["msg"].removeprefix("Value error, ")
@@ -61,7 +67,7 @@ def _problem(entry: Mapping[str, Any], keys: list[str]) -> str:
     if entry["type"] == "literal_error" and isinstance(entry["input"], str):
         options = [part.strip("' ") for part in entry["ctx"]["expected"].replace(" or ", ", ").split(",")]
         near = "." + did_you_mean(entry["input"], options) if did_you_mean(entry["input"], options) else ""
-    return f"{key}: got {entry['input']!r}, {wanted}{near}"
+    return f"{key}: got {_SHORT.repr(entry['input'])}, {wanted}{near}"
 
 
 def _is_key(part: Any) -> bool:

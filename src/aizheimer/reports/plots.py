@@ -33,7 +33,7 @@ def pareto(results: Mapping[str, EvaluationResult]) -> Figure | None:
     both = {name: (r.ua, r.ira) for name, r in results.items() if r.ua is not None and r.ira is not None}
     if not both:
         return None
-    figure, axes = _canvas("Forgotten against kept")
+    figure, axes = canvas("Forgotten against kept")
     for i, (name, (ua, ira)) in enumerate(both.items()):
         style: dict[str, Any] = {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}
         axes.errorbar(
@@ -76,7 +76,7 @@ def damage(results: Mapping[str, EvaluationResult]) -> Figure | None:
     curves = {name: _curve(result) for name, result in results.items()}
     if not any(curves.values()):
         return None
-    figure, axes = _canvas("Damage to neighbours, the nearest at the right")
+    figure, axes = canvas("Damage to neighbours, the nearest at the right")
     for i, (name, points) in enumerate(curves.items()):
         style: dict[str, Any] = {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}
         axes.plot([x for x, _ in points], [_percent(y) for _, y in points], label=name, **style)
@@ -103,7 +103,7 @@ def attack_bars(attacks: Mapping[str, Mapping[str, AttackResult]]) -> Figure | N
     names = list(dict.fromkeys(name for own in attacks.values() for name in own))
     if not names:
         return None
-    figure, axes = _canvas("What attacks bring back", width=max(6.0, 1.2 * len(names) * len(attacks)))
+    figure, axes = canvas("What attacks bring back", width=max(6.0, 1.2 * len(names) * len(attacks)))
     width = 0.8 / len(attacks)
     for i, (run, own) in enumerate(attacks.items()):
         for k, name in enumerate(names):
@@ -134,7 +134,7 @@ def save_plot(figure: Figure, path: Path) -> Path:
     return path
 
 
-def _canvas(title: str, *, width: float = 6.4) -> tuple[Figure, Axes]:
+def canvas(title: str, *, width: float = 6.4) -> tuple[Figure, Axes]:
     """Return a figure of our own, with no global state of pyplot."""
     from matplotlib.figure import Figure
 

@@ -1,0 +1,290 @@
+"""Try points of a search one after the other, confirm the best, and write the one that was found."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aizheimer import api
+from aizheimer._records import flat
+from aizheimer.api.models import address_of
+from aizheimer.backbones.base import Backbone
+from aizheimer.concepts.concept import Concept
+from aizheimer.edits.edit import Edit
+from aizheimer.engine.run_folder import RunFolder
+from aizheimer.errors import AizheimerError, GateError, InputError
+from aizheimer.evaluation.evaluate import evaluate
+from aizheimer.evaluation.generate import StageProgress
+from aizheimer.evaluation.judges import Judges
+from aizheimer.evaluation.results import EvaluationResult
+from aizheimer.evaluation.settings import EvaluationSettings
+from aizheimer.recipes.load import Recipe
+from aizheimer.reports.search import SearchPoint, save_search_picture
+from aizheimer.tuning.demand import Demand, Quantity, check_measured, values_of
+from aizheimer.tuning.record import Confirmation, Trial, TuneRecord
+from aizheimer.tuning.space import Range, as_it_is, suggested, with_values
+from aizheimer.tuning.storage import Study, open_study, optuna
+
+JOURNAL, RECORD, PICTURE, MADE = "tune.journal", "tune.json", "tune.png", "made"
+FRESH = 1000
+"""What is added to the evaluation's seed for pictures that the search has not seen."""
+
+CONFIRMED = 3
+"""Trials that are measured again, at most, until one meets the demand on fresh pictures too."""
+
+_TRIAL = "trial"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuned:
+    """What a search found.
+
+    Attributes:
+        edit: The weakest edit that meets the demand.
+        result: Its evaluation, on pictures that the search has not seen.
+        record: Everything that was tried.
+        folder: The run folder that holds them.
+    """
+
+    edit: Edit
+    result: EvaluationResult
+    record: TuneRecord
+    folder: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """A search with all that it needs; what happens is kept in the study and in the run folder.
+
+    Args:
+        backbone: The model.
+        concept: The target.
+        recipe: The method as it was given.
+        demands: What must hold.
+        wanted: What should be small.
+        space: What is searched.
+        judges: Who looks.
+        full: How an edit is measured.
+        few: The first look; None for none.
+        run: The run folder.
+        progress: Told how far it is.
+    """
+
+    backbone: Backbone
+    concept: Concept
+    recipe: Recipe
+    demands: list[Demand]
+    wanted: Quantity
+    space: dict[str, Range]
+    judges: Judges
+    full: EvaluationSettings
+    few: EvaluationSettings | None
+    run: RunFolder
+    progress: StageProgress | None = None
+
+    def through(self, trials: int, *, file: Path | None, on_trial: Callable[[Trial, int], None] | None) -> Tuned:
+        """Open the search or take it up again, try what is left, and write what was found; see `tune`."""
+        try:
+            if not self.run.resuming:
+                for name in (JOURNAL, RECORD):
+                    self.run.file(name).unlink(missing_ok=True)
+                shutil.rmtree(self.run.file(MADE), ignore_errors=True)
+            self.run.write_yaml("recipe.yaml", self.recipe.resolved())
+            study = open_study(
+                file or self.run.file(JOURNAL),
+                name=f"{self.concept.target} by {self.recipe.method_name}",
+                asked=self.asked(),
+                resume=self.run.resuming,
+                seed=self.full.seed,
+            )
+            self.try_until(study, trials, on_trial=on_trial)
+        except InputError:
+            self.run.undo()
+            raise
+        except BaseException:
+            self.run.keep()  # an interrupted search can be resumed
+            raise
+        return self.conclude(study)
+
+    def asked(self) -> dict[str, Any]:
+        """Return what the search is for, as JSON: one that is taken up again must be for the same."""
+        return {
+            "require": [str(demand) for demand in self.demands],
+            "minimise": self.wanted.label,
+            "pictures": self.full.model_dump(mode="json"),
+            "cheap": None if self.few is None else self.few.model_dump(mode="json"),
+            "base": self.backbone.fingerprint(),
+            "parameters": self.recipe.resolved()["parameters"],
+            "search": {key: own.model_dump() for key, own in self.space.items()},
+            "keep": list(self.concept.keep),
+            "anchor": self.concept.anchor,
+        }
+
+    def try_until(self, study: Study, trials: int, *, on_trial: Callable[[Trial, int], None] | None) -> None:
+        """Try points until there are as many as wanted, the method as it was given first."""
+        if not study.trials:
+            study.enqueue_trial(as_it_is(self.space, dict(flat(self.recipe.method.model_dump(mode="json")))))
+        while len(recorded(study)) < trials:
+            told = self._try(study)
+            if on_trial is not None:
+                on_trial(told, trials)
+
+    def _try(self, study: Study) -> Trial:
+        states = optuna().trial.TrialState
+        asked = study.ask()
+        settings, started = suggested(asked, self.space), time.perf_counter()
+        base: dict[str, Any] = {"number": len(recorded(study)), "settings": settings}
+        try:
+            told = self._measured(base)
+        except AizheimerError as error:
+            if isinstance(error, InputError) and not recorded(study):
+                raise  # the method as it was given cannot be used: nothing else will do better
+            told = Trial(**base, state="failed", seconds=0.0, error=" ".join(str(error).split()))
+        told = told.model_copy(update={"seconds": round(time.perf_counter() - started, 2)})
+        asked.set_user_attr(_TRIAL, told.model_dump(mode="json"))
+        if told.state == "failed":
+            study.tell(asked, state=states.FAIL)
+            return told
+        for demand in self.demands:
+            asked.set_constraint(str(demand), demand.shortfall(told.values))
+        value = told.values.get(self.wanted.name, 0.0)
+        if told.state == "pruned":
+            asked.report(value, step=0)
+            study.tell(asked, state=states.PRUNED)
+        else:
+            study.tell(asked, value)
+        return told
+
+    def _measured(self, base: dict[str, Any]) -> Trial:
+        """Make the edit of a point and measure it, first on few pictures."""
+        edit = self.edit(base["settings"])
+        known = {"change": change_of(edit), "seconds": 0.0, **base}
+        quantities = [*(demand.quantity for demand in self.demands), self.wanted]
+        if self.few is not None:
+            look = self._look(edit, self.few, stage="first look")
+            values = values_of(look, strength=base["settings"].get("strength", 1.0))
+            check_measured(quantities, values, reasons=look.warnings)
+            if any(demand.is_hopeless(look) for demand in self.demands):
+                return Trial(**known, state="pruned", values=values)
+        result = self._look(edit, self.full, stage="drawing")
+        values = values_of(result, strength=base["settings"].get("strength", 1.0))
+        check_measured(quantities, values, reasons=result.warnings)
+        met = all(demand.is_met(values) for demand in self.demands) and not result.no_op
+        return Trial(**known, state="measured", values=values, met=met)
+
+    def edit(self, settings: dict[str, float]) -> Edit:
+        """Return the edit of a point; points that differ in strength alone share one."""
+        method = with_values(self.recipe.method, settings)
+        text = json.dumps(method.model_dump(mode="json"), sort_keys=True)
+        folder = self.run.file(MADE) / hashlib.sha256(text.encode()).hexdigest()[:16]
+        if (folder / "edit.json").is_file():
+            made = api.load_edit(folder)
+        else:
+            made = method.unlearn(self.backbone, self.concept)
+            made.save(folder)
+        strength = settings.get("strength", 1.0)
+        return made if strength == 1.0 else made.scale(strength)
+
+    def _look(self, edit: Edit, settings: EvaluationSettings, *, stage: str) -> EvaluationResult:
+        progress = self.progress
+        return evaluate(
+            self.backbone.pipe,
+            edit,
+            concept=self.concept,
+            world=self.backbone.world,
+            judges=self.judges,
+            settings=settings,
+            progress=None if progress is None else lambda done, total: progress(stage, done, total),
+        )
+
+    def conclude(self, study: Study) -> Tuned:
+        """Confirm the best on fresh pictures, and write the first that still meets the demand as the run.
+
+        Raises:
+            GateError: None does.
+        """
+        record = TuneRecord(
+            target=self.concept.target, method=self.recipe.method_name, minimise=self.wanted.label,
+            require=[str(demand) for demand in self.demands], space=self.space, trials=recorded(study),
+        )  # fmt: skip
+        fresh = self.full.model_copy(update={"seed": self.full.seed + FRESH})
+        for trial in record.candidates()[:CONFIRMED]:
+            edit = self.edit(trial.settings)
+            result = self._look(edit, fresh, stage="confirming")
+            values = values_of(result, strength=edit.provenance.strength)
+            met = all(demand.is_met(values) for demand in self.demands)
+            confirmed = Confirmation(number=trial.number, values=values, met=met)
+            record = record.model_copy(update={"confirmations": [*record.confirmations, confirmed]})
+            if met:
+                record = record.model_copy(update={"chosen": trial.number})
+                self._write(record, edit, result, trial)
+                return Tuned(edit=edit, result=result, record=record, folder=self.run.path)
+        self._write_record(record)
+        self.run.keep()
+        raise GateError(shortfall(record))
+
+    def _write(self, record: TuneRecord, edit: Edit, result: EvaluationResult, trial: Trial) -> None:
+        method = with_values(self.recipe.method, trial.settings)
+        self.run.write_yaml("recipe.yaml", {**self.recipe.resolved(), "parameters": method.model_dump(mode="json")})
+        self.run.write_json("env.json", {"model": address_of(self.backbone), **api.environment()})
+        edit.save(self.run.path)
+        result.save(self.run.file("evaluation.json"))
+        self._write_record(record)
+        shutil.rmtree(self.run.file(MADE), ignore_errors=True)
+        self.run.keep()
+
+    def _write_record(self, record: TuneRecord) -> None:
+        record.save(self.run.file(RECORD))
+        first = record.demands[0]
+        points = [
+            SearchPoint(
+                forgotten=trial.values[first.quantity.name],
+                cost=trial.values[record.wanted.name],
+                state="chosen" if trial.number == record.chosen else trial.state,
+                met=trial.met,
+            )
+            for trial in record.trials
+            if trial.state != "failed"
+        ]
+        save_search_picture(
+            points, self.run.file(PICTURE), demand=(first.quantity.label, first.sense, first.bound),
+            cost=record.wanted.label, title=f"{record.target} by {record.method}",
+        )  # fmt: skip
+
+
+def recorded(study: Study) -> list[Trial]:
+    """Return the trials that have ended, in order; one that was interrupted left nothing and is not counted."""
+    return [Trial.model_validate(trial.user_attrs[_TRIAL]) for trial in study.trials if _TRIAL in trial.user_attrs]
+
+
+def change_of(edit: Edit) -> float:
+    """Return the Frobenius norm of what an edit adds to the weights, its strength included."""
+    squares = sum(float(delta.square().sum()) for delta in edit.deltas.values())
+    return abs(edit.provenance.strength) * squares**0.5
+
+
+def shortfall(record: TuneRecord) -> str:
+    """Say how near a search came that found nothing."""
+    asked = " and ".join(record.require)
+    if record.confirmations:
+        last = record.confirmations[-1]
+        found = ", ".join(f"{d.quantity.label} {last.values[d.quantity.name]:.3f}" for d in record.demands)
+        return (
+            f"{len(record.confirmations)} edits met {asked} in the search and none on fresh pictures (the last: "
+            f"{found}); give more --trials with --resume, or ask for more than you need and look at more --samples."
+        )
+    best = record.nearest()
+    if best is None:
+        return f"every one of {len(record.trials)} trials failed; the first: {record.trials[0].error}"
+    found = ", ".join(f"{d.quantity.label} {best.values[d.quantity.name]:.3f}" for d in record.demands)
+    settings = ", ".join(f"{key}={value:.4g}" for key, value in best.settings.items())
+    return (
+        f"no edit of {len(record.trials)} trials met {asked}; the nearest had {found} at {settings}. "
+        "Give more --trials with --resume, another --method, or a wider --search."
+    )

@@ -1,0 +1,81 @@
+"""The fenced blocks of the documentation, and what runs of them."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+REPOSITORY = Path(__file__).parents[2]
+PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
+
+RUN = {"ls", "show", "validate", "env", "stack", "diff"}
+"""Commands that every test run executes as they stand, on edits of the tiny pipeline."""
+
+REASONS = {
+    "forget": "trains or solves on the embedded model; tests/cli/test_forget.py runs it on the tiny one",
+    "tune": "makes several edits; tests/cli/test_tune.py runs a short search",
+    "evaluate": "draws 170 pictures; tests/end_to_end/test_forgets.py runs it",
+    "attack": "draws and trains for minutes; tests/cli/test_attack.py runs it on the tiny pipeline",
+    "compare": "needs evaluated runs; tests/cli/test_compare_and_check.py makes them",
+    "check": "needs attacks and suites in the run; tests/cli/test_compare_and_check.py",
+    "certificate": "needs an evaluated run; tests/cli/test_bench_and_certificate.py",
+    "verify": "draws pictures again; tests/cli/test_bench_and_certificate.py",
+    "bench": "makes many edits; tests/cli/test_bench_and_certificate.py runs a small one",
+    "report": "needs an evaluated run; tests/end_to_end/test_forgets.py writes one",
+    "export": "tests/cli/test_artifacts.py and the table in how-to/artifacts.md",
+    "import": "needs a file of another program; tests/cli/test_artifacts.py writes them",
+    "push": "needs the hub; tests/unit/api/test_hub.py pushes to a folder",
+    "pull": "needs the hub; tests/unit/api/test_hub.py pulls from a folder",
+    "generate": "draws pictures; tests/cli/test_commands.py runs it",
+    "studio": "serves until it is stopped; its own tests start it in a browser",
+}
+"""Why a command is only parsed by default, and what runs it."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block.
+
+    Attributes:
+        page: Where it is.
+        line: The line of its fence.
+        language: What is written behind the fence.
+        body: What is in it.
+        reason: Why it is not run, from a comment above it; "" if it is.
+    """
+
+    page: Path
+    line: int
+    language: str
+    body: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.page.name}:{self.line}"
+
+
+def blocks(page: Path) -> Iterator[Block]:
+    """Yield every fenced block of a page."""
+    text = page.read_text(encoding="utf-8")
+    pattern = r"(?:^<!-- not run: ([^\n]+) -->\n)?^```(\w+)\n(.*?)^```$"
+    for match in re.finditer(pattern, text, flags=re.MULTILINE | re.DOTALL):
+        yield Block(page, text[: match.start()].count("\n") + 1, match[2], match[3], match[1] or "")
+
+
+def commands(block: Block) -> list[list[str]]:
+    """Return the words of every aizheimer command of a console block, without the program's name."""
+    found = []
+    for line in block.body.replace("\\\n", " ").splitlines():
+        if line.startswith("$ "):
+            words = shlex.split(line[2:], comments=True)
+            if words and Path(words[0]).name == "aizheimer":
+                found.append(words[1:])
+    return found
+
+
+ALL = [block for page in PAGES for block in blocks(page)]
+PYTHON = [block for block in ALL if block.language == "python"]
+COMMANDS = [(block, words) for block in ALL if block.language == "console" for words in commands(block)]
