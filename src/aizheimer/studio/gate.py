@@ -32,7 +32,7 @@ _GET = re.compile(
     r"/|/config/?|/theme\.css|/favicon\.ico|/robots\.txt|/manifest\.json|/(?:assets|static|svelte)/.+"
     r"|/gradio_api/(?:info/?|app_id/?|startup-events|heartbeat/[\w-]+|queue/data|theme\.css|user/?|upload_progress)"
 )
-_POST = re.compile(r"/gradio_api/(?:queue/join|upload|cancel|reset|component_server)/?")
+_POST = re.compile(r"/gradio_api/(?:run/predict|queue/join|upload|cancel|reset)/?")
 """Addresses of Gradio's that the page needs; its others (proxies, editors, interfaces) are not there."""
 _SHOWN = re.compile(r"/gradio_api/file=(.+)")
 _OWN = re.compile(r"/studio/(pictures|exports)/([^/]+)")

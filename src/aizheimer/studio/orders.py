@@ -94,7 +94,7 @@ class Studio:
         """Return a concept's neighbours; nothing while a job has the machine, or if the concept cannot be read."""
         if not concept.strip() or len(concept) > 80:
             return []
-        with self.queue.between_jobs() as free:
+        with self.queue.between_jobs(2.0) as free:
             return self.shelf.neighbours(model, concept.strip()) if free else []
 
     def stop(self, visitor: Visitor) -> bool:

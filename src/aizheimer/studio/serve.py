@@ -49,9 +49,10 @@ def serve(
     require("gradio", extra="studio")
     bound = _bound(host, port)
     address = f"http://{f'[{host}]' if ':' in host else host}:{bound.getsockname()[1]}"
-    queue = JobQueue()
+    queue, shelf = JobQueue(), Shelf(models)
     try:
-        app = build_app(Studio(shelf=Shelf(models), queue=queue, root=root), host=host, auth=login)
+        app = build_app(Studio(shelf=shelf, queue=queue, root=root), host=host, auth=login)
+        queue.submit("", lambda _: {"loaded": shelf.backbone(shelf.names[0]).family}, kind="load", title="loading")
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=2))
         say(address)
         server.run(sockets=[bound])

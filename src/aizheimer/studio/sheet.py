@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from aizheimer.edits.edit import Edit
 
 EDGE = 256
-STEPS = 20
+STEPS = 12
 PATIENCE = 4.0
 """A sheet is drawn anew when this many times its own cost have gone by."""
 

@@ -16,8 +16,11 @@ from aizheimer.studio.visitors import COOKIE, Visitor
 if TYPE_CHECKING:
     from aizheimer.studio.page import Parts
 
-QUIET = {"show_progress": "hidden", "api_visibility": "private"}
-"""Of every event: the page shows progress itself, and none is an interface for others."""
+QUIET = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
+"""Of every event: the page shows progress itself, none is an interface for others, and all are short: what is long is
+a job of our own queue."""
+BUSY_SECONDS, IDLE_SECONDS = 1.0, 5.0
+"""How often the page looks for news."""
 
 
 def token_of(cookies: str) -> str | None:
@@ -105,10 +108,11 @@ class Wiring:
         return self.gr.update(choices=near, value=near)
 
     def now(self, visitor: Visitor) -> list[Any]:
-        """Return what runs, and whether it can be stopped."""
+        """Return what runs, whether it can be stopped, and how soon to look again."""
         views = self.studio.queue.all(visitor.id)
         busy = any(not view.ended for view in views)
-        return [now_card(views), self.gr.update(visible=busy)]
+        again = self.gr.Timer(BUSY_SECONDS if busy else IDLE_SECONDS)
+        return [now_card(views), self.gr.update(visible=busy), again]
 
     def refresh(self, visitor: Visitor, seen: dict[str, Any]) -> list[Any]:
         """Return what has changed since the page last looked; `seen` says what it showed then."""
@@ -164,7 +168,7 @@ def _split(words: str) -> list[str]:
 def wire(gr: Any, blocks: Any, studio: Studio, parts: Parts) -> None:
     """Connect every button of the page, and have it look for news each second."""
     wiring = Wiring(gr, studio, parts)
-    now = [parts.now, parts.stop]
+    now = [parts.now, parts.stop, parts.timer]
     forget, try_, measure, combine, export = parts.forget, parts.try_, parts.measure, parts.combine, parts.export
 
     def on(event: Any, act: Callable[..., Any], inputs: Sequence[Any], outputs: Sequence[Any], **options: Any) -> None:
@@ -202,4 +206,4 @@ def wire(gr: Any, blocks: Any, studio: Studio, parts: Parts) -> None:
     lists = [*parts.edit, *combine["sliders"], combine["names"], combine["add"], combine["empty"]]
     news = [*now, *cards, *lists, seen]
     on(blocks.load, wiring.refresh, [seen], news)
-    on(parts.timer.tick, wiring.refresh, [seen], news, concurrency_limit=None)
+    on(parts.timer.tick, wiring.refresh, [seen], news)

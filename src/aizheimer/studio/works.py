@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from aizheimer.backbones.base import Backbone
     from aizheimer.edits.edit import Edit
 
+TRY_STEPS = 20
 RECORD = "studio.json"
 """What the studio remembers of a run: the name of its model on the shelf."""
 
@@ -68,14 +69,14 @@ def try_work(form: TryForm, shop: Workshop) -> Work:
 
     def work(desk: Desk) -> Mapping[str, Any]:
         from aizheimer.evaluation.generate import PromptJob, generate
-        from aizheimer.studio.sheet import STEPS, save_picture
+        from aizheimer.studio.sheet import save_picture
 
         _, backbone, edit = shop.opened(form.run, desk)
         scaled = edit.scale(form.strength)
         told = {"prompt": form.prompt, "seed": form.seed, "strength": form.strength, "run": form.run}
         if form.words:
             return {**told, **_attention(form, backbone, scaled, desk=desk, visitor=shop.visitor)}
-        options: dict[str, Any] = {"steps": STEPS, "guidance": backbone.world.guidance}
+        options: dict[str, Any] = {"steps": TRY_STEPS, "guidance": backbone.world.guidance}
         jobs = [PromptJob(form.prompt, form.seed)]
         desk.progress("drawing without the edit", 0, 2)
         before = generate(backbone.pipe, jobs, **options)[0]
