@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aizheimer.engine.callbacks import Callbacks, Row
-from aizheimer.errors import InputError
+from aizheimer.errors import InputError, did_you_mean
+from aizheimer.studio.choices import methods
 from aizheimer.studio.forms import ForgetForm
 from aizheimer.studio.jobs import Desk, JobStopped, Work
 from aizheimer.studio.works import Workshop, remember
@@ -128,11 +129,12 @@ def recipe_for(form: ForgetForm, pictures: Path | None = None) -> Recipe:
     """Return the recipe that a form asks for.
 
     Raises:
-        RecipeError: There is no such method.
-        InputError: It has no steps to set, or takes no pictures.
+        InputError: There is no such method, or it has no steps to set, or takes no pictures.
     """
     from aizheimer import api
 
+    if form.method not in (known := methods()):  # a recipe can also be a file, which is not for visitors to name
+        raise InputError(f"method: there is no '{form.method}'.{did_you_mean(form.method, known)}")
     recipe = api.load_recipe(form.method)
     fields = type(recipe.method).model_fields
     overrides = []

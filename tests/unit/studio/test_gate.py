@@ -42,8 +42,12 @@ def ask(tmp_path):
             messages.append(message)
 
         async def receive():
+            if begun:
+                await asyncio.Event().wait()  # the browser stays on the line
+            begun.append(True)
             return {"type": "http.request", "body": b"", "more_body": False}
 
+        begun = []
         asyncio.run(Gate(app=behind, root=tmp_path, auth=auth, hosts=hosts)(scope, receive, send))
         return Answer(messages)
 
