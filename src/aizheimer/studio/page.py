@@ -191,7 +191,7 @@ def _measure(gr: Any) -> dict[str, Any]:
                 found["attack"] = gr.Dropdown(
                     attacks(), value="seed-search", label="Attack", min_width=180, elem_id="attack"
                 )
-                found["images"] = gr.Slider(4, 40, value=10, step=1, label="Pictures that decide", min_width=180)
+                found["images"] = gr.Slider(4, 40, value=10, step=1, label="Pictures", min_width=180)
             found["controls"] = gr.Checkbox(True, label="Also attack the unedited model, and by chance")
             found["go"] = gr.Button("Bring it back", elem_id="go-attack")
             found["attacked"] = gr.HTML("", elem_id="attack-card")
@@ -218,7 +218,7 @@ def _export(gr: Any) -> dict[str, Any]:
             found["run"] = _edit(gr)
             found["format"] = gr.Dropdown(list(FORMATS), value=FORMATS[0], label="Format", elem_id="format")
             with gr.Row():
-                found["rank"] = gr.Slider(1, 128, value=32, step=1, label="Rank of a LoRA", min_width=180)
+                found["rank"] = gr.Slider(1, 128, value=32, step=1, label="Rank", min_width=180)
                 found["strength"] = gr.Slider(0.05, STRONGEST, value=1.0, step=0.05, label="Strength", min_width=180)
             found["partial"] = gr.Checkbox(False, label="Leave out what a LoRA cannot hold")
             found["write"] = gr.Button("Export", variant="primary", elem_id="write")

@@ -16,9 +16,11 @@ from aizheimer.studio.visitors import COOKIE, Visitor
 if TYPE_CHECKING:
     from aizheimer.studio.page import Parts
 
-QUIET = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
-"""Of every event: the page shows progress itself, none is an interface for others, and all are short: what is long is
-a job of our own queue."""
+QUIET = {"show_progress": "hidden", "api_visibility": "private"}
+"""Of every event: the page shows progress itself, and none is an interface for others."""
+AT_ONCE = {"queue": False}
+"""Of what happens each second: it needs no place in Gradio's queue, whose answers take another request. Buttons are in
+it, since Gradio shows the messages of what is."""
 BUSY_SECONDS, IDLE_SECONDS = 1.0, 5.0
 """How often the page looks for news."""
 
@@ -205,5 +207,5 @@ def wire(gr: Any, blocks: Any, studio: Studio, parts: Parts) -> None:
     cards += [combine["card"], export["card"], try_["slider"]]
     lists = [*parts.edit, *combine["sliders"], combine["names"], combine["add"], combine["empty"]]
     news = [*now, *cards, *lists, seen]
-    on(blocks.load, wiring.refresh, [seen], news)
-    on(parts.timer.tick, wiring.refresh, [seen], news)
+    on(blocks.load, wiring.refresh, [seen], news, **AT_ONCE)
+    on(parts.timer.tick, wiring.refresh, [seen], news, **AT_ONCE)
