@@ -56,10 +56,10 @@ demo: $(VENV)/.installed-core ## forget "Santa Claus" and show what happened
 	$(BIN)/aizheimer report $(RUN)
 
 test: $(VENV)/.installed-dev ## run the tests
-	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest -m 'not browser' --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 browser: $(VENV)/.installed-studio ## test the studio in Chromium (apt-get install chromium)
-	@$(BIN)/python -m pytest tests/browser -rs
+	@$(BIN)/python -m pytest tests/browser -m browser -rs
 
 lint: $(VENV)/.installed-dev ## check style and formatting
 	@$(BIN)/ruff check .
