@@ -104,7 +104,8 @@ def sheet_jobs(backbone: Backbone, concept: Concept, *, each: int = 2) -> list[P
 @contextlib.contextmanager
 def _at_hand(backbone: Backbone) -> Iterator[None]:
     """Have all networks beside the denoiser, from where training may have parked them."""
-    moved = [(net, net.device) for net in backbone.components.values() if net.device != backbone.device]
+    homes = [(net, next(net.parameters()).device) for net in backbone.components.values()]
+    moved = [(net, home) for net, home in homes if home != backbone.device]
     try:
         for net, _ in moved:
             net.to(backbone.device)
