@@ -24,6 +24,7 @@ LAYERS = {
     "reports": 10,
     "api": 11,
     "bench": 12,
+    "studio": 12,
     "tuning": 12,
     "cli": 13,
     "__main__": 14,

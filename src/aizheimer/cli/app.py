@@ -26,6 +26,7 @@ from aizheimer.cli.ls import ls
 from aizheimer.cli.report import report
 from aizheimer.cli.show import show
 from aizheimer.cli.stack import diff, stack
+from aizheimer.cli.studio import studio
 from aizheimer.cli.tune import tune
 from aizheimer.cli.validate import validate
 from aizheimer.cli.verify import verify
@@ -84,6 +85,7 @@ EXAMPLES = {
     push: ("aizheimer push runs/santa-claus somebody/no-santa-claus --licence openrail --gate release",),
     pull: ("aizheimer pull somebody/no-santa-claus",),
     generate: ('aizheimer generate "Santa Claus in noto style" --edit runs/santa-claus -n 4',),
+    studio: ("aizheimer studio", "aizheimer studio --model emoji --model path/to/stable-diffusion-v1-5"),
     show: ("aizheimer show runs/santa-claus", "aizheimer show aizheimer", "aizheimer show relearn"),
     ls: ("aizheimer ls", "aizheimer ls methods", "aizheimer ls attacks"),
     validate: ("aizheimer validate my-recipe.yaml", "aizheimer validate aizheimer training.steps=60"),

@@ -13,9 +13,16 @@ def _ignore(*_: Any) -> None:
     """Hear nothing."""
 
 
+def _never() -> bool:
+    """Go on."""
+    return False
+
+
 @dataclass(frozen=True, kw_only=True)
 class Callbacks:
     """Functions that the data stage and the training loop call; each one is optional.
+
+    Whatever they raise ends the run there and then, without an edit.
 
     Args:
         on_step: Called after every optimiser step with its history row (``step``, ``steps``, ``loss``, ``losses``,
@@ -27,6 +34,7 @@ class Callbacks:
         on_solved: Called by a closed form with what it found (``residual``, ``drift``; see
             `aizheimer.methods._closed_form.outcome`).
         on_progress: Called with ``(stage, done, total)`` during long preparations.
+        should_stop: Asked after every optimiser step; true ends training there, and the best state becomes the edit.
 
     Example:
         >>> heard = []
@@ -40,3 +48,4 @@ class Callbacks:
     on_data: Callable[[Row], None] = _ignore
     on_solved: Callable[[Row], None] = _ignore
     on_progress: Callable[[str, int, int], None] = _ignore
+    should_stop: Callable[[], bool] = _never

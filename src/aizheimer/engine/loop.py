@@ -29,7 +29,8 @@ from aizheimer.engine.schedule import Plateau, scheduled_rate
 from aizheimer.engine.settings import TrainSettings
 from aizheimer.errors import ModelError, TrainingError
 
-Stopped = Literal["steps", "mass", "drift", "loss"]
+Stopped = Literal["steps", "mass", "drift", "loss", "asked"]
+ROLLED_BACK = ("drift", "asked")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +41,8 @@ class TrainResult:
         tensors: Values of the trained parameters, by name.
         history: The run's events, as in ``history.jsonl``.
         stopped: Why it ended: ``"steps"`` (all done), ``"mass"`` (forgotten enough), ``"loss"`` (the running mean of a
-            loss fell below its threshold) or ``"drift"`` (the guard went back to the best state).
+            loss fell below its threshold), ``"drift"`` (the guard went back to the best state) or ``"asked"`` (a
+            caller wanted it to end, and got the best state).
         step: The step whose state ``tensors`` is.
     """
 
@@ -106,7 +108,7 @@ def train(
         loop.advance()
     loop.finish()
     tensors = {name: parameter.detach().clone() for name, parameter in problem.parameters.items()}
-    step = loop.guard.best_step if loop.stopped == "drift" else loop.step
+    step = loop.guard.best_step if loop.stopped in ROLLED_BACK else loop.step
     return TrainResult(tensors=tensors, history=loop.history, stopped=cast(Stopped, loop.stopped), step=step)
 
 
@@ -185,10 +187,13 @@ class _Loop:
         if self.stop is not None:
             self.stop = self.stop.seen(losses)
         ended = self.stop is not None and self.stop.reached
-        if step % self.settings.monitor_every == 0 or step == self.settings.steps or ended:
+        asked = self.callbacks.should_stop()
+        if step % self.settings.monitor_every == 0 or step == self.settings.steps or ended or asked:
             self._look()
-        if ended and not self.stopped:
-            self.stopped = "loss"
+        if (ended or asked) and not self.stopped:
+            self.stopped = "loss" if ended else "asked"
+            if asked and not ended:
+                self._set_parameters(self.guard.best)
         if self.run is not None and step % self.settings.checkpoint_every == 0 and not self.stopped:
             self._save(self.run)
 
@@ -197,7 +202,7 @@ class _Loop:
         if any(row["event"] == "stop" for row in self.history):
             return
         self.stopped = self.stopped or "steps"
-        kept = self.guard.best_step if self.stopped == "drift" else self.step
+        kept = self.guard.best_step if self.stopped in ROLLED_BACK else self.step
         self._record({"event": "stop", "step": self.step, "stopped": self.stopped, "kept_step": kept})
         if self.run is not None:
             self._save(self.run)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from PIL import Image
 
 from aizheimer.evaluation.generate import PromptJob, draw_batch, image_size, sampling
@@ -51,16 +53,7 @@ def target_heatmaps(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw a picture and read, half-way through, how much attention each place gives to the target.
 
-    The value at a place is the attention probability summed over all the target's tokens, averaged over heads and
-    over all cross-attention layers, each enlarged to the picture: a share, so maps of two models have one scale.
-
-    Args:
-        backbone: The model as it should draw.
-        prompt: Must name the concept.
-        concept: The target's words.
-        seed: Of the initial noise.
-        steps: DDIM steps; attention is read after step ``steps // 2``.
-        guidance: Guidance scale; None takes the world's own. Only the prompt's half of the batch is read.
+    See `word_heatmaps`, of which this is the case of one word.
 
     Returns:
         The map, float32 (height, width) in [0, 1], and the picture, uint8 (height, width, 3).
@@ -68,16 +61,48 @@ def target_heatmaps(
     Raises:
         ConceptError: If the prompt does not name the concept.
     """
+    maps, picture = word_heatmaps(backbone, prompt, words=[concept], seed=seed, steps=steps, guidance=guidance)
+    return maps[0], picture
+
+
+def word_heatmaps(
+    backbone: Backbone,
+    prompt: str,
+    *,
+    words: Sequence[str],
+    seed: int,
+    steps: int = STEPS,
+    guidance: float | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw a picture and read, half-way through, how much attention each place gives to each of some words.
+
+    The value at a place is the attention probability summed over all the word's tokens, averaged over heads and
+    over all cross-attention layers, each enlarged to the picture: a share, so maps of two models have one scale.
+
+    Args:
+        backbone: The model as it should draw.
+        prompt: Must name all the words.
+        words: What to look for; the picture is drawn once for each, in one batch.
+        seed: Of the initial noise.
+        steps: DDIM steps; attention is read after step ``steps // 2``.
+        guidance: Guidance scale; None takes the world's own. Only the prompt's half of the batch is read.
+
+    Returns:
+        The maps, float32 (words, height, width) in [0, 1], and the picture, uint8 (height, width, 3).
+
+    Raises:
+        ConceptError: If the prompt does not name a word.
+    """
     pipe = backbone.pipe
     scale = backbone.world.guidance if guidance is None else guidance
-    columns = backbone.token_columns([prompt], concept, policy="concept")
+    columns = torch.cat([backbone.token_columns([prompt], word, policy="concept") for word in words])
     height, width = image_size(pipe)
     read: dict[str, Any] = {}
 
     def at_step_end(_pipe: Any, index: int, _timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
         if index == steps // 2:
             probe.check()
-            maps = [heatmap(attention, height, width)[0] for attention in probe.maps.values()]
+            maps = [heatmap(attention, height, width) for attention in probe.maps.values()]
             read["heat"] = sum(maps) / len(maps)
         return values
 
@@ -85,11 +110,10 @@ def target_heatmaps(
     guided = scale > 1  # the pipeline doubles the batch only then
     # An edit that acts while pictures are drawn may predict for its own words as well.
     probing = attention_probe(backbone.denoiser, layers, columns, guidance=guided, skip_others=True)
+    jobs = [PromptJob(prompt, seed)] * len(words)
     with sampling(pipe), probing as probe:
-        picture = draw_batch(
-            pipe, [PromptJob(prompt, seed)], steps=steps, guidance=scale, callback_on_step_end=at_step_end
-        )[0]
-    return read["heat"].float().cpu().clamp(0, 1).numpy(), picture
+        pictures = draw_batch(pipe, jobs, steps=steps, guidance=scale, callback_on_step_end=at_step_end)
+    return read["heat"].float().cpu().clamp(0, 1).numpy(), pictures[0]
 
 
 def heatmap_pair(

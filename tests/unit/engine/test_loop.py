@@ -227,3 +227,29 @@ def test_half_precision_parameters_are_refused():
     problem.parameters["x"] = torch.nn.Parameter(torch.zeros(2, dtype=torch.float16))
     with pytest.raises(ModelError, match=r"cannot train x in torch.float16; load the pipeline in float32"):
         train(problem, settings())
+
+
+def test_a_caller_who_asks_gets_the_best_state(tmp_path):
+    class Worse(Chase):
+        """From the third look on, attention rises again."""
+
+        def monitor(self):
+            self.looks = getattr(self, "looks", 0) + 1
+            return {"attention_mass": {1: 1.0, 2: 0.5, 3: 0.4}.get(self.looks, 0.9), "retention_drift": 0.0}
+
+    problem, states = Worse(), {}
+
+    def on_step(row):
+        states[row["step"]] = problem.x.detach().clone()
+
+    heard = Callbacks(on_step=on_step, should_stop=lambda: len(states) == 17)
+    run = RunFolder(tmp_path / "run").create()
+    result = train(problem, settings(), run=run, callbacks=heard)
+    assert (result.stopped, result.step, len(states)) == ("asked", 10, 17)
+    assert torch.equal(result.tensors["x"], states[10])
+    assert torch.equal(problem.x, states[10])
+    last = rows(result, "stop")
+    assert [(row["stopped"], row["kept_step"]) for row in last] == [("asked", 10)]
+    resumed = train(Worse(), settings(), run=RunFolder(tmp_path / "run").create(resume=True))
+    assert (resumed.stopped, resumed.step) == ("asked", 10)
+    assert torch.equal(resumed.tensors["x"], states[10])

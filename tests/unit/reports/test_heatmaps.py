@@ -5,7 +5,7 @@ import torch
 from aizheimer.errors import ConceptError
 from aizheimer.evaluation.generate import PromptJob, generate
 from aizheimer.modules.attention import attention_probe, mass
-from aizheimer.reports.heatmaps import heatmap_pair, overlay, target_heatmaps
+from aizheimer.reports.heatmaps import heatmap_pair, overlay, target_heatmaps, word_heatmaps
 from tests.unit.evaluation.builders import WordEdit
 
 PROMPT, CONCEPT = "santa claus in noto style", "santa claus"
@@ -89,3 +89,16 @@ class TestOverlay:
 
     def test_no_attention_at_all(self):
         assert np.asarray(overlay(np.full((8, 8, 3), 128, np.uint8), np.zeros((8, 8)), peak=0.0)).std() < 1
+
+
+def test_words_share_one_drawing_and_have_the_maps_of_each_alone(tiny_backbone):
+    words = ["santa claus", "noto"]
+    maps, picture = word_heatmaps(tiny_backbone, PROMPT, words=words, seed=2, steps=2)
+    assert maps.shape == (2, 32, 32)
+    for word, found in zip(words, maps, strict=True):
+        alone, same = target_heatmaps(tiny_backbone, PROMPT, word, 2, steps=2)
+        assert np.abs(found - alone).max() < 1e-4
+        assert np.abs(picture.astype(int) - same).max() <= 1
+    assert np.abs(maps[0] - maps[1]).max() > 1e-3
+    with pytest.raises(ConceptError):
+        word_heatmaps(tiny_backbone, PROMPT, words=["santa claus", "cat"], seed=2, steps=2)

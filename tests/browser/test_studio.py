@@ -1,0 +1,141 @@
+"""The studio as a person uses it: the whole path, a stop, a reload, bad input, a narrow screen, two visitors."""
+
+import urllib.error
+import urllib.request
+
+import pytest
+from safetensors import safe_open
+
+FAST = "uce"
+
+
+def forget(visit, concept="Santa Claus", method=FAST):
+    visit.fill("concept", concept)
+    visit.choose("method", method)
+    visit.page.locator("#start").click()
+
+
+def test_from_a_concept_to_a_lora_that_other_programs_load(visit, tmp_path):
+    page = visit.page
+    visit.shot("1-first-visit")
+    visit.fill("concept", "Santa Claus")
+    page.locator("#concept textarea, #concept input").first.blur()
+    page.locator("#keep .token").first.wait_for()
+    assert "Mrs. Claus" in page.locator("#keep").inner_text()
+    visit.shot("2-neighbours")
+    forget(visit)
+    visit.wait("#now [data-state]")
+    visit.wait("#forget-card .az-good")
+    assert page.locator("#forget-card .az-sheet img").count() == 8
+    natural = page.evaluate("[...document.querySelectorAll('.az-sheet img')].map(image => image.naturalWidth)")
+    assert all(width > 0 for width in natural)
+    visit.shot("3-forgotten")
+
+    visit.tab("Compare")
+    visit.fill("prompt", "Santa Claus in noto style")
+    page.locator("#draw").click()
+    visit.wait("#slider img")
+    page.wait_for_function("[...document.querySelectorAll('#slider img')].every(image => image.naturalWidth > 0)")
+    sources = page.locator("#slider img").evaluate_all("images => images.map(image => image.src)")
+    assert len(set(sources)) == 2
+    page.get_by_text("Attention by word").click()
+    visit.fill("words", "Santa Claus, style")
+    page.locator("#look").click()
+    visit.wait("#attention-card .az-maps")
+    assert page.locator("#attention-card figure").count() == 2
+    visit.shot("4-compared")
+
+    visit.tab("Export")
+    page.locator("#write").click()
+    link = visit.wait("#export-card .az-download")
+    visit.shot("5-exported")
+    with page.expect_download() as download:
+        link.click()
+    file = tmp_path / download.value.suggested_filename
+    download.value.save_as(file)
+    with safe_open(file, "pt") as lora:
+        assert any(name.endswith("lora_up.weight") for name in lora.keys())  # noqa: SIM118
+
+
+def test_a_training_is_watched_reloaded_stopped_and_its_best_state_kept(visit):
+    page = visit.page
+    forget(visit, method="aizheimer-paper")
+    visit.wait("#forget-card svg.chart >> nth=1")
+    text = page.locator("#forget-card").inner_text()
+    assert "Attention on the target" in text
+    assert "Drift of what is kept" in text
+    visit.shot("6-training")
+    page.reload(wait_until="domcontentloaded")
+    visit.ready()
+    assert "Santa Claus" in visit.wait("#now [data-state=running]").inner_text()
+    visit.wait("#forget-card svg.chart")
+    visit.shot("7-reloaded")
+    visit.wait("#stop").click()
+    visit.wait("#forget-card .az-good")
+    assert "best state" in page.locator("#forget-card").inner_text()
+    page.locator("#now .az-idle").wait_for()
+    visit.shot("8-stopped")
+
+
+def test_who_waits_can_leave_the_queue(visit, browser, address):
+    forget(visit, method="aizheimer-paper")
+    visit.wait("#now [data-state=running]")
+    other = type(visit)(browser, address)
+    forget(other, "cat")
+    assert "1 job first" in other.wait("#now [data-state=waiting]").inner_text()
+    assert "Santa" not in other.page.content()
+    other.wait("#stop").click()
+    other.wait("#now .az-idle")
+    assert "Stopped" in other.page.locator("#forget-card").inner_text()
+    other.close()
+    visit.page.locator("#stop").click()
+    visit.wait("#now .az-idle")
+
+
+def test_bad_input_is_told_and_shown_as_it_was_typed(visit):
+    page = visit.page
+    page.locator("#start").click()
+    visit.wait("text=Concept: nothing is there yet")
+    evil = "<img src=x onerror=alert(1)>"
+    page.on("dialog", lambda dialog: visit.errors.append(f"a script ran: {dialog.message}"))
+    forget(visit, evil)
+    page.wait_for_function("name => document.body.innerText.includes(name)", arg=evil)
+    visit.shot("9-bad-input")
+    assert page.locator("img[src='x']").count() == 0
+    visit.tab("Export")
+    page.locator("#write").click()
+    visit.wait("text=forget something first")
+    page.wait_for_timeout(1000)
+    if page.locator("#stop").is_visible():
+        page.locator("#stop").click()
+
+
+def test_a_file_that_is_no_picture_is_refused(visit, tmp_path):
+    fake = tmp_path / "cat.png"
+    fake.write_bytes(b"<svg onload=alert(1)>")
+    visit.page.get_by_text("More", exact=True).click()
+    visit.page.locator("#pictures input[type=file]").set_input_files(fake)
+    visit.page.locator("#pictures >> text=cat").first.wait_for()
+    forget(visit, method="aizheimer-paper")
+    visit.wait("text=no PNG, JPEG or WebP picture")
+
+
+def test_a_narrow_screen_shows_everything_below_each_other(narrow):
+    page = narrow.page
+    for name in ("Forget", "Compare", "Measure", "Export"):
+        narrow.tab(name)
+        page.wait_for_timeout(300)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 391, name
+        narrow.shot(f"narrow-{name.lower()}")
+    narrow.tab("Forget")
+    start, shown = page.locator("#start").bounding_box(), page.locator("#forget-card").bounding_box()
+    assert shown["y"] > start["y"]
+    assert start["width"] > 300
+
+
+@pytest.mark.parametrize(
+    "path", ["gradio_api/file=/etc/passwd", "gradio_api/proxy=http://example.com", "studio/runs/x"]
+)
+def test_nothing_else_of_the_machine_is_served(address, path):
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        urllib.request.urlopen(f"{address}/{path}", timeout=30)

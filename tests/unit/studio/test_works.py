@@ -1,0 +1,145 @@
+"""The works on a tiny pipeline: from a concept to a file, through the queue, as the page asks for them."""
+
+import time
+
+import pytest
+from safetensors import safe_open
+
+from aizheimer.errors import InputError
+from aizheimer.studio.jobs import JobQueue
+from aizheimer.studio.orders import Studio
+from aizheimer.studio.shelf import Shelf
+from aizheimer.studio.visitors import Visitor, new_token
+
+FAST = {"model": "pipeline", "concept": "santa claus", "keep": ["cat"], "method": "uce"}
+
+
+@pytest.fixture
+def studio(saved_tiny_pipeline, tmp_path, monkeypatch):
+    monkeypatch.setenv("AIZHEIMER_CACHE", str(tmp_path / "cache"))
+    queue = JobQueue()
+    made = Studio(shelf=Shelf([str(saved_tiny_pipeline)]), queue=queue, root=tmp_path / "studio")
+    assert made.shelf.names == (saved_tiny_pipeline.name,)
+    yield made
+    queue.close()
+
+
+@pytest.fixture
+def ann(studio):
+    return studio.visitor(new_token())
+
+
+def values(studio, **options):
+    return {**FAST, "model": studio.shelf.names[0], **options}
+
+
+def ended(studio, visitor, job):
+    assert studio.queue.wait(job, timeout=150)
+    view = studio.queue.look(visitor.id, job)
+    assert view.state == "done", view.error
+    return view
+
+
+def test_from_a_concept_to_a_lora(studio, ann, tmp_path):
+    view = ended(studio, ann, studio.forget(ann, values(studio, strength=0.5)))
+    assert view.result["run"] == "santa-claus"
+    assert ann.names() == ["santa-claus"]
+    sheet = view.notes["sheet"]
+    assert "santa claus" in sheet["prompts"][0]
+    assert any("cat" in prompt for prompt in sheet["prompts"])
+    assert all(ann.file("pictures", name).stat().st_size for name in [*sheet["before"], *sheet["now"]])
+    from aizheimer import load_edit
+
+    assert load_edit(ann.run("santa-claus")).provenance.strength == 0.5
+
+    drawn = ended(studio, ann, studio.ask(ann, "try", {"run": "santa-claus", "prompt": "a photo of santa claus"}))
+    before, after = (ann.file("pictures", drawn.result[name]).read_bytes() for name in ("before", "after"))
+    assert before != after
+    same = studio.ask(ann, "try", {"run": "santa-claus", "prompt": "a photo of santa claus", "strength": 0.0})
+    same = ended(studio, ann, same)
+    assert ann.file("pictures", same.result["after"]).read_bytes() == before
+
+    asked = {"run": "santa-claus", "prompt": "a photo of santa claus", "words": ["santa claus", "photo"]}
+    seen = ended(studio, ann, studio.ask(ann, "attention", asked))
+    assert [one["word"] for one in seen.result["maps"]] == ["santa claus", "photo"]
+    assert all(0 < share < 1 for one in seen.result["maps"] for share in one["mass"])
+
+    stacked = ended(studio, ann, studio.ask(ann, "stack", {"parts": [("santa-claus", 0.5), ("santa-claus", 0.25)]}))
+    assert stacked.result["concepts"] == ["santa claus"]
+    assert len(ann.names()) == 2
+
+    done = ended(studio, ann, studio.ask(ann, "export", {"run": "santa-claus", "format": "lora-kohya"}))
+    with safe_open(ann.file("exports", done.result["file"]), "pt") as file:
+        assert any(name.endswith("lora_up.weight") for name in file.keys())  # noqa: SIM118
+    zipped = ended(studio, ann, studio.ask(ann, "export", {"run": "santa-claus", "format": "diffusers"}))
+    assert zipped.result["file"].endswith(".zip")
+    outside = {path.name for path in tmp_path.iterdir()} - {"cache", "studio"}
+    assert outside == set()
+
+
+def test_stopping_a_training_keeps_its_best_state(studio, ann):
+    job = studio.forget(ann, values(studio, method="aizheimer-paper", steps=5000))
+    deadline = time.monotonic() + 150
+    while (view := studio.queue.look(ann.id, job)).stage != "forgetting" or view.done < 12:
+        assert not view.ended, view.error
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert view.total == 5000
+    assert studio.stop(ann)
+    view = ended(studio, ann, job)
+    assert view.result["stopped"] == "asked"
+    assert ann.names() == ["santa-claus"]
+    rows = view.notes["history"]
+    assert len(rows) >= 2
+    assert {"mass_ratio", "retention_drift"} <= set(rows[0])
+    assert view.result["step"] in [row["step"] for row in rows]
+
+
+def test_stopping_before_the_training_keeps_nothing(studio, ann):
+    job = studio.forget(ann, values(studio, method="aizheimer-paper"))
+    deadline = time.monotonic() + 60
+    while studio.queue.look(ann.id, job).state == "waiting":
+        assert time.monotonic() < deadline
+    assert studio.stop(ann)
+    assert studio.queue.wait(job, timeout=100)
+    assert studio.queue.look(ann.id, job).state == "stopped"
+    assert ann.names() == []
+    assert list(ann.runs.glob("*")) == []
+
+
+def test_what_cannot_be_used_is_told_before_anything_is_queued(studio, ann, tmp_path):
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("method: uce\n")
+    for wrong, match in [
+        ({"concept": ""}, "concept"),
+        ({"model": "../../etc"}, "no model"),
+        ({"method": str(recipe)}, "method: there is no"),
+        ({"method": "no-such"}, "method: there is no"),
+        ({"steps": 5}, "does not train"),
+    ]:
+        with pytest.raises(InputError, match=match):
+            studio.forget(ann, values(studio, **wrong))
+    for kind, asked in [
+        ("try", {"run": "../x", "prompt": "a cat"}),
+        ("evaluate", {"run": "none"}),
+        ("stack", {"parts": []}),
+        ("export", {"run": "/etc"}),
+    ]:
+        with pytest.raises(InputError):
+            studio.ask(ann, kind, asked)
+    assert studio.queue.all(ann.id) == []
+
+
+def test_nobody_uses_the_edit_of_another(studio, ann):
+    ended(studio, ann, studio.forget(ann, values(studio)))
+    bob = Visitor.of(new_token(), root=studio.root)
+    assert bob.names() == []
+    with pytest.raises(InputError, match="no edit"):
+        studio.ask(bob, "export", {"run": "santa-claus"})
+
+
+def test_neighbours_are_suggested_unless_a_job_has_the_machine(studio):
+    found = studio.suggest(studio.shelf.names[0], "santa claus")
+    assert "cat" in found or "mrs claus" in found
+    assert "santa claus" not in found
+    assert studio.suggest(studio.shelf.names[0], "  ") == []
