@@ -14,7 +14,7 @@ tokens (`CountedRows`).
 Training time adds up over sittings of ``--minutes`` (sitting.py).
 
 Example:
-    python models/emoji/train_mmdit.py --minutes 240 --fast
+    python models/emoji/train_mmdit.py --minutes 240
 """
 
 from __future__ import annotations
