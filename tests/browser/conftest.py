@@ -101,8 +101,13 @@ class Visit:
         self.page.locator(f"#{name} textarea, #{name} input").first.fill(text)
 
     def tab(self, name):
-        """Go to a tab."""
-        self.page.get_by_role("tab", name=name, exact=True).click()
+        """Go to a tab; on a narrow screen the last ones are in a menu."""
+        tab = self.page.get_by_role("tab", name=name, exact=True).locator("visible=true")
+        if tab.count():
+            tab.first.click()
+            return
+        self.page.locator(".overflow-menu > button").first.click()
+        self.page.locator(".overflow-dropdown").get_by_text(name, exact=True).first.click()
 
     def choose(self, name, option):
         """Choose from a list."""
