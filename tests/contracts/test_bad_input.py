@@ -111,6 +111,28 @@ def more_than_fits(name: str) -> Bad | None:
     return None
 
 
+def more_reserved_than_fit(name: str) -> Bad | None:
+    if name != "sepme":
+        return None
+    overrides = ("protect=0", "tolerance=0", "reserved=[dog, tree]", "reserved_prompts=3")
+    said = r"0 protected and 6 reserved prompts leave no null space in 32 dim.*; (\d+) fit: set protect=0 and "
+    return Bad(ConceptError, said + r"reserve at most \1 prompts, or raise tolerance", overrides, early=False)
+
+
+def contradiction(name: str) -> Bad | None:
+    """Fields that name what the concept, or another field, already says something else of."""
+    if name == "sepme":
+        return Bad(ConceptError, "reserved: 'Santa Claus' is the concept to forget itself", ("reserved=[Santa Claus]",))
+    return None
+
+
+def kept_and_forgotten(name: str) -> Bad | None:
+    if name != "sepme":
+        return None
+    concept = Concept("santa claus", keep=("dog",))
+    return Bad(ConceptError, "keep: 'Dog' cannot be kept and forgotten .* or of also", ("also=[Dog]",), concept)
+
+
 def no_such_folder(name: str) -> Bad | None:
     if not has(METHODS.get(name)(), "images"):
         return None
@@ -175,6 +197,9 @@ WITHOUT_ATTENTION = {"negative-prompt", "sld", "safree", "judge-filter", "hirm"}
 KINDS = (
     missing_anchor,
     more_than_fits,
+    more_reserved_than_fit,
+    contradiction,
+    kept_and_forgotten,
     no_such_folder,
     no_pictures_at_all,
     no_judge,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -46,6 +46,17 @@ class Draw:
         if self.target is None:
             raise ValueError("got latents without noise of their own, which have no target")
         return self.target
+
+
+def together(draws: Sequence[Draw]) -> Draw:
+    """Return several batches as one; it has targets if all of them do."""
+    targets = [draw.target for draw in draws if draw.target is not None]
+    return Draw(
+        x_t=torch.cat([draw.x_t for draw in draws]),
+        t=torch.cat([draw.t for draw in draws]),
+        prompt_index=torch.cat([draw.prompt_index for draw in draws]),
+        target=torch.cat(targets) if len(targets) == len(draws) else None,
+    )
 
 
 class Source(Protocol):
