@@ -134,7 +134,17 @@ def contradiction(name: str) -> Bad | None:
     if name == "forget-me-not":
         said = "inversion learns words from the concept's pictures, and images=zeros has none; set images to a folder"
         return Bad(RecipeError, said, ("inversion={tokens: 2}", "images=zeros"))
+    if name == "concept-ablation":
+        said = "anchor_prompts: 'a Santa Claus' names 'santa claus', which is to be forgotten; write it without"
+        return Bad(ConceptError, said, ("anchor_prompts=[a Santa Claus]",))
     return None
+
+
+def not_for_a_style(name: str) -> Bad | None:
+    if name != "concept-ablation":
+        return None
+    said = "augmentation=object shows an object smaller and larger, and 'noto' is a style; set augmentation to none"
+    return Bad(ConceptError, said, ("augmentation=object", "empty_anchor=auto"), Concept("noto", kind="style"))
 
 
 def several_text_encoders(name: str) -> Bad | None:
@@ -217,6 +227,7 @@ KINDS = (
     more_than_fits,
     more_reserved_than_fit,
     contradiction,
+    not_for_a_style,
     several_text_encoders,
     kept_and_forgotten,
     no_such_folder,

@@ -29,12 +29,14 @@ class Draw:
         t: (batch,) their timesteps.
         prompt_index: (batch,) which prompt goes with them.
         target: (batch, channels, height, width) what the prediction should be, or None where nobody says.
+        mask: (batch, 1, height, width) one where the prediction counts; None where all of it does.
     """
 
     x_t: Tensor
     t: Tensor
     prompt_index: Tensor
     target: Tensor | None = None
+    mask: Tensor | None = None
 
     def __len__(self) -> int:
         """Return the number of examples."""
@@ -116,6 +118,7 @@ class NoisedSource:
         prediction_type: What the denoiser predicts, see `aizheimer.diffusion.prediction`.
         noise: False feeds the clean latents themselves, without a target (the paper's "without noise").
         below: Timesteps are below this; None for all of them.
+        masks: (images, 1, height, width) one where a picture counts; None where all of it does.
         device: Where drawn batches go.
     """
 
@@ -126,6 +129,7 @@ class NoisedSource:
     prediction_type: str
     noise: bool = True
     below: int | None = None
+    masks: Tensor | None = None
     device: torch.device
 
     @classmethod
@@ -164,7 +168,8 @@ class NoisedSource:
         x_t = self.schedule.add_noise(x_0, noise, t) if self.noise else x_0
         wanted = training_target(x_0, noise, t, self.schedule, self.prediction_type) if self.noise else None
         target = None if wanted is None else wanted.to(self.device)
-        return Draw(x_t=x_t.to(self.device), t=t.to(self.device), prompt_index=prompt_index, target=target)
+        mask = None if self.masks is None else self.masks[index].to(self.device)
+        return Draw(x_t=x_t.to(self.device), t=t.to(self.device), prompt_index=prompt_index, target=target, mask=mask)
 
 
 @dataclass(frozen=True, kw_only=True)
