@@ -63,11 +63,12 @@ def free_words(backbone: Backbone, vectors: Float[Tensor, "words dim"]) -> Itera
     if tokenizer.convert_tokens_to_ids(list(words.names)) != list(range(first, first + len(words.names))):
         raise InputError(f"the tokenizer knows a word of {words.text}; take added tokens of these names off the model")
     with _read_past(backbone, words, first=first):
-        pipe.tokenizer = tokenizer
+        # Set as an attribute, it would make the pipeline write itself a new configuration, which would stay.
+        vars(pipe)["tokenizer"] = tokenizer
         try:
             yield words
         finally:
-            pipe.tokenizer = before
+            vars(pipe)["tokenizer"] = before
 
 
 @contextlib.contextmanager
