@@ -31,6 +31,7 @@ SMALL = {
 
 OWN = {
     "aizheimer": ("enough=null", "start={average_of: 3, prior_prompts: 8, pictures: 1, picture_steps: 1}"),
+    "concept-ablation-memorised": ("anchor_prompts=[old man, red cat in noto style]",),
     "doco": ("warmup=1",),
     "advunlearn": ("warmup=1", "attack.steps=2", "attack.lr=0.01"),
     "hirm": ("coefficient=5", "retain_weight=1"),

@@ -14,6 +14,7 @@ from aizheimer.edits.io import load_edit
 from aizheimer.engine.callbacks import Callbacks
 from aizheimer.errors import ConceptError, DataError, EditError, InputError, ModelError, RecipeError, SelectorError
 from aizheimer.methods.base import Method
+from tests import tiny_families
 from tests.contracts.quick import has, quick_recipe
 from tests.tiny import tiny_pipeline, tiny_world
 
@@ -49,6 +50,10 @@ def quick(name: str, *overrides: str) -> Method:
 
 def tiny() -> Backbone:
     return backbone_for(tiny_pipeline(), world=tiny_world())
+
+
+def large() -> Backbone:
+    return backbone_for(tiny_families.BUILDERS["sdxl"](seed=0), world=tiny_world())
 
 
 def in_half_precision() -> Backbone:
@@ -97,6 +102,9 @@ def more_than_fits(name: str) -> Bad | None:
     if name == "receler":
         said = r"receler: 40 adversarial vectors do not fit after .*; set attack_tokens=\d+ or less"
         return Bad(ConceptError, said, ("attack_tokens=40",))
+    if name == "forget-me-not":
+        said = r"40 learned words do not fit into '.*' in the place of 'santa.*; set inversion.tokens=\d+ or less"
+        return Bad(ConceptError, said, ("inversion={tokens: 40}",))
     if name == "sepme":
         overrides = ("protect=6", "tolerance=0", "retain={neighbours: 2, others: 4, general: 1}")
         said = r"6 protected prompts leave no null space in 32 dimensions .*; (\d+) fit: set protect=\1, or raise tol"
@@ -109,6 +117,48 @@ def more_than_fits(name: str) -> Bad | None:
         said = r"retaining \d+ rows leaves none of the text's 32 directions free; at most 31 independent rows fit"
         return Bad(RecipeError, said, overrides, Concept("santa claus", keep=keep), early=False)
     return None
+
+
+def more_reserved_than_fit(name: str) -> Bad | None:
+    if name != "sepme":
+        return None
+    overrides = ("protect=0", "tolerance=0", "reserved=[dog, tree]", "reserved_prompts=3")
+    said = r"0 protected and 6 reserved prompts leave no null space in 32 dim.*; (\d+) fit: set protect=0 and "
+    return Bad(ConceptError, said + r"reserve at most \1 prompts, or raise tolerance", overrides, early=False)
+
+
+def contradiction(name: str) -> Bad | None:
+    """Fields that name what the concept, or another field, already says something else of."""
+    if name == "sepme":
+        return Bad(ConceptError, "reserved: 'Santa Claus' is the concept to forget itself", ("reserved=[Santa Claus]",))
+    if name == "forget-me-not":
+        said = "inversion learns words from the concept's pictures, and images=zeros has none; set images to a folder"
+        return Bad(RecipeError, said, ("inversion={tokens: 2}", "images=zeros"))
+    if name == "concept-ablation":
+        said = "anchor_prompts: 'a Santa Claus' names 'santa claus', which is to be forgotten; write it without"
+        return Bad(ConceptError, said, ("anchor_prompts=[a Santa Claus]",))
+    return None
+
+
+def not_for_a_style(name: str) -> Bad | None:
+    if name != "concept-ablation":
+        return None
+    said = "augmentation=object shows an object smaller and larger, and 'noto' is a style; set augmentation to none"
+    return Bad(ConceptError, said, ("augmentation=object", "empty_anchor=auto"), Concept("noto", kind="style"))
+
+
+def several_text_encoders(name: str) -> Bad | None:
+    if name != "forget-me-not":
+        return None
+    said = "inversion learns words of one text encoder, and Stable Diffusion XL reads several; wanted Stable"
+    return Bad(ModelError, said, ("inversion={tokens: 2}",), backbone=large)
+
+
+def kept_and_forgotten(name: str) -> Bad | None:
+    if name != "sepme":
+        return None
+    concept = Concept("santa claus", keep=("dog",))
+    return Bad(ConceptError, "keep: 'Dog' cannot be kept and forgotten .* or of also", ("also=[Dog]",), concept)
 
 
 def no_such_folder(name: str) -> Bad | None:
@@ -175,6 +225,11 @@ WITHOUT_ATTENTION = {"negative-prompt", "sld", "safree", "judge-filter", "hirm"}
 KINDS = (
     missing_anchor,
     more_than_fits,
+    more_reserved_than_fit,
+    contradiction,
+    not_for_a_style,
+    several_text_encoders,
+    kept_and_forgotten,
     no_such_folder,
     no_pictures_at_all,
     no_judge,

@@ -9,13 +9,13 @@ import torch.nn.functional as F
 
 from aizheimer._seeding import generator_for
 from aizheimer.attacks._pictures import by_prompt, target_pictures, target_prompts
-from aizheimer.attacks._words import text_ids, vocabulary
 from aizheimer.attacks.concept_inversion import ConceptInversion, random_words
 from aizheimer.attacks.p4d import P4D, Places, _Search, interleaved
 from aizheimer.attacks.ring_a_bell import RingABell, concept_direction, distances
 from aizheimer.attacks.soft_prompt import SoftPrompt
 from aizheimer.attacks.unlearndiffatk import UnlearnDiffAtk, read_behind
 from aizheimer.backbones.base import backbone_for
+from aizheimer.data.free_words import text_ids, vocabulary
 from aizheimer.data.sources import Draw
 from tests.tiny import tiny_pipeline, tiny_world
 from tests.unit.attacks.builders import SETTINGS, subject_of

@@ -7,7 +7,7 @@ from torch import nn
 from aizheimer._seeding import generator_for
 from aizheimer.errors import InputError
 from aizheimer.modules.coefficients import NullSpace, NullSpaceCoefficients, null_space, prompts_that_fit
-from aizheimer.objectives.correlation import change_l1, concept_correlation
+from aizheimer.objectives.correlation import balancing_weights, change_l1, concept_correlation
 
 
 def random(*shape, key=0):
@@ -76,6 +76,20 @@ def test_protected_rows_are_not_moved_and_others_are():
         NullSpaceCoefficients(net, names, space=NullSpace(space.basis[:0], 12, 0.0, 0.0), scale=1.0)
 
 
+def test_edits_of_reserved_concepts_add_and_subtract_by_hand():
+    """Three axes: the empty prompt is the first, a cat the second, a dog the third; each edit may use its own alone."""
+    null, cat, dog = torch.eye(3, dtype=torch.float64)
+    shifts = []
+    for reserved, value in ((dog, 3.0), (cat, 5.0)):
+        space = null_space(torch.stack([null, reserved]), tolerance=1e-9)
+        assert (space.rank, len(space.basis), space.leakage) == (2, 1, 0.0)
+        shifts.append(value * space.basis[0].abs().unsqueeze(0))
+    both = shifts[0] + shifts[1]
+    assert both.tolist() == [[0.0, 3.0, 5.0]]
+    assert [float((both @ row).squeeze()) for row in (null, cat, dog)] == [0.0, 3.0, 5.0]
+    assert [float(((both - shifts[0]) @ row).squeeze()) for row in (null, cat, dog)] == [0.0, 0.0, 5.0]
+
+
 class TestTheLoss:
     def test_by_hand(self):
         """r0 = (2, 1), r = (1, -4): the mean of (2, -4) is -1; relative to the mean of (4, 1) it is -0.4."""
@@ -98,6 +112,12 @@ class TestTheLoss:
         torch.testing.assert_close(tensors[1].grad, -before / 6)
         assert tensors[2].grad is None
         assert tensors[3].grad is None
+
+    def test_several_are_brought_to_the_size_of_the_largest(self):
+        """2 / (2, 0.5, 0.25) by the equation; a loss of 0.001 would get 2000, and gets the limit."""
+        assert balancing_weights([2.0, -0.5, 0.25], limit=10.0) == [1.0, 4.0, 8.0]
+        assert balancing_weights([-2.0, 0.001, 0.0], limit=10.0) == [1.0, 10.0, 10.0]
+        assert balancing_weights([0.0, 0.0], limit=10.0) == [1.0, 1.0]
 
     def test_l1_is_averaged_over_layers(self):
         changes = {"a": torch.tensor([[1.0, -2.0]]), "b": torch.tensor([5.0])}

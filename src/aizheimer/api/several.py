@@ -21,8 +21,9 @@ from aizheimer.edits.edit import Edit
 from aizheimer.edits.io import load_edit
 from aizheimer.engine.callbacks import Callbacks
 from aizheimer.engine.run_folder import RunFolder
-from aizheimer.errors import ConceptError, EditError, InputError
+from aizheimer.errors import ConceptError, EditError, InputError, RecipeError
 from aizheimer.methods.base import Method
+from aizheimer.recipes.files import checked
 from aizheimer.recipes.load import Recipe
 
 PARTS = "parts"
@@ -92,11 +93,11 @@ def forget_several(
     recipe = recipe_of(method, parameters, seed)
     told = callbacks or (lambda _concept: Callbacks())
     if len(targets) == 1 or takes_several(recipe.method):
-        others = [target.target for target in targets[1:]]
-        several = _with_also(recipe, others) if others else recipe
+        first, *others = targets
+        several = _with_also(recipe, first, others, backbone=backbone) if others else recipe
         edit = forget(
             backbone,
-            targets[0],
+            replace(first, keep=tuple(dict.fromkeys(word for target in targets for word in target.keep))),
             method=several,
             out=out,
             resume=resume,
@@ -181,10 +182,25 @@ def _targets(concepts: Sequence[str | Concept], backbone: Backbone, keep: Sequen
     return found
 
 
-def _with_also(recipe: Recipe, others: Sequence[str]) -> Recipe:
+def _with_also(recipe: Recipe, first: Concept, others: Sequence[Concept], *, backbone: Backbone) -> Recipe:
+    """Name the other concepts in a method's ``also``, which has words only.
+
+    Raises:
+        ConceptError: If a method that trains on prompts would take one for another kind of thing than it is.
+        RecipeError: If the method's other parameters do not go with them.
+    """
     method: Any = recipe.method
-    also = tuple(dict.fromkeys([*method.also, *others]))
-    return replace(recipe, method=type(method).model_validate({**method.model_dump(), "also": also}))
+    for other in others:
+        kind = backbone.world.beside(other.target, first).kind
+        if method.info.kind == "fine-tune" and kind != other.kind:
+            raise ConceptError(
+                f"'{other.target}' is of the kind {other.kind}, and would be trained as {kind} beside "
+                f"'{first.target}'; name it first, or forget it in a run of its own and stack the two."
+            )
+    also = tuple(dict.fromkeys([*method.also, *(other.target for other in others)]))
+    content = {**method.model_dump(), "also": also}
+    label = f"{recipe.name} with {', '.join(also)} as also"
+    return replace(recipe, method=checked(type(method), content, label=label, error=RecipeError))
 
 
 def _each_alone(

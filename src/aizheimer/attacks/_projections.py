@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Literal, TypeAlias
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 Norm: TypeAlias = Literal["linf", "l2", "free"]
@@ -78,16 +77,6 @@ def steepest(gradient: Float[Tensor, "*batch dim"], *, norm: Norm) -> Float[Tens
         return gradient.sign()
     length = torch.linalg.vector_norm(gradient, dim=-1, keepdim=True)
     return gradient / length.clamp(min=torch.finfo(gradient.dtype).tiny)
-
-
-def nearest(vectors: Float[Tensor, "n dim"], table: Float[Tensor, "words dim"]) -> Int[Tensor, " n"]:
-    """Return for each vector the row of the table in the most similar direction (cosine).
-
-    Example:
-        >>> nearest(torch.tensor([[3.0, 1.0]]), torch.tensor([[0.0, 9.0], [1.0, 0.0]]))
-        tensor([1])
-    """
-    return (F.normalize(vectors, dim=-1) @ F.normalize(table, dim=-1).T).argmax(dim=-1)
 
 
 def straight_through(gradient: Float[Tensor, "*batch dim"], table: Float[Tensor, "words dim"]) -> Tensor:

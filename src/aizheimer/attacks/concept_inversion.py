@@ -20,11 +20,10 @@ from torch import Tensor
 
 from aizheimer._seeding import generator_for
 from aizheimer.attacks._pictures import target_pictures, target_prompts
-from aizheimer.attacks._projections import nearest
-from aizheimer.attacks._words import FreeWords, decoded, free_words, padded, text_ids, vocabulary
 from aizheimer.attacks.base import AttackInfo, NotApplicable, Outcome, Progress, Subject
 from aizheimer.backbones.base import Backbone
 from aizheimer.concepts.mentions import mention
+from aizheimer.data.free_words import FreeWords, free_words, nearest_words, padded, text_ids, vocabulary
 from aizheimer.evaluation.generate import PromptJob
 from aizheimer.objectives.prompt_attack import Attack, AttackPlan, search_vectors
 from aizheimer.objectives.reconstruction import noise_mse
@@ -138,10 +137,3 @@ def random_words(backbone: Backbone, count: int, *, generator: torch.Generator) 
     drawn = torch.randn((count, table.shape[1]), generator=generator)
     length = torch.linalg.vector_norm(table, dim=-1).mean()
     return length * (drawn / torch.linalg.vector_norm(drawn, dim=-1, keepdim=True)).to(table.device)
-
-
-def nearest_words(backbone: Backbone, vectors: Float[Tensor, "words dim"]) -> list[str]:
-    """Return for each vector the known word in the most similar direction."""
-    ids = vocabulary(backbone)
-    chosen = nearest(vectors.float(), backbone.word_vectors(ids).detach().float())
-    return [decoded(backbone, [token]) for token in ids[chosen.cpu()].tolist()]

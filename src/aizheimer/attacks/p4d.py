@@ -25,10 +25,10 @@ from torch import Tensor
 from aizheimer._seeding import generator_for
 from aizheimer._typing import TokenIds
 from aizheimer.attacks._pictures import by_prompt, target_pictures, target_prompts
-from aizheimer.attacks._projections import nearest
-from aizheimer.attacks._words import TokenPrompt, draw_tokens, found_prompts, padded, text_ids, vocabulary
+from aizheimer.attacks._words import TokenPrompt, draw_tokens, found_prompts
 from aizheimer.attacks.base import AttackInfo, Outcome, Progress, Subject
 from aizheimer.backbones.base import Backbone
+from aizheimer.data.free_words import nearest, padded, text_ids, vocabulary
 from aizheimer.data.sources import Draw
 from aizheimer.objectives.noise_target import target_mse
 

@@ -25,10 +25,11 @@ from torch import Tensor
 from aizheimer._seeding import generator_for
 from aizheimer._typing import TextEmbeddings
 from aizheimer.attacks._pictures import target_prompts
-from aizheimer.attacks._words import TokenPrompt, draw_tokens, found_prompts, padded, vocabulary
+from aizheimer.attacks._words import TokenPrompt, draw_tokens, found_prompts
 from aizheimer.attacks.base import AttackInfo, NotApplicable, Outcome, Progress, Subject
 from aizheimer.backbones.base import Backbone
 from aizheimer.concepts.mentions import mention
+from aizheimer.data.free_words import padded, vocabulary
 from aizheimer.evaluation.plan import candidates
 
 

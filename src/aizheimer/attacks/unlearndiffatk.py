@@ -25,9 +25,10 @@ from torch import Tensor
 from aizheimer._seeding import generator_for
 from aizheimer.attacks._pictures import TargetPictures, by_prompt, target_pictures, target_prompts
 from aizheimer.attacks._projections import onto_simplex, straight_through
-from aizheimer.attacks._words import TokenPrompt, draw_tokens, found_prompts, vocabulary
+from aizheimer.attacks._words import TokenPrompt, draw_tokens, found_prompts
 from aizheimer.attacks.base import AttackInfo, Outcome, Progress, Subject
 from aizheimer.backbones.base import Backbone
+from aizheimer.data.free_words import vocabulary
 from aizheimer.data.words import check_room
 from aizheimer.objectives.reconstruction import noise_mse
 

@@ -122,6 +122,18 @@ class World:
         """Return ``"style"`` if ``target`` is one of this world's styles, else ``"object"``."""
         return "style" if _key(target) in {_key(style) for style in self.styles} else "object"
 
+    def beside(self, words: str, concept: Concept) -> Concept:
+        """Return words that were named without a kind, beside a concept that has one.
+
+        What this world lists is of the kind that it is listed as; anything else is of the concept's kind.
+
+        Raises:
+            ConceptError: The words are empty.
+        """
+        listed = {_key(item.label) for item in self.vocabulary}
+        kind = self.kind_of(words)
+        return Concept(words, kind=kind if kind == "style" or _key(words) in listed else concept.kind)
+
     def prompts(self, concept: Concept) -> list[str]:
         """Return every prompt that asks for the concept, to train and to evaluate with."""
         if concept.kind == "object":

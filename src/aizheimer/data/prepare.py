@@ -94,7 +94,7 @@ def prepare(
     """
     plan = plan or RolloutPlan()
     maker = _Maker(backbone, TensorCache(cache_dir), seed, plan, progress or (lambda *_: None))
-    forget_prompts = _some(backbone.world.prompts(concept), PROMPTS_LIMIT, seed)
+    forget_prompts = forget_prompts_of(backbone, concept, seed=seed)
     forget_embeddings = maker.embeddings(forget_prompts)
     retain_embeddings = maker.embeddings(list(retain_prompts))
     null_embedding = maker.embeddings([""])
@@ -124,6 +124,15 @@ def prepare(
 
 def _hashes(**made: Tensor | None) -> dict[str, str]:
     return {name: tensor_hash(tensor) for name, tensor in made.items() if tensor is not None}
+
+
+def forget_prompts_of(backbone: Backbone, concept: Concept, *, seed: int) -> list[str]:
+    """Return the prompts of a concept: at most `PROMPTS_LIMIT`, a random choice in random order when there are more."""
+    prompts = backbone.world.prompts(concept)
+    if len(prompts) <= PROMPTS_LIMIT:
+        return prompts
+    order = torch.randperm(len(prompts), generator=generator_for(seed, "prompts"))[:PROMPTS_LIMIT]
+    return [prompts[i] for i in order.tolist()]
 
 
 def picture_latents(
@@ -318,11 +327,3 @@ class _Maker:
 def _cycle(prompts: int, count: int) -> Tensor:
     """Return the prompt of each of ``count`` trajectories, all prompts in turn."""
     return torch.arange(count) % prompts
-
-
-def _some(prompts: list[str], limit: int, seed: int) -> list[str]:
-    """Return at most ``limit`` prompts, a random choice in random order when there are more."""
-    if len(prompts) <= limit:
-        return prompts
-    order = torch.randperm(len(prompts), generator=generator_for(seed, "prompts"))[:limit]
-    return [prompts[i] for i in order.tolist()]

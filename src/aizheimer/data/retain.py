@@ -45,7 +45,14 @@ class RetainSet:
 
 
 def retain_set(
-    backbone: Backbone, concept: Concept, *, neighbours: int, others: int, general: int, generator: torch.Generator
+    backbone: Backbone,
+    concept: Concept,
+    *,
+    neighbours: int,
+    others: int,
+    general: int,
+    generator: torch.Generator,
+    without: Sequence[Concept] = (),
 ) -> RetainSet:
     """Choose what to retain: the user's concepts, the target's neighbours, random others and general prompts.
 
@@ -58,16 +65,19 @@ def retain_set(
         others: Number of random other concepts; one template of each.
         general: Number of prompts about nothing in particular.
         generator: Chooses subjects and others.
+        without: Other concepts that nothing is retained of: they are to be forgotten too.
 
     Returns:
-        The prompts; none of them asks for the target.
+        The prompts; none of them asks for the target or for one of ``without``.
 
     Raises:
         ConceptError: If nothing at all is left to retain.
     """
     world = backbone.world
     labels = world.styles if concept.kind == "style" else tuple(item.label for item in world.vocabulary)
-    free = [label for label in labels if _fold(label) not in {_fold(word) for word in (concept.target, *concept.keep)}]
+    gone = (concept, *without)
+    taken = {_fold(word) for word in (*(one.target for one in gone), *concept.keep)}
+    free = [label for label in labels if _fold(label) not in taken]
     near = nearest(concept.target, free, backbone.embed_concepts, min(neighbours, len(free))) if neighbours else []
     rest = [label for label in free if label not in {name for name, _ in near}]
     chosen = [rest[i] for i in torch.randperm(len(rest), generator=generator)[:others].tolist()]
@@ -75,9 +85,9 @@ def retain_set(
     families += [_family(backbone, concept, label, generator)[:1] for label in chosen]
     families += [[prompt] for prompt in world.general_prompts[:general]]
     prompts = _interleave(families)
-    forget = {_fold(prompt) for prompt in world.prompts(concept)}
-    own = mention(concept.target)
-    prompts = [p for p in prompts if _fold(p) not in forget and not (concept.kind == "style" and own.search(p))]
+    forget = {_fold(prompt) for one in gone for prompt in world.prompts(one)}
+    styles = [mention(one.target) for one in gone if one.kind == "style"]
+    prompts = [p for p in prompts if _fold(p) not in forget and not any(style.search(p) for style in styles)]
     if not prompts:
         raise ConceptError(f"nothing to retain beside '{concept.target}'; name something with --keep")
     return RetainSet(prompts=tuple(prompts), kept=concept.keep, neighbours=tuple(near), others=tuple(chosen))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -30,12 +30,14 @@ class Draw:
         t: (batch,) their timesteps.
         prompt_index: (batch,) which prompt goes with them.
         target: (batch, channels, height, width) what the prediction should be, or None where nobody says.
+        mask: (batch, 1, height, width) one where the prediction counts; None where all of it does.
     """
 
     x_t: Tensor
     t: Tensor
     prompt_index: Tensor
     target: Tensor | None = None
+    mask: Tensor | None = None
 
     def __len__(self) -> int:
         """Return the number of examples."""
@@ -47,6 +49,17 @@ class Draw:
         if self.target is None:
             raise ValueError("got latents without noise of their own, which have no target")
         return self.target
+
+
+def together(draws: Sequence[Draw]) -> Draw:
+    """Return several batches as one; it has targets if all of them do."""
+    targets = [draw.target for draw in draws if draw.target is not None]
+    return Draw(
+        x_t=torch.cat([draw.x_t for draw in draws]),
+        t=torch.cat([draw.t for draw in draws]),
+        prompt_index=torch.cat([draw.prompt_index for draw in draws]),
+        target=torch.cat(targets) if len(targets) == len(draws) else None,
+    )
 
 
 class Source(Protocol):
@@ -106,6 +119,7 @@ class NoisedSource:
         prediction_type: What the denoiser predicts, see `aizheimer.diffusion.prediction`.
         noise: False feeds the clean latents themselves, without a target (the paper's "without noise").
         below: Timesteps are below this; None for all of them.
+        masks: (images, 1, height, width) one where a picture counts; None where all of it does.
         device: Where drawn batches go.
     """
 
@@ -116,6 +130,7 @@ class NoisedSource:
     prediction_type: str
     noise: bool = True
     below: int | None = None
+    masks: Tensor | None = None
     device: torch.device
 
     @classmethod
@@ -154,7 +169,8 @@ class NoisedSource:
         x_t = self.schedule.add_noise(x_0, noise, t) if self.noise else x_0
         wanted = training_target(x_0, noise, t, self.schedule, self.prediction_type) if self.noise else None
         target = None if wanted is None else wanted.to(self.device)
-        return Draw(x_t=x_t.to(self.device), t=t.to(self.device), prompt_index=prompt_index, target=target)
+        mask = None if self.masks is None else self.masks[index].to(self.device)
+        return Draw(x_t=x_t.to(self.device), t=t.to(self.device), prompt_index=prompt_index, target=target, mask=mask)
 
 
 @dataclass(frozen=True, kw_only=True)

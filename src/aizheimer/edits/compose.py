@@ -51,7 +51,7 @@ def stack(*edits: Edit) -> Edit:
     parts = [part for edit in edits for part in flat_parts(edit.hook, edit.provenance.strength)]
     listed = [record for edit in edits for record in parts_of(edit)]
     keep = tuple(dict.fromkeys(word for edit in edits for word in edit.provenance.concept.keep))
-    targets = {record["concept"].casefold() for record in listed}
+    targets = {words.casefold() for record in listed for words in _words_of(record)}
     concept = first.concept.model_copy(update={"keep": tuple(word for word in keep if word.casefold() not in targets)})
     provenance = _derived(edits, concept=concept, method=STACK, parts=listed)
     return Edit(_sum([(edit.provenance.strength, edit.deltas) for edit in edits]), provenance, hook_of(parts))
@@ -163,13 +163,20 @@ def parts_of(edit: Edit) -> list[dict[str, Any]]:
         listed = list(origin.extra.get(_PARTS, ()))
         return [{**part, "strength": part["strength"] * origin.strength} for part in listed]
     concept = origin.concept
-    own = {"concept": concept.target, "kind": concept.kind, "anchor": concept.anchor}
+    own: dict[str, Any] = {"concept": concept.target, "kind": concept.kind, "anchor": concept.anchor}
+    if also := origin.recipe.get("also"):
+        own["also"] = list(also)
     return [{**own, "method": origin.method, "strength": origin.strength, "digest": edit.digest}]
 
 
 def targets_of(edit: Edit) -> tuple[str, ...]:
     """Return every concept that an edit forgets."""
-    return tuple(dict.fromkeys(str(part["concept"]) for part in parts_of(edit)))
+    return tuple(dict.fromkeys(words for part in parts_of(edit) for words in _words_of(part)))
+
+
+def _words_of(part: Mapping[str, Any]) -> list[str]:
+    """Return the concepts that a part forgets: one, and those that were forgotten in the same run."""
+    return [str(words) for words in (part["concept"], *part.get("also", ()))]
 
 
 def _one_base(edits: Sequence[Edit]) -> Provenance:

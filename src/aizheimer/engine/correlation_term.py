@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from aizheimer.backbones.conditioning import Conditions, expanded, joined
 from aizheimer.data.sources import Source
 from aizheimer.engine.batch_shares import predict
 from aizheimer.engine.problem import Loss
-from aizheimer.objectives.correlation import change_l1, concept_correlation
+from aizheimer.objectives.correlation import balancing_weights, change_l1, concept_correlation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +30,7 @@ class CorrelationTerm:
         batch_size: Examples in a batch.
         teacher: A context in which the network is the frozen model.
         null_is_kept: Whether the edit cannot change the empty prompt's prediction, so that the frozen model's will do.
+        name: What the loss is called.
     """
 
     backbone: Backbone
@@ -39,9 +40,10 @@ class CorrelationTerm:
     batch_size: int
     teacher: Callable[[], AbstractContextManager[Any]]
     null_is_kept: bool
+    name: str = "correlation"
 
     def losses(self, step: int, generator: torch.Generator) -> dict[str, Loss]:
-        """Return the one loss, "correlation"."""
+        """Return the one loss, by the term's name."""
         draw = self.source.draw(self.batch_size, step=step, generator=generator)
         words = self.embeddings[draw.prompt_index].to(draw.x_t)
         null = expanded(self.null_embedding.to(draw.x_t), len(words))
@@ -51,7 +53,26 @@ class CorrelationTerm:
         student = predict(self.backbone, draw.x_t, draw.t, words)
         student_null = teacher_null if self.null_is_kept else predict(self.backbone, draw.x_t, draw.t, null)
         term = concept_correlation(student, student_null, teacher, teacher_null)
-        return {"correlation": Loss(term.total, 1.0, term.parts)}
+        return {self.name: Loss(term.total, 1.0, term.parts)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimultaneousTerm:
+    r"""The correlations of several concepts, :math:`\sum_j \eta_j L_j`, each on its own pictures.
+
+    Args:
+        terms: One for each concept, of different names.
+        limit: The largest weight; see `balancing_weights`.
+    """
+
+    terms: Sequence[CorrelationTerm]
+    limit: float
+
+    def losses(self, step: int, generator: torch.Generator) -> dict[str, Loss]:
+        """Return every concept's loss by its name, weighted against the largest."""
+        found = {name: loss for term in self.terms for name, loss in term.losses(step, generator).items()}
+        weights = balancing_weights([float(loss.value.detach()) for loss in found.values()], limit=self.limit)
+        return {name: replace(found[name], weight=weight) for name, weight in zip(found, weights, strict=True)}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 import torch
@@ -143,35 +143,46 @@ def saliency_masks(gradients: Gradient, *, fraction: float) -> dict[str, Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class EmaStop:
-    r"""Stop when the running mean of a loss has fallen below a threshold.
+    r"""Stop when the running mean of a loss, or the largest of several, has fallen below a threshold.
 
     :math:`m_s = \beta m_{s-1} + (1 - \beta) l_s`, starting at the first loss.
 
     Args:
         loss: Name of the loss whose value is watched.
-        part: Name of its part to watch instead, or empty.
+        others: Names of losses that must have fallen as far.
+        part: Name of their part to watch instead, or empty.
         decay: :math:`\beta`, in [0, 1).
         below: The threshold.
         after: Steps that are done in any case.
-        mean: The running mean so far; None before the first step.
+        means: The running means so far, by loss; empty before the first step.
         steps: Steps seen.
     """
 
     loss: str
+    others: tuple[str, ...] = ()
     part: str = ""
     decay: float = 0.9
     below: float = 1e-4
     after: int = 10
-    mean: float | None = None
+    means: Mapping[str, float] = field(default_factory=dict)
     steps: int = 0
+
+    @property
+    def mean(self) -> float | None:
+        """The largest running mean; None before the first step."""
+        return max(self.means.values(), default=None)
 
     def seen(self, losses: Mapping[str, Mapping[str, Any]]) -> EmaStop:
         """Return the state after a step, given its losses as the history has them (``value`` and ``parts``)."""
-        if self.loss not in losses:
+        watched = (self.loss, *self.others)
+        if any(name not in losses for name in watched):
             return self
-        value = losses[self.loss]["parts"][self.part] if self.part else losses[self.loss]["value"]
-        mean = value if self.mean is None else self.decay * self.mean + (1 - self.decay) * value
-        return replace(self, mean=mean, steps=self.steps + 1)
+        means = {name: self._next(name, losses[name]) for name in watched}
+        return replace(self, means=means, steps=self.steps + 1)
+
+    def _next(self, name: str, loss: Mapping[str, Any]) -> float:
+        value = loss["parts"][self.part] if self.part else loss["value"]
+        return value if name not in self.means else self.decay * self.means[name] + (1 - self.decay) * value
 
     @property
     def reached(self) -> bool:

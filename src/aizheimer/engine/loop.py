@@ -293,7 +293,7 @@ class _Loop:
             tensors |= {f"companion/{name}": tensor for name, tensor in self.companion.tensors().items()}
         state = {
             "stopped": self.stopped,
-            "stop": None if self.stop is None else {"mean": self.stop.mean, "steps": self.stop.steps},
+            "stop": None if self.stop is None else {"means": dict(self.stop.means), "steps": self.stop.steps},
             "plateau": dataclasses.asdict(self.plateau),
             "baseline": self.guard.baseline,
             "best_step": self.guard.best_step,

@@ -17,7 +17,7 @@ from aizheimer.engine.anchor import Anchor
 from aizheimer.engine.batch_shares import predict
 from aizheimer.engine.held_out import relative_error, squared_errors
 from aizheimer.engine.problem import Loss
-from aizheimer.objectives.noise_target import target_mse
+from aizheimer.objectives.noise_target import masked_mse_by_example, target_mse
 from aizheimer.objectives.reconstruction import noise_mse, teacher_mse
 
 
@@ -40,6 +40,8 @@ class Term(Protocol):
 @dataclass(frozen=True, kw_only=True)
 class TargetTerm:
     r"""Move the prediction for forget prompts to a target, :math:`\operatorname{MSE}(\epsilon_\theta(x_t, c), y)`.
+
+    Where the source says which part of a picture counts, the mean is over that part.
 
     Args:
         backbone: The network being edited.
@@ -64,7 +66,11 @@ class TargetTerm:
     def on(self, draw: Draw) -> dict[str, Loss]:
         """Return the loss on given examples, for a term that adds others on the same latents."""
         target = self.target.predict(draw)
-        term = target_mse(predicted(self.backbone, draw, self.embeddings), target)
+        prediction = predicted(self.backbone, draw, self.embeddings)
+        if draw.mask is None:
+            term = target_mse(prediction, target)
+        else:
+            term = masked_mse_by_example(prediction, target, draw.mask)
         return {"erase": Loss(term.total, self.weight, term.parts)}
 
 

@@ -36,7 +36,9 @@ AnchorChoice = Literal["refuse", "auto", "null", "template"]
 """What a method that needs an anchor does when the concept names none; all but ``refuse`` are `EmptyAnchor`'s."""
 
 
-def anchored(prompts: Sequence[str], concept: Concept, *, empty: AnchorChoice, method: str) -> list[str]:
+def anchored(
+    prompts: Sequence[str], concept: Concept, *, empty: AnchorChoice, method: str, instead: str = ""
+) -> list[str]:
     """Return each prompt with the anchor in the concept's place.
 
     Args:
@@ -44,6 +46,7 @@ def anchored(prompts: Sequence[str], concept: Concept, *, empty: AnchorChoice, m
         concept: Names target and anchor.
         empty: What to do when it names no anchor.
         method: The method's name, for the message.
+        instead: What else the user may do, for the message.
 
     Raises:
         ConceptError: If there is no anchor and ``empty`` is ``"refuse"``.
@@ -52,7 +55,7 @@ def anchored(prompts: Sequence[str], concept: Concept, *, empty: AnchorChoice, m
         if not concept.anchor:
             raise ConceptError(
                 f"{method} needs an anchor, what is drawn in the place of '{concept.target}', and got none; name one "
-                "with --anchor, or set empty_anchor to null (the empty prompt), template or auto"
+                f"with --anchor, or set empty_anchor to null (the empty prompt), template or auto{instead}"
             )
         empty = "auto"
     return anchor_prompts(prompts, concept, empty=empty)

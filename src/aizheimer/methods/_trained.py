@@ -126,6 +126,7 @@ def learn(
     pictures: str | None = None,
     forget_latents: bool = True,
     plan: RolloutPlan | None = None,
+    without: Sequence[Concept] = (),
     run: RunFolder | None,
     callbacks: Callbacks | None,
 ) -> Edit:
@@ -143,6 +144,7 @@ def learn(
         pictures: Where other images come from that the task will ask for.
         forget_latents: Whether latents of the concept are needed at all.
         plan: How many rollouts; None for the method's.
+        without: Other concepts that nothing is retained of.
         run: Where checkpoints and history go.
         callbacks: Told what happens.
 
@@ -167,6 +169,7 @@ def learn(
         images=images,
         forget_latents=forget_latents,
         plan=plan or method.rollouts,
+        without=without,
         cache=cache_folder(None if run is None else run.path),
         callbacks=callbacks,
     ) as material:
@@ -190,12 +193,14 @@ def _material(
     images: str | None,
     forget_latents: bool,
     plan: RolloutPlan,
+    without: Sequence[Concept],
     cache: Path | None,
     callbacks: Callbacks,
 ) -> Iterator[Material]:
     """Choose what to retain, prepare the data, tell, and lend the selected parameters for the length of the block."""
     chosen = method.retain.model_dump(include={"neighbours", "others", "general"})
-    retained = retain_set(backbone, concept, **chosen, generator=generator_for(method.training.seed, "retain"))
+    generator = generator_for(method.training.seed, "retain")
+    retained = retain_set(backbone, concept, **chosen, generator=generator, without=without)
     preparation = partial(
         prepare,
         backbone,

@@ -2,30 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
+from aizheimer._names import dashed
 from aizheimer.backbones.base import Backbone
-from aizheimer.backbones.conditioning import expanded, joined
+from aizheimer.backbones.conditioning import Conditioning, expanded, joined
 from aizheimer.concepts.concept import Concept
+from aizheimer.data.cache import tensor_hash
+from aizheimer.data.images import check_picture_folder
 from aizheimer.data.latents import RolloutPlan
+from aizheimer.data.prepare import forget_prompts_of, generate_count
+from aizheimer.data.sources import NoisedSource, together
 from aizheimer.edits.edit import Edit
 from aizheimer.engine.callbacks import Callbacks
-from aizheimer.engine.correlation_term import ChangeTerm, CorrelationTerm
+from aizheimer.engine.correlation_term import ChangeTerm, CorrelationTerm, SimultaneousTerm
 from aizheimer.engine.gradient_rules import EmaStop
-from aizheimer.engine.noise_problem import NoiseProblem, Term
+from aizheimer.engine.noise_problem import NoiseMonitor, NoiseProblem, Term
 from aizheimer.engine.run_folder import RunFolder
 from aizheimer.engine.settings import TrainSettings
 from aizheimer.errors import ConceptError
+from aizheimer.methods._held_prompts import HeldPrompts, space_beside, space_record
 from aizheimer.methods._material import Material, RetainPlan
 from aizheimer.methods._trained import Task, check_images, learn, no_attention_stop, plan_for
 from aizheimer.methods.base import UNETS, MethodInfo, check_family, joint
-from aizheimer.modules.coefficients import NullSpace, NullSpaceCoefficients, null_space, prompts_that_fit
+from aizheimer.modules.coefficients import NullSpace, NullSpaceCoefficients
 from aizheimer.modules.parameters import select_layers, select_parameters
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """A concept that is trained: what its loss is called, its prompts, and its pictures to train on and held out."""
+
+    concept: Concept
+    loss: str
+    embeddings: Conditioning
+    source: NoisedSource
+    held: NoisedSource
 
 
 class SepME(BaseModel):
@@ -38,6 +57,10 @@ class SepME(BaseModel):
     with :math:`\Delta W_l = \beta A_l B` of keys and values, only :math:`A` trained, the rows of :math:`B` a basis of
     what the empty prompt's and the protected prompts' embeddings do not reach. It stops when the correlation reaches
     zero: below, it would turn the concept around.
+
+    Several concepts are forgotten at once with ``also``, :math:`L = \sum_j \eta_j L_j` with
+    :math:`\eta_j = \max_k |L_k| / |L_j|`; or one after the other, each run with the others ``reserved``: then the edits
+    add, and any of them can be taken away, without touching the others.
 
     Example:
         >>> edit = SepME().unlearn(backbone, Concept("Santa Claus"))  # doctest: +SKIP
@@ -73,6 +96,27 @@ class SepME(BaseModel):
         description="Retain prompts, the user's first, whose keys and values cannot change; with the empty prompt 9 "
         "of 77 tokens fit 768 dimensions exactly. The guarantee is for these very prompts.",
     )
+    also: tuple[str, ...] = Field(
+        default=(),
+        description="Further concepts, trained simultaneously, each on pictures of its own; a folder as images then "
+        "has a sub-folder for every concept, named after it with dashes.",
+    )
+    balance_limit: float = Field(
+        default=10.0,
+        ge=1,
+        description="Largest weight of a concept's loss beside the largest loss's 1. Ours: where a correlation crosses "
+        "zero the paper's weight has no bound.",
+    )
+    reserved: tuple[str, ...] = Field(
+        default=(),
+        description="Concepts that are or will be forgotten in runs of their own: this edit cannot change the keys and "
+        "values of their prompts, so that the edits add up and any can be taken away. Each run names the others.",
+    )
+    reserved_prompts: int = Field(
+        default=1,
+        ge=1,
+        description="Prompts of each reserved concept, the world's first; 1 in the paper. The guarantee is for these.",
+    )
     tolerance: float = Field(
         default=1e-6,
         ge=0,
@@ -84,7 +128,8 @@ class SepME(BaseModel):
     l1_weight: float = Field(default=1e-6, ge=0, description="Lambda; 1e-6 in the paper.")
     stop_below: float = Field(
         default=1e-4,
-        description="Stop when the running mean (0.9) of the correlation is below this; 1e-4 in the paper.",
+        description="Stop when the running mean (0.9) of the correlation, the largest of several, is below this; 1e-4 "
+        "in the paper.",
     )
     stop_after: int = Field(default=10, ge=1, description="Steps that are done in any case; 10 in the paper.")
     images: str = Field(
@@ -104,6 +149,13 @@ class SepME(BaseModel):
     def _consistent(self) -> SepME:
         no_attention_stop(self.training)
         check_images(self.images)
+        named = [words.strip().casefold() for words in (*self.also, *self.reserved)]
+        if "" in named:
+            raise ValueError("also or reserved has an empty entry, which no prompt is about; leave it out")
+        if twice := next((words for words in named if named.count(words) > 1), None):
+            raise ValueError(f"'{twice}' is named twice in also and reserved; name each concept once, in one of them")
+        if self.reserved and not self.decoupled:
+            raise ValueError("reserved holds prompts by the null space, which decoupled=false does without; empty one")
         return self
 
     def unlearn(
@@ -112,10 +164,13 @@ class SepME(BaseModel):
         """Make the model forget the concept; see `aizheimer.methods.base.Method.unlearn` and `_trained.learn`.
 
         Raises:
-            ConceptError: If the protected prompts leave no null space; the message says how many fit.
+            ConceptError: If the protected prompts leave no null space; the message says how many fit. Or if a concept
+                of ``also`` or ``reserved`` is the concept itself, is also kept, or is cut off in its prompts.
+            DataError: If there is no folder of a concept's pictures.
             SelectorError: If layers selects nothing.
         """
         check_family(self, backbone)
+        others = self._others(backbone, concept)
         layers = select_layers(list(backbone.attention_modules()), self.layers)
         parts = ("k", "v") if self.decoupled else ("q", "k", "v", "out")
         return learn(
@@ -124,38 +179,56 @@ class SepME(BaseModel):
             concept,
             selection=select_parameters(backbone.denoiser, layers, parts),
             task=lambda material: self._task(material, layers),
-            images=self.images,
+            images=self._images(concept),
             plan=plan_for(self.rollouts, retain=False, forget=False),
+            without=others,
             run=run,
             callbacks=callbacks,
         )
 
-    def _task(self, material: Material, layers: list[str]) -> Task:
-        data = material.data
-        source, held = material.noised_forget()
-        null = expanded(data.null_embedding, len(data.forget_embeddings))
-        held_out = material.monitor(material.held_out(held, target=null), data.forget_embeddings)
-        stop = EmaStop(loss="correlation", below=self.stop_below, after=self.stop_after)
+    def _others(self, backbone: Backbone, concept: Concept) -> list[Concept]:
+        """Return the concepts of ``also``, then the reserved ones."""
+        others = [backbone.world.beside(words, concept) for words in (*self.also, *self.reserved)]
+        kept = {words.casefold() for words in concept.keep}
+        for number, other in enumerate(others):
+            field = "also" if number < len(self.also) else "reserved"
+            if other.target.casefold() == concept.target.casefold():
+                raise ConceptError(f"{field}: '{other.target}' is the concept to forget itself; leave it out")
+            if other.target.casefold() in kept:
+                raise ConceptError(
+                    f"keep: '{other.target}' cannot be kept and forgotten at once; take it out of keep or of {field}"
+                )
+            backbone.token_columns(backbone.world.prompts(other), other.target, policy="concept")
+            if field == "also" and generate_count(self._images(other)) is None:
+                check_picture_folder(Path(self._images(other)))
+        return others
 
-        def correlation(teacher: Any, null_is_kept: bool) -> CorrelationTerm:
-            return CorrelationTerm(
-                backbone=material.backbone,
-                source=source,
-                embeddings=data.forget_embeddings,
-                null_embedding=data.null_embedding,
-                batch_size=self.training.batch_size,
-                teacher=teacher,
-                null_is_kept=null_is_kept,
-            )
+    def _images(self, concept: Concept) -> str:
+        """Return where a concept's pictures come from."""
+        if not self.also or generate_count(self.images) is not None:
+            return self.images
+        return str(Path(self.images) / dashed(concept.target))
+
+    def _task(self, material: Material, layers: list[str]) -> Task:
+        subjects = self._subjects(material)
+        stop = EmaStop(
+            loss=subjects[0].loss,
+            others=tuple(subject.loss for subject in subjects[1:]),
+            below=self.stop_below,
+            after=self.stop_after,
+        )
+        held_out = self._held_out(material, subjects)
+        made = {f"forget {one.concept.target}": tensor_hash(one.source.latents) for one in subjects[1:]}
 
         if not self.decoupled:
-            terms = [correlation(material.teacher_weights, False), *self._l1(lambda: _free_changes(material))]
+            terms = self._terms(material, subjects, teacher=material.teacher_weights)
+            terms += self._l1(lambda: _free_changes(material))
             problem = NoiseProblem(parameters=material.parameters, terms=terms, held_out=held_out)
-            return Task(problem=problem, stop=stop)
-        space = self._space(material)
+            return Task(problem=problem, stop=stop, data=made)
+        space, record = self._space(material, subjects)
         modules = [f"{layer}.{part}" for layer in layers for part in ("to_k", "to_v")]
         coefficients = NullSpaceCoefficients(material.backbone.denoiser, modules, space=space, scale=self.beta)
-        terms = [correlation(coefficients.off, True), *self._l1(coefficients.changes)]
+        terms = [*self._terms(material, subjects, teacher=coefficients.off), *self._l1(coefficients.changes)]
 
         def edited(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             changes = coefficients.changes(dict(tensors))
@@ -165,45 +238,77 @@ class SepME(BaseModel):
             problem=NoiseProblem(parameters=coefficients.parameters, terms=terms, held_out=held_out),
             stop=stop,
             during=coefficients.active(),
+            data=made,
             edited=edited,
-            extra={"null_space": self._record(space) | {"reach": self._reach(space, data.forget_embeddings.tokens)}},
+            extra={"null_space": record},
         )
+
+    def _subjects(self, material: Material) -> list[_Subject]:
+        """Return what is trained: the concept, and those beside it, each with pictures of its own."""
+        data, backbone = material.data, material.backbone
+        source, held = material.noised_forget()
+        name = "correlation"
+        found = [
+            _Subject(
+                material.concept,
+                f"{name} of {material.concept.target}" if self.also else name,
+                data.forget_embeddings,
+                source,
+                held,
+            )
+        ]
+        for words in self.also:
+            other = backbone.world.beside(words, material.concept)
+            prompts = forget_prompts_of(backbone, other, seed=self.training.seed)
+            latents, index = material.pictures(prompts, self._images(other))
+            source, held = material.noised(latents, index, prompts=len(prompts))
+            found.append(_Subject(other, f"{name} of {other.target}", material.embeddings(prompts), source, held))
+        return found
+
+    def _terms(
+        self, material: Material, subjects: Sequence[_Subject], *, teacher: Callable[[], AbstractContextManager[Any]]
+    ) -> list[Term]:
+        terms = [
+            CorrelationTerm(
+                backbone=material.backbone,
+                source=subject.source,
+                embeddings=subject.embeddings,
+                null_embedding=material.data.null_embedding,
+                batch_size=self.training.batch_size,
+                teacher=teacher,
+                null_is_kept=self.decoupled,
+                name=subject.loss,
+            )
+            for subject in subjects
+        ]
+        return [terms[0] if len(terms) == 1 else SimultaneousTerm(terms=terms, limit=self.balance_limit)]
+
+    def _held_out(self, material: Material, subjects: Sequence[_Subject]) -> NoiseMonitor:
+        """Watch examples of every concept: what is left of the way to the empty prompt's prediction."""
+        draws, first = [], 0
+        for subject in subjects:
+            null = expanded(material.data.null_embedding, len(subject.embeddings))
+            draw = material.held_out(subject.held, target=null)
+            draws.append(replace(draw, prompt_index=draw.prompt_index + first))
+            first += len(subject.embeddings)
+        return material.monitor(together(draws), joined([subject.embeddings for subject in subjects]))
 
     def _l1(self, changes: Any) -> list[Term]:
         return [ChangeTerm(changes=changes, weight=self.l1_weight)] if self.l1_weight > 0 else []
 
-    def _space(self, material: Material) -> NullSpace:
-        """Return what the empty prompt and the protected prompts do not reach."""
-        data = material.data
-        chosen = data.retain_embeddings[: self.protect]
-        rows = joined([data.null_embedding, chosen]).tokens
-        space = null_space(rows.flatten(0, 1), tolerance=self.tolerance)
-        if len(space.basis) == 0:
-            fit = max(prompts_that_fit(rows, tolerance=self.tolerance) - 1, 0)
-            raise ConceptError(
-                f"sepme: {len(chosen)} protected prompts leave no null space in {rows.shape[-1]} dimensions at "
-                f"tolerance {self.tolerance:g}; {fit} fit: set protect={fit}, or raise tolerance"
-            )
-        if self._reach(space, data.forget_embeddings.tokens) <= max(space.leakage, 1e-6):
-            raise ConceptError(
-                f"sepme: what '{material.concept.target}' is made of is in the {len(chosen)} protected prompts too, so "
-                "no change can reach it alone; lower protect or tolerance"
-            )
-        return space
-
-    def _reach(self, space: NullSpace, embeddings: Tensor) -> float:
-        """Return the largest part of a token of the concept's prompts that lies in the null space."""
-        rows = embeddings.flatten(0, 1).double()
-        return float((torch.linalg.vector_norm(rows @ space.basis.T, dim=1) / rows.norm(dim=1)).max())
-
-    def _record(self, space: NullSpace) -> dict[str, Any]:
-        return {
-            "dimensions": len(space.basis),
-            "rank": space.rank,
-            "tolerance": self.tolerance,
-            "leakage": space.leakage,
-            "bound": space.bound,
-        }
+    def _space(self, material: Material, subjects: Sequence[_Subject]) -> tuple[NullSpace, dict[str, Any]]:
+        """Return what the empty prompt, the reserved prompts and the protected prompts do not reach, and its record."""
+        backbone, data = material.backbone, material.data
+        others = [backbone.world.beside(words, material.concept) for words in self.reserved]
+        reserved = [p for one in others for p in backbone.world.prompts(one)[: self.reserved_prompts]]
+        held = HeldPrompts(
+            null=data.null_embedding,
+            reserved=material.embeddings(reserved) if reserved else None,
+            protected=data.retain_embeddings[: self.protect],
+        )
+        forgotten = {subject.concept.target: subject.embeddings.tokens for subject in subjects}
+        space = space_beside(held, forgotten, tolerance=self.tolerance, method=self.name)
+        return space, space_record(space, forgotten, tolerance=self.tolerance) | {"reserved": reserved}
 
 
 def _free_changes(material: Material) -> dict[str, Tensor]:

@@ -175,4 +175,4 @@ class SPM(BaseModel):
         return material.embeddings(prompts), material.embeddings(neutral)
 
     def _prompts(self, backbone: Backbone, concept: Concept, words: str) -> list[str]:
-        return backbone.world.prompts(Concept(words, kind=concept.kind))
+        return backbone.world.prompts(backbone.world.beside(words, concept))

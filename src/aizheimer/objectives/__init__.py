@@ -5,7 +5,7 @@ from __future__ import annotations
 from aizheimer.objectives.adversarial import PatchDiscriminator, deception_loss, discriminator_loss
 from aizheimer.objectives.correlation import change_l1, concept_correlation
 from aizheimer.objectives.distraction import distraction
-from aizheimer.objectives.noise_target import masked_mse, negative_guidance, target_mse
+from aizheimer.objectives.noise_target import masked_mse, masked_mse_by_example, negative_guidance, target_mse
 from aizheimer.objectives.random_stimulus import random_stimulus
 from aizheimer.objectives.reconstruction import noise_mse, teacher_mse
 from aizheimer.objectives.resteering import resteering
@@ -31,6 +31,7 @@ __all__ = [
     "discriminator_loss",
     "distraction",
     "masked_mse",
+    "masked_mse_by_example",
     "negative_guidance",
     "noise_mse",
     "random_stimulus",

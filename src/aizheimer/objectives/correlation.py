@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -45,6 +45,34 @@ def concept_correlation(student: Latents, student_null: Latents, teacher: Latent
     total = (after * before).mean()
     power = before.square().mean().clamp(min=torch.finfo(dtype).tiny)
     return TermValue(total, {"correlation": total.detach(), "relative": (total / power).detach()})
+
+
+def balancing_weights(losses: Sequence[float], *, limit: float) -> list[float]:
+    r"""Return weights that bring several losses to one size, so that none is trained at the cost of the others.
+
+    .. math:: \eta_j = \min\Big(\frac{\max_k |L_k|}{|L_j|},\; \eta_{max}\Big)
+
+    The limit is ours. A correlation crosses zero exactly where its concept is forgotten: without a limit the weight
+    grows beyond all bounds there, and one step throws a finished concept to the far side.
+
+    Args:
+        losses: :math:`L_j`, as numbers: no gradient goes through the weights.
+        limit: :math:`\eta_{max} \ge 1`.
+
+    Returns:
+        A weight in [1, limit] for each loss; all 1 if every loss is zero.
+
+    Example:
+        >>> balancing_weights([2.0, -0.5, 0.0], limit=10.0)
+        [1.0, 4.0, 10.0]
+
+    References:
+        Zhao et al., Separable Multi-Concept Erasure from Diffusion Models, arXiv:2402.05947, simultaneous erasure.
+    """
+    largest = max(map(abs, losses))
+    if largest == 0:
+        return [1.0] * len(losses)
+    return [min(largest / abs(loss), limit) if loss else limit for loss in losses]
 
 
 def change_l1(changes: Mapping[str, Tensor]) -> TermValue:

@@ -94,6 +94,33 @@ def masked_mse(prediction: Latents, target: Latents, mask: Tensor) -> TermValue:
     return TermValue(total, {"masked": total.detach()})
 
 
+def masked_mse_by_example(prediction: Latents, target: Latents, masks: Tensor) -> TermValue:
+    r"""Ask for the target in a part of each picture, every picture counting as much, however small its part.
+
+    .. math:: L = \frac1B \sum_b \frac{\sum_i m_{bi} (p_{bi} - y_{bi})^2}{\sum_i m_{bi}}
+
+    Args:
+        prediction: (batch, channels, height, width) the student's raw prediction.
+        target: What it should be where the mask is one.
+        masks: (batch, 1, height, width) in [0, 1].
+
+    Returns:
+        The mean over the examples; one without anything under its mask counts as zero. One part, "masked".
+
+    Raises:
+        InputError: If the shapes of prediction and target differ.
+
+    References:
+        Kumari et al., Ablating Concepts, arXiv:2303.13516; its published code for diffusers sums over the channels and
+        divides by the cells alone, which is four times this for four channels.
+    """
+    error = squared_error(prediction, target)
+    weights = masks.to(error).expand_as(error)
+    counts = weights.flatten(1).sum(1).clamp(min=torch.finfo(error.dtype).tiny)
+    total = ((error * weights).flatten(1).sum(1) / counts).mean()
+    return TermValue(total, {"masked": total.detach()})
+
+
 def squared_error(prediction: Tensor, target: Tensor) -> Tensor:
     """Return the squared differences, entry by entry, in at least single precision.
 

@@ -6,10 +6,11 @@ import torch
 from aizheimer import api
 from aizheimer._registry import METHODS
 from aizheimer.api.several import PARTS, takes_several
+from aizheimer.concepts import Concept
 from aizheimer.edits import load_edit
-from aizheimer.edits.compose import targets_of
+from aizheimer.edits.compose import stack, subtract, targets_of
 from aizheimer.edits.hooks.negative_prompt import NegativePromptHook
-from aizheimer.errors import ConceptError, EditError
+from aizheimer.errors import ConceptError, EditError, RecipeError
 from tests.snapshot import same_snapshot, snapshot
 
 UCE = {"retain_neighbours": 1, "retain_others": 1, "retain_general": 1}
@@ -17,7 +18,7 @@ UCE = {"retain_neighbours": 1, "retain_others": 1, "retain_general": 1}
 
 def test_methods_that_take_several():
     several = {name for name in METHODS.entries if takes_several(METHODS.get(name)())}
-    assert several == {"spm", "negative-prompt", "sld", "safree", "adavd"}
+    assert several == {"spm", "sepme", "negative-prompt", "sld", "safree", "adavd"}
 
 
 def test_a_method_that_can_does_it_in_one_run(tiny_backbone):
@@ -25,6 +26,29 @@ def test_a_method_that_can_does_it_in_one_run(tiny_backbone):
     assert done.natively
     assert isinstance(done.edit.hook, NegativePromptHook)
     assert done.edit.hook.words == "cat, dog, tree"
+
+
+def test_what_each_keeps_is_kept_by_all_and_all_that_went_is_listed(tiny_backbone):
+    concepts = [Concept("cat", keep=("fox",)), Concept("dog", keep=("tree",))]
+    done = api.forget_several(tiny_backbone, concepts, method="negative-prompt")
+    assert done.edit.provenance.concept.keep == ("fox", "tree")
+    assert targets_of(done.edit) == ("cat", "dog")
+    alone = api.forget(tiny_backbone, "tree", method="negative-prompt")
+    both = stack(done.edit, alone)
+    assert targets_of(both) == ("cat", "dog", "tree")
+    assert both.provenance.concept.keep == ("fox",)
+    assert targets_of(subtract(both, done.edit)) == ("tree",)
+
+
+def test_a_kind_that_would_be_lost_is_refused(tiny_backbone):
+    """Names of other concepts are words only: what the world does not list is taken for one like the first."""
+    with pytest.raises(
+        ConceptError, match="'unicorn' is of the kind object, and would be trained as style beside 'noto'"
+    ):
+        api.forget_several(tiny_backbone, ["noto", "unicorn"], method="sepme")
+    api.forget_several(tiny_backbone, ["noto", "unicorn"], method="negative-prompt")
+    with pytest.raises(RecipeError, match="'dog' is named twice in also and reserved"):
+        api.forget_several(tiny_backbone, ["cat", "dog"], method="sepme", reserved=("dog",))
 
 
 def test_any_other_forgets_each_alone_and_adds(tiny_backbone, tmp_path):

@@ -7,7 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aizheimer.attacks._projections import nearest, onto_ball, onto_simplex, steepest, straight_through
+from aizheimer.attacks._projections import onto_ball, onto_simplex, steepest, straight_through
+from aizheimer.data.free_words import nearest
 
 numbers = st.floats(-3, 3, allow_nan=False, width=32)
 rows = st.lists(numbers, min_size=1, max_size=5)

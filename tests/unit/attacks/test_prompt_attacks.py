@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from aizheimer.attacks._pictures import target_pictures
-from aizheimer.attacks._words import free_words, text_ids
 from aizheimer.attacks.base import AttackSettings, NotApplicable, Subject
 from aizheimer.attacks.concept_inversion import ConceptInversion, in_place
 from aizheimer.attacks.p4d import P4D
@@ -19,6 +18,7 @@ from aizheimer.attacks.soft_prompt import SoftPrompt
 from aizheimer.attacks.unlearndiffatk import UnlearnDiffAtk, spread
 from aizheimer.backbones.base import backbone_for
 from aizheimer.concepts.concept import Concept
+from aizheimer.data.free_words import free_words, text_ids
 from aizheimer.errors import ConceptError, InputError
 from tests.contracts.quick import quick_recipe
 from tests.snapshot import changed, snapshot

@@ -8,13 +8,10 @@ from aizheimer.attacks._words import (
     TokenPrompt,
     draw_tokens,
     found_prompts,
-    free_words,
-    padded,
     spelled,
-    text_ids,
     typeable,
-    vocabulary,
 )
+from aizheimer.data.free_words import free_words, padded, text_ids, vocabulary
 from aizheimer.errors import InputError
 from aizheimer.evaluation.generate import initial_latents, sampling
 from tests.snapshot import changed, snapshot

@@ -143,6 +143,12 @@ def test_the_bundled_world_loads() -> None:
     assert world.prompts(Concept("Santa Claus"))[0] == "Santa Claus in noto style"
 
 
+def test_words_without_a_kind_are_what_the_world_lists_or_like_the_concept(tiny_world: World) -> None:
+    world, style, thing = tiny_world, Concept("noto", kind="style"), Concept("cat")
+    kinds = [[world.beside(words, one).kind for words in ("Flat", "Dog", "unknown")] for one in (style, thing)]
+    assert kinds == [["style", "object", "style"], ["style", "object", "object"]]
+
+
 def test_words_need_no_torch() -> None:
     code = "import sys, aizheimer.concepts, aizheimer.backbones; print({'torch', 'diffusers'} & set(sys.modules))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=_environment())

@@ -214,6 +214,16 @@ class TestEmaStop:
             assert stop.mean == mean
         assert stop.reached
 
+    def test_of_several_the_largest_counts(self):
+        """Means (1, 0), then (0.5, 1), then (0.25, 0.5): the second, which was never the largest before, ends it."""
+        stop = EmaStop(loss="a", others=("b",), decay=0.5, below=0.6, after=1)
+        for a, b, mean in ((1.0, 0.0, 1.0), (0.0, 2.0, 1.0), (0.0, 0.0, 0.5)):
+            assert not stop.reached
+            stop = stop.seen({name: {"value": value, "parts": {}} for name, value in (("a", a), ("b", b))})
+            assert stop.mean == mean
+        assert stop.reached
+        assert stop.seen({"a": {"value": 9.0, "parts": {}}}) == stop
+
     def test_it_waits_and_ignores_steps_without_the_loss(self):
         stop = EmaStop(loss="c", below=1.0, after=2).seen({"other": {"value": 0.0, "parts": {}}})
         assert stop.mean is None
