@@ -24,6 +24,7 @@ from aizheimer.edits.hook import Hook
 from aizheimer.edits.provenance import ConceptRecord, Provenance, base_name
 from aizheimer.engine.callbacks import Callbacks
 from aizheimer.engine.gradient_rules import EmaStop, GradientRule
+from aizheimer.engine.lean import lean, tiled
 from aizheimer.engine.loop import TrainResult, check_parameters, train
 from aizheimer.engine.problem import Companion, Problem
 from aizheimer.engine.run_folder import RunFolder
@@ -187,17 +188,18 @@ def _material(
     """Choose what to retain, prepare the data, tell, and lend the selected parameters for the length of the block."""
     chosen = method.retain.model_dump(include={"neighbours", "others", "general"})
     retained = retain_set(backbone, concept, **chosen, generator=generator_for(method.training.seed, "retain"))
-    data = prepare(
-        backbone,
-        concept,
-        images=images,
-        retain_prompts=retained.prompts,
-        seed=method.training.seed,
-        cache_dir=cache,
-        plan=plan,
-        progress=callbacks.on_progress,
-        forget_latents=forget_latents,
-    )
+    with tiled(backbone, method.training):
+        data = prepare(
+            backbone,
+            concept,
+            images=images,
+            retain_prompts=retained.prompts,
+            seed=method.training.seed,
+            cache_dir=cache,
+            plan=plan,
+            progress=callbacks.on_progress,
+            forget_latents=forget_latents,
+        )
     attention = list(backbone.attention_modules()) if part == "unet" else []
     callbacks.on_data(_summary(data, retained, selection.names, attention=attention, layers=layers, part=part))
     with borrowed(backbone, selection, part=part) as weights:
@@ -273,7 +275,8 @@ def _trained(material: Material, task: Task, *, base: _Base, run: RunFolder | No
         return Edit.between(material.originals, edited, provenance=provenance, part=material.part)
 
     try:
-        with parked(material.backbone, part=material.part), task.during:
+        network = material.backbone.denoiser
+        with parked(material.backbone, part=material.part), task.during, lean(network, method.training):
             result = train(
                 task.problem,
                 method.training,
