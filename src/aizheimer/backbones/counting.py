@@ -26,7 +26,8 @@ def counted(backbone: Backbone) -> Iterator[Count]:
         del module, output
         count.latents += len(inputs[0] if inputs else keywords["sample" if "sample" in keywords else "hidden_states"])
 
-    handle = backbone.denoiser.register_forward_hook(listen, with_kwargs=True)
+    # Also of passes that end at the last module that is read.
+    handle = backbone.denoiser.register_forward_hook(listen, with_kwargs=True, always_call=True)
     try:
         yield count
     finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from aizheimer._files import write_tensors
+from aizheimer.backbones.base import Backbone
 
 CACHE_VARIABLE = "AIZHEIMER_CACHE"
 
@@ -56,6 +57,20 @@ def module_hash(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
+def backbone_key(backbone: Backbone, *, kind: str, content: Mapping[str, Any], components: Sequence[str] = ()) -> str:
+    """Return the key of something that a model computes: what it is made of, and where it is computed.
+
+    Args:
+        backbone: The model; its device and number format are part of the key.
+        kind: What is computed.
+        content: JSON values that it depends on.
+        components: Networks that it depends on, by their names in the pipeline.
+    """
+    named = {name: module_hash(backbone.components[name]) for name in components}
+    place = f"{backbone.device.type} {backbone.dtype}"
+    return content_key(kind=kind, torch=torch.__version__, place=place, content={**content, **named})
+
+
 @dataclass(frozen=True)
 class TensorCache:
     """A folder of safetensors files named by the hash of what made them.
@@ -75,6 +90,7 @@ class TensorCache:
         """Return the tensors of ``key``, on the CPU, computing and storing them when they are not there.
 
         Computed or read, they are the same bits in the same memory layout, so that what is computed with them is too.
+        With a folder they are views of the mapped file either way: pages that nobody reads take no memory.
 
         An entry that cannot be read (cut short, or not ours) is computed again and replaced.
         """
@@ -85,6 +101,7 @@ class TensorCache:
         if found is None:
             found = _plain(compute())
             write_tensors(path, found, metadata={"key": key})
+            found = _read(path, key) or found
         return found
 
 

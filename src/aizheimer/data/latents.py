@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -42,6 +43,11 @@ class RolloutPlan(BaseModel):
     guidance: float | None = Field(
         default=None, ge=0, description="Guidance scale; null for the one the model draws best with."
     )
+    keep: Literal["float32", "float16"] = Field(
+        default="float32",
+        description="Number format that trajectories are kept in; float16 halves their file, and training reads them "
+        "rounded to 11 bits. Pictures are kept whole.",
+    )
 
     def guidance_or(self, default: float) -> float:
         """Return the guidance scale, or the model's own where none is set."""
@@ -60,6 +66,9 @@ class LatentBank:
         prediction: (entries, ...) the teacher's raw prediction under the prompt.
         null_prediction: (entries, ...) the teacher's raw prediction under the empty prompt.
         x_0: (trajectories, ...) the clean latents each trajectory ends at.
+
+    Trajectories that were kept on the disk are not read whole: their tensors are views of the mapped file, and the
+    system fetches the pages of what is drawn.
     """
 
     x_t: Tensor
@@ -90,8 +99,9 @@ class LatentBank:
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def _trajectories(self, start: int, stop: int) -> LatentBank:
-        mask = (self.trajectory >= start) & (self.trajectory < stop)
-        chosen = {name: tensor[mask] for name, tensor in self.tensors().items() if name != "x_0"}
+        # Slices, not copies: a bank may be a file that is larger than the memory.
+        first, end = torch.searchsorted(self.trajectory, torch.tensor([start, stop])).tolist()
+        chosen = {name: tensor[first:end] for name, tensor in self.tensors().items() if name != "x_0"}
         return replace(self, **chosen | {"trajectory": chosen["trajectory"] - start, "x_0": self.x_0[start:stop]})
 
 
@@ -147,6 +157,7 @@ def rollout(
     generator: torch.Generator,
     jitter: bool = True,
     batch_size: int = 16,
+    keep: torch.dtype | None = None,
     progress: Progress | None = None,
 ) -> LatentBank:
     r"""Denoise from pure noise with DDIM under guidance, keeping every :math:`(x_t, t)` on the way.
@@ -166,6 +177,7 @@ def rollout(
         generator: A CPU generator; fixes noise and timesteps whatever the batch size.
         jitter: Draw the timesteps inside their strata; off gives the "trailing" grid of diffusers.
         batch_size: Trajectories at a time (each costs two forward passes a step).
+        keep: Number format of what is kept; None for the model's. The trajectory itself is denoised in the model's.
         progress: Called with (trajectories done, trajectories).
 
     Returns:
@@ -187,7 +199,10 @@ def rollout(
         conditional = embeddings[prompt_index[rows]].to(backbone.device, backbone.dtype)
         unconditional = expanded(null_embedding.to(backbone.device, backbone.dtype), len(conditional))
         x_t = noise[rows].to(backbone.device, backbone.dtype)
-        parts.append(_trajectory(backbone, x_t, times[rows], conditional, null=unconditional, guidance=guidance))
+        part = _trajectory(
+            backbone, x_t, times[rows], conditional, null=unconditional, guidance=guidance, keep=keep or x_t.dtype
+        )
+        parts.append(part)
         if progress is not None:
             progress(min(start + batch_size, count), count)
     joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
@@ -208,7 +223,14 @@ def check_rollout(count: int, steps: int, schedule: Schedule) -> None:
 
 
 def _trajectory(
-    backbone: Backbone, x_t: Tensor, times: Tensor, conditions: Conditions, *, null: Conditions, guidance: float
+    backbone: Backbone,
+    x_t: Tensor,
+    times: Tensor,
+    conditions: Conditions,
+    *,
+    null: Conditions,
+    guidance: float,
+    keep: torch.dtype,
 ) -> dict[str, Tensor]:
     """Denoise one batch; returns x_t, prediction and null_prediction as (batch * steps, ...), and x_0 (batch, ...)."""
     schedule, kind = backbone.schedule, backbone.prediction_type
@@ -218,12 +240,13 @@ def _trajectory(
         t = times[:, i]
         found = backbone.predict_guided(x_t, t, conditions, null=null, scale=guidance)
         for name, tensor in (("x_t", x_t), ("prediction", found.prompted), ("null_prediction", found.null)):
-            kept[name].append(tensor.cpu())
+            kept[name].append(tensor.to("cpu", keep))
         guided = found.guided
         x_0 = to_x0(guided, x_t, t, schedule, kind)
         if i + 1 < times.shape[1]:
             x_t = schedule.add_noise(x_0, to_epsilon(guided, x_t, t, schedule, kind), times[:, i + 1])
-    return {name: torch.stack(steps, dim=1).flatten(0, 1) for name, steps in kept.items()} | {"x_0": x_0.cpu()}
+    joined = {name: torch.stack(steps, dim=1).flatten(0, 1) for name, steps in kept.items()}
+    return joined | {"x_0": x_0.to("cpu", keep)}
 
 
 def rollout_timesteps(count: int, steps: int, schedule: Schedule, *, generator: torch.Generator | None) -> Tensor:

@@ -16,9 +16,10 @@ from aizheimer._seeding import generator_for
 from aizheimer.backbones.base import Backbone, NetworkName
 from aizheimer.backbones.conditioning import Conditioning, joined
 from aizheimer.concepts.concept import Concept
-from aizheimer.data.cache import TensorCache, content_key, module_hash, tensor_hash
+from aizheimer.data.cache import TensorCache, backbone_key, tensor_hash
 from aizheimer.data.images import read_images
-from aizheimer.data.latents import LatentBank, RolloutPlan, rollout
+from aizheimer.data.latents import LatentBank, RolloutPlan
+from aizheimer.data.trajectories import kept_trajectories
 from aizheimer.errors import DataError
 
 PROMPTS_LIMIT = 64
@@ -276,7 +277,7 @@ class _Maker:
         if count is None:
             return self.image_latents(read_images(Path(images), picture_size(self.backbone)).pixels), None
         index = _cycle(len(embeddings), count)
-        return self.bank(name, embeddings, null_embedding, index, steps=self.plan.picture_steps).x_0, index
+        return self.bank(name, embeddings, null_embedding, index, pictures=True).x_0, index
 
     def bank(
         self,
@@ -285,43 +286,25 @@ class _Maker:
         null_embedding: Conditioning,
         index: Tensor,
         *,
-        steps: int | None = None,
+        pictures: bool = False,
     ) -> LatentBank:
-        guidance = self.backbone.world.guidance if self.plan.guidance is None else self.plan.guidance
-        steps = steps or self.plan.steps
-
-        def compute() -> dict[str, Tensor]:
-            return rollout(
-                self.backbone,
-                embeddings,
-                null_embedding=null_embedding,
-                prompt_index=index,
-                steps=steps,
-                guidance=guidance,
-                generator=generator_for(self.seed, "rollout", name),
-                progress=lambda done, total: self.progress(name, done, total),
-            ).tensors()
-
-        content = {
-            "embeddings": _hashes(**embeddings.tensors()),
-            "null": _hashes(**null_embedding.tensors()),
-            "index": index.tolist(),
-            "steps": steps,
-            "guidance": guidance,
-            "seed": self.seed,
-            "name": name,
-            "denoiser": self.backbone.fingerprint(),
-            "schedule": tensor_hash(self.backbone.schedule.table),
-            "prediction": self.backbone.prediction_type,
-        }
-        return LatentBank(**self.cache.get(self._key("rollout", **content), compute))
+        return kept_trajectories(
+            self.backbone,
+            embeddings,
+            null_embedding=null_embedding,
+            prompt_index=index,
+            plan=self.plan,
+            name=name,
+            seed=self.seed,
+            cache=self.cache,
+            pictures=pictures,
+            progress=lambda done, total: self.progress(name, done, total),
+        )
 
     def _key(self, kind: str, *components: str, **content: object) -> str:
         if self.cache.folder is None:
             return ""
-        content |= {name: module_hash(self.backbone.components[name]) for name in components}
-        place = f"{self.backbone.device.type} {self.backbone.dtype}"
-        return content_key(kind=kind, torch=torch.__version__, place=place, content=content)
+        return backbone_key(self.backbone, kind=kind, content=content, components=components)
 
 
 def _cycle(prompts: int, count: int) -> Tensor:

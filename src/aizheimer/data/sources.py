@@ -80,6 +80,7 @@ class BankSource:
         prompt_index: (entries,) prompts.
         target: (entries, ...) targets, or None.
         device: Where drawn batches go.
+        dtype: Number format of drawn batches: the denoiser's, whatever the bank is kept in.
     """
 
     x_t: Tensor
@@ -87,21 +88,24 @@ class BankSource:
     prompt_index: Tensor
     target: Tensor | None
     device: torch.device
+    dtype: torch.dtype = torch.float32
 
     @classmethod
-    def of(cls, bank: LatentBank, *, target: Tensor | None, device: torch.device) -> BankSource:
+    def of(
+        cls, bank: LatentBank, *, target: Tensor | None, device: torch.device, dtype: torch.dtype = torch.float32
+    ) -> BankSource:
         """Return the source of a bank's entries under their own prompts, with other targets than the bank's."""
-        return cls(x_t=bank.x_t, t=bank.t, prompt_index=bank.prompt_index, target=target, device=device)
+        return cls(x_t=bank.x_t, t=bank.t, prompt_index=bank.prompt_index, target=target, device=device, dtype=dtype)
 
     def draw(self, count: int, *, step: int, generator: torch.Generator) -> Draw:
         """Return ``count`` random entries; ``step`` does not matter."""
         rounds = -(-count // len(self.t))
         index = torch.cat([torch.randperm(len(self.t), generator=generator) for _ in range(rounds)])[:count]
         return Draw(
-            x_t=self.x_t[index].to(self.device),
+            x_t=self.x_t[index].to(self.device, self.dtype),
             t=self.t[index].to(self.device),
             prompt_index=self.prompt_index[index],
-            target=None if self.target is None else self.target[index].to(self.device),
+            target=None if self.target is None else self.target[index].to(self.device, self.dtype),
         )
 
 
@@ -272,7 +276,9 @@ class RefreshingSource:
         return self.make((step - 1) // self.every).draw(count, step=step, generator=generator)
 
 
-def teacher_source(bank: LatentBank, *, null_index: int, device: torch.device) -> BankSource:
+def teacher_source(
+    bank: LatentBank, *, null_index: int, device: torch.device, dtype: torch.dtype = torch.float32
+) -> BankSource:
     """Return the bank's entries with the teacher's predictions as targets, plus entries of the empty prompt.
 
     Guidance subtracts the empty prompt's prediction, so a student that drifts there drifts everywhere. Every fourth
@@ -282,6 +288,7 @@ def teacher_source(bank: LatentBank, *, null_index: int, device: torch.device) -
         bank: Entries under their own prompts.
         null_index: The row of the embeddings that holds the empty prompt.
         device: Where drawn batches go.
+        dtype: Their number format.
 
     Raises:
         DataError: If the bank is empty.
@@ -295,4 +302,5 @@ def teacher_source(bank: LatentBank, *, null_index: int, device: torch.device) -
         prompt_index=torch.cat([bank.prompt_index, torch.full_like(bank.prompt_index[null], null_index)]),
         target=torch.cat([bank.prediction, bank.null_prediction[null]]),
         device=device,
+        dtype=dtype,
     )

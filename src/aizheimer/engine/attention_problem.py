@@ -11,13 +11,14 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from aizheimer.backbones.base import Backbone
-from aizheimer.backbones.conditioning import Conditions, joined
+from aizheimer.backbones.conditioning import Conditions, as_conditioning, joined
 from aizheimer.data.sources import Draw, Source
 from aizheimer.engine.anchor import Anchor
 from aizheimer.engine.batch_shares import probed_predictions
 from aizheimer.engine.held_out import batches, relative_error, rows_of
 from aizheimer.engine.problem import Loss, Role
 from aizheimer.modules.maps import AttentionMap, mass
+from aizheimer.modules.recompute import recomputes
 from aizheimer.objectives.reconstruction import noise_mse, teacher_mse
 from aizheimer.objectives.terms import TermValue
 
@@ -69,7 +70,8 @@ class AttentionProblem:
     .. math:: L = \lambda_a L_{attn} + \lambda_r L_{recon} + \lambda_c L_{anchor}
 
     Forget and retain examples go through the denoiser in one batch, since a probe reads only marked rows. What has
-    weight 0, or no data, is not computed.
+    weight 0, or no data, is not computed: with the attention term alone the denoiser runs as far as the last layer that
+    is read.
 
     Args:
         backbone: The network being edited.
@@ -108,6 +110,8 @@ class AttentionProblem:
         if self.retain is not None:
             retain = self.retain.source.draw(self.retain.batch_size, step=step, generator=generator)
         anchored = self.anchor.predict(forget) if self.anchor is not None else None
+        if retain is None and anchored is None and not self.forget_noise:
+            return {"attention": _loss(self.term(self._maps(forget), generator=generator), self.attention_weight)}
         prediction, maps = self._forward(forget, retain)
         losses = {"attention": _loss(self.term(maps, generator=generator), self.attention_weight)}
         count, weight = len(forget), self.reconstruction_weight
@@ -129,8 +133,7 @@ class AttentionProblem:
         forget, retain = self.held_out.forget, self.held_out.retain
         sums = dict.fromkeys(self.layers, 0.0)
         for rows in batches(len(forget)):
-            _, maps = self._forward(rows_of(forget, rows), None)
-            for layer, value in mass(maps).items():
+            for layer, value in mass(self._maps(rows_of(forget, rows))).items():
                 sums[layer] += float(value) * len(forget.t[rows])
         layers = {layer: total / len(forget) for layer, total in sums.items()}
         return {
@@ -138,6 +141,17 @@ class AttentionProblem:
             "retention_drift": relative_error(self.backbone, retain, self.held_out.retain_embeddings),
             **{f"layers/{layer}": value for layer, value in layers.items()},
         }
+
+    def _maps(self, forget: Draw) -> dict[str, AttentionMap]:
+        """Return the maps of forget rows, when nobody asks for the prediction."""
+        if recomputes(self.backbone.denoiser):
+            return self._forward(forget, None)[1]
+        marked = self.forget.columns[forget.prompt_index].to(self.backbone.device)
+        conditions = as_conditioning(self.forget.embeddings[forget.prompt_index]).to(forget.x_t)
+        with attention_probe(self.backbone.denoiser, self.layers, marked) as probe:
+            probe.read(lambda: self.backbone.predict(forget.x_t, forget.t, conditions))
+            probe.check()
+        return probe.maps
 
     def _forward(self, forget: Draw, retain: Draw | None) -> tuple[Tensor, dict[str, AttentionMap]]:
         """Predict [forget; retain] and return the raw prediction and the maps of the forget rows."""

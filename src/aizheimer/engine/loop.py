@@ -319,7 +319,7 @@ class _Loop:
     @contextlib.contextmanager
     def _precision(self) -> Iterator[None]:
         device = next(iter(self.problem.parameters.values())).device.type
-        enabled = self.settings.precision == "bf16" and device == "cuda"
+        enabled = self.settings.precision == "bf16"
         with torch.autocast(device, dtype=torch.bfloat16, enabled=enabled):
             yield
 

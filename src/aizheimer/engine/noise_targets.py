@@ -85,11 +85,11 @@ def guided_away(
         from_prompt: Start from the bank's prompt, as in ESD's code of 2024, instead of the empty one.
 
     Returns:
-        (entries, channels, height, width), on the CPU.
+        (entries, channels, height, width) in float32, on the CPU.
     """
-    prediction = bank.prediction
+    prediction = bank.prediction.float()
     if concept is not None:
         draw = Draw(x_t=bank.x_t, t=bank.t, prompt_index=bank.prompt_index)
         prediction = anchor_predictions(backbone, draw, embeddings=concept)
-    start = bank.prediction if from_prompt else None
-    return negative_guidance(prediction, bank.null_prediction, eta=eta, start=start)
+    start = bank.prediction.float() if from_prompt else None
+    return negative_guidance(prediction, bank.null_prediction.float(), eta=eta, start=start)

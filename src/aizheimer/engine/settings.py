@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class TrainSettings(BaseModel):
@@ -33,16 +33,28 @@ class TrainSettings(BaseModel):
         default=8, ge=1, description="Forget examples in a step (in each of its accumulated parts)."
     )
     accumulation: int = Field(default=1, ge=1, description="Batches whose gradients are averaged into one step.")
-    optimizer: Literal["adam", "adamw"] = Field(
+    optimizer: Literal["adam", "adamw", "adam8bit", "adamw8bit"] = Field(
         default="adam",
-        description="adam couples weight_decay into the gradient (L2), adamw decays the weights directly.",
+        description="adam couples weight_decay into the gradient (L2), adamw decays the weights directly; adam8bit and "
+        "adamw8bit keep their averages in 8 bits (extra 8bit).",
     )
     betas: tuple[float, float] = Field(default=(0.9, 0.999), description="Adam's averaging factors.")
     weight_decay: float = Field(default=0.0, ge=0, description="Pull of the trained weights towards zero.")
     clip: float | None = Field(default=1.0, gt=0, description="Largest gradient norm; null for no clipping.")
     precision: Literal["float32", "bf16"] = Field(
-        default="float32", description="bf16 runs the forward pass under autocast on CUDA; weights stay float32."
+        default="float32", description="bf16 computes under autocast; what is trained stays float32."
     )
+    weights: Literal["float32", "bf16"] = Field(
+        default="float32",
+        description="Number format of the denoiser's weights that are not trained, while others are; bf16 needs "
+        "precision=bf16.",
+    )
+    checkpointing: bool = Field(
+        default=False, description="Recompute the denoiser's blocks in the backward pass: less memory, a third slower."
+    )
+    channels_last: bool = Field(default=False, description="Lay convolutions out with the channels last.")
+    compile: bool = Field(default=False, description="Compile the denoiser's blocks without attention.")
+    vae_tiling: bool = Field(default=False, description="Encode pictures tile by tile, in less memory.")
     monitor_every: int = Field(default=10, ge=1, description="Steps between two looks at the held-out set.")
     stop_mass_ratio: float | None = Field(
         default=None, ge=0, lt=1, description="Stop when held-out attention mass has fallen to this share of its start."
@@ -57,3 +69,9 @@ class TrainSettings(BaseModel):
         default=25, ge=1, description="Steps between two checkpoints, when there is a run folder."
     )
     seed: int = Field(default=0, ge=0, lt=2**63, description="Seed of everything random.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TrainSettings:
+        if self.weights == "bf16" and self.precision != "bf16":
+            raise ValueError("weights=bf16 computes in bf16 as well; set precision=bf16, or leave weights at float32")
+        return self

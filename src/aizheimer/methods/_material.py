@@ -18,10 +18,12 @@ from aizheimer.backbones.base import Backbone, NetworkName
 from aizheimer.backbones.conditioning import Conditioning, joined
 from aizheimer.concepts.concept import Concept
 from aizheimer.data.anchors import anchor_prompts
-from aizheimer.data.latents import LatentBank, RolloutPlan, rollout
+from aizheimer.data.cache import TensorCache
+from aizheimer.data.latents import LatentBank, RolloutPlan
 from aizheimer.data.prepare import ConceptData, picture_latents
 from aizheimer.data.retain import RetainSet
 from aizheimer.data.sources import BankSource, Draw, NoisedSource, Source, StudentRolloutSource, teacher_source
+from aizheimer.data.trajectories import kept_trajectories
 from aizheimer.data.words import Embeddings, LiveEmbeddings
 from aizheimer.engine.anchor import Anchor, anchor_predictions
 from aizheimer.engine.callbacks import Callbacks
@@ -32,6 +34,8 @@ from aizheimer.errors import ConceptError
 from aizheimer.methods.base import MethodInfo
 from aizheimer.modules.parameters import swapped
 
+Rollout = Literal["student", "teacher"]
+"""Whose latents on the way from noise a method trains on; see `Material.forget_rollouts`."""
 AnchorChoice = Literal["refuse", "auto", "null", "template"]
 """What a method that needs an anchor does when the concept names none; all but ``refuse`` are `EmptyAnchor`'s."""
 
@@ -234,6 +238,26 @@ class Material:
             guidance=plan.guidance_or(self.backbone.world.guidance),
         )
 
+    def forget_rollouts(self, rollout: Rollout, prompts: Sequence[str], embeddings: Conditioning) -> Source:
+        """Return latents on the way from noise to a picture, each stopped at a random step.
+
+        ``"student"``: the model draws them anew for every update, as it is at the time: some ``steps / 2`` guided
+        passes for each example. ``"teacher"``: they are drawn from trajectories of the frozen model that were denoised
+        once, and an update costs none.
+
+        Args:
+            rollout: Whose.
+            prompts: The prompts.
+            embeddings: The same, encoded; the draws' ``prompt_index`` counts in them.
+        """
+        if rollout == "student":
+            return self.student_rollouts(embeddings)
+        if list(prompts) == self.data.forget_prompts:
+            bank, _ = self.forget_banks()
+        else:
+            _, bank, _ = self.rolled_out(prompts, self.method.rollouts.forget + self.method.rollouts.holdout)
+        return BankSource.of(bank, target=None, device=self.backbone.device, dtype=self.backbone.dtype)
+
     def held_out(self, source: Source, *, target: Conditioning | None = None) -> Draw:
         """Return the held-out forget examples; with the frozen model's predictions under other words as targets.
 
@@ -267,17 +291,19 @@ class Material:
         Returns:
             The prompts' embeddings, the rollouts to train on, and those held out.
         """
-        embeddings, plan, world = self.embeddings(prompts), self.method.rollouts, self.backbone.world
-        bank = rollout(
+        embeddings = self.embeddings(prompts)
+        bank = kept_trajectories(
             self.backbone,
             embeddings,
             null_embedding=self.data.null_embedding,
             prompt_index=torch.arange(count) % len(prompts),
-            steps=plan.steps,
-            guidance=plan.guidance_or(world.guidance),
-            generator=generator_for(self.method.training.seed, "rollout", "other prompts"),
+            plan=self.method.rollouts,
+            name="other prompts",
+            seed=self.method.training.seed,
+            cache=TensorCache(self.cache),
+            progress=lambda done, total: self.callbacks.on_progress("other prompts", done, total),
         )
-        return (embeddings, *bank.split(plan.holdout))
+        return (embeddings, *bank.split(self.method.rollouts.holdout))
 
     def teacher_term(self, weight: float) -> list[RetainTerm]:
         """Return the term that holds retain prompts to the frozen model; none at weight 0."""
@@ -311,4 +337,5 @@ class Material:
 
     def teacher(self, bank: LatentBank) -> BankSource:
         """Return a bank's entries with the frozen model's predictions, some under the empty prompt."""
-        return teacher_source(bank, null_index=len(self.data.retain_embeddings), device=self.backbone.device)
+        null = len(self.data.retain_embeddings)
+        return teacher_source(bank, null_index=null, device=self.backbone.device, dtype=self.backbone.dtype)

@@ -26,6 +26,7 @@ from aizheimer.edits.hook import Hook
 from aizheimer.edits.provenance import ConceptRecord, Provenance, base_name
 from aizheimer.engine.callbacks import Callbacks
 from aizheimer.engine.gradient_rules import EmaStop, GradientRule
+from aizheimer.engine.lean import lean, tiled
 from aizheimer.engine.loop import TrainResult, check_parameters, train
 from aizheimer.engine.problem import Companion, Problem
 from aizheimer.engine.run_folder import RunFolder
@@ -213,7 +214,8 @@ def _material(
         progress=callbacks.on_progress,
         forget_latents=forget_latents,
     )
-    data = _prepared(preparation, cache)
+    with tiled(backbone, method.training):
+        data = _prepared(preparation, cache)
     attention = list(backbone.attention_modules()) if part == "unet" else []
     callbacks.on_data(_summary(data, retained, selection.names, attention=attention, layers=layers, part=part))
     with borrowed(backbone, selection, part=part) as weights:
@@ -289,7 +291,8 @@ def _trained(material: Material, task: Task, *, base: _Base, run: RunFolder | No
         return Edit.between(material.originals, edited, provenance=provenance, part=material.part)
 
     try:
-        with parked(material.backbone, part=material.part), task.during:
+        network = material.backbone.denoiser
+        with parked(material.backbone, part=material.part), task.during, lean(network, method.training):
             result = train(
                 task.problem,
                 method.training,

@@ -135,7 +135,10 @@ class AdvUnlearn(BaseModel):
         train, held = material.forget_banks()
         source, watched = (
             BankSource.of(
-                bank, target=guided_away(backbone, bank, eta=self.eta, concept=None, from_prompt=False), device=device
+                bank,
+                target=guided_away(backbone, bank, eta=self.eta, concept=None, from_prompt=False),
+                device=device,
+                dtype=backbone.dtype,
             )
             for bank in (train, held)
         )
@@ -143,7 +146,7 @@ class AdvUnlearn(BaseModel):
         term = AttackedTerm(
             backbone=backbone,
             source=source,
-            attacked=BankSource.of(train, target=train.prediction, device=device),
+            attacked=BankSource.of(train, target=train.prediction, device=device, dtype=backbone.dtype),
             words=words,
             plan=self.attack,
             fidelity=self.fidelity,

@@ -20,7 +20,7 @@ from aizheimer.engine.noise_problem import NoiseProblem, TargetTerm
 from aizheimer.engine.noise_targets import LiveGuidance, guided_away
 from aizheimer.engine.run_folder import RunFolder
 from aizheimer.engine.settings import TrainSettings
-from aizheimer.methods._material import Material, RetainPlan
+from aizheimer.methods._material import Material, RetainPlan, Rollout
 from aizheimer.methods._trained import Task, learn, no_attention_stop, plan_for
 from aizheimer.methods.base import EVERYWHERE, MethodInfo
 from aizheimer.modules.groups import select_group
@@ -67,7 +67,7 @@ class ESD(BaseModel):
         description="Take the concept out of these words only (the cowboy hat out of a cowboy): the words are trained, "
         "the concept is avoided. Convention 2024; empty for the concept itself.",
     )
-    rollout: Literal["student", "teacher"] = Field(
+    rollout: Rollout = Field(
         default="student",
         description="Whose latents: those of the model being edited (the paper), or of the frozen one (the code of "
         "2024), which are computed once.",

@@ -22,7 +22,7 @@ from aizheimer.engine.prompt_adversary import PromptAdversary
 from aizheimer.engine.run_folder import RunFolder
 from aizheimer.engine.settings import TrainSettings
 from aizheimer.errors import ConceptError
-from aizheimer.methods._material import Material, RetainPlan
+from aizheimer.methods._material import Material, RetainPlan, Rollout
 from aizheimer.methods._trained import Task, learn, no_attention_stop, plan_for
 from aizheimer.methods.base import UNETS, MethodInfo, check_family, joint
 from aizheimer.modules.adapters import Adapters, Bottleneck
@@ -84,10 +84,15 @@ class Receler(BaseModel):
         description="How many times smaller than the latents the attention is that makes the mask; 4 in the paper "
         "(16 of 64 cells).",
     )
+    rollout: Rollout = Field(
+        default="student",
+        description="Whose latents: those of the model being edited (the paper), or of the frozen one, which are "
+        "computed once: an update costs no rollout.",
+    )
     retain: RetainPlan = Field(default=RetainPlan(), description="Only watched: the mask retains.")
     rollouts: RolloutPlan = Field(
-        default=RolloutPlan(forget=1, retain=1, steps=50, guidance=3.0),
-        description="Rollouts of the edited model: 50 steps under guidance 3 in the paper.",
+        default=RolloutPlan(forget=40, retain=1, steps=50, guidance=3.0),
+        description="Rollouts: 50 steps under guidance 3 in the paper. Those of the edited model need no number.",
     )
     training: TrainSettings = Field(
         default=TrainSettings(steps=500, lr=3e-4, batch_size=1, optimizer="adam", clip=None, drift_limit=None),
@@ -119,7 +124,7 @@ class Receler(BaseModel):
             concept,
             layers=layers,
             task=lambda material: self._task(material, layers),
-            plan=plan_for(self.rollouts, retain=False, forget=False),
+            plan=plan_for(self.rollouts, retain=False, forget=self.rollout == "teacher"),
             run=run,
             callbacks=callbacks,
         )
@@ -139,7 +144,7 @@ class Receler(BaseModel):
         term = EraserTerm(
             backbone=backbone,
             adapters=adapters,
-            source=material.student_rollouts(data.forget_embeddings),
+            source=material.forget_rollouts(self.rollout, data.forget_prompts, data.forget_embeddings),
             embeddings=data.forget_embeddings,
             columns=backbone.token_columns(data.forget_prompts, material.concept.target, policy="concept"),
             ends=ends,

@@ -22,7 +22,7 @@ from aizheimer.engine.noise_problem import NoiseProblem, TargetTerm
 from aizheimer.engine.noise_targets import LiveGuidance
 from aizheimer.engine.run_folder import RunFolder
 from aizheimer.engine.settings import TrainSettings
-from aizheimer.methods._material import Material, RetainPlan
+from aizheimer.methods._material import Material, RetainPlan, Rollout
 from aizheimer.methods._trained import Task, learn, no_attention_stop, plan_for
 from aizheimer.methods.base import UNETS, MethodInfo, check_family, joint
 from aizheimer.modules.adapters import Adapters, LowRank, transformer_projections
@@ -76,10 +76,15 @@ class SPM(BaseModel):
         description="What opens the gate: both (the larger of the cosine of the embeddings and the share of the "
         "concept's tokens in the prompt), embedding, tokens, or none: every prompt, so that weights can hold the edit.",
     )
+    rollout: Rollout = Field(
+        default="student",
+        description="Whose latents: those of the model being edited (the paper), or of the frozen one, which are "
+        "computed once: an update costs no rollout.",
+    )
     retain: RetainPlan = Field(default=RetainPlan(), description="Only watched: latent anchoring retains.")
     rollouts: RolloutPlan = Field(
-        default=RolloutPlan(forget=1, retain=1, steps=30, guidance=3.0),
-        description="Rollouts of the edited model: 30 steps under guidance 3 in the paper.",
+        default=RolloutPlan(forget=40, retain=1, steps=30, guidance=3.0),
+        description="Rollouts: 30 steps under guidance 3 in the paper. Those of the edited model need no number.",
     )
     training: TrainSettings = Field(
         default=TrainSettings(
@@ -123,7 +128,7 @@ class SPM(BaseModel):
             concept,
             layers=list(backbone.attention_modules()),
             task=lambda material: self._task(material, projections),
-            plan=plan_for(self.rollouts, retain=False, forget=False),
+            plan=plan_for(self.rollouts, retain=False, forget=self.rollout == "teacher" and not self.also),
             run=run,
             callbacks=callbacks,
         )
@@ -135,11 +140,11 @@ class SPM(BaseModel):
             backbone.denoiser,
             {name: LowRank.new(module, rank=self.rank, generator=generator) for name, module in projections.items()},
         )
-        trained, neutral = self._words(material)
+        prompts, trained, neutral = self._words(material)
         away = LiveGuidance(backbone=backbone, teacher=adapters.off, concept=trained, neutral=neutral, eta=self.eta)
         target = TargetTerm(
             backbone=backbone,
-            source=material.student_rollouts(trained),
+            source=material.forget_rollouts(self.rollout, prompts, trained),
             embeddings=trained,
             target=away,
             batch_size=self.training.batch_size,
@@ -163,8 +168,8 @@ class SPM(BaseModel):
 
         return Task(problem=problem, during=adapters.active(), hook=hook)
 
-    def _words(self, material: Material) -> tuple[Conditioning, Conditioning]:
-        """Return embeddings of the trained prompts, the concept's own first, and of each with a neutral concept."""
+    def _words(self, material: Material) -> tuple[list[str], Conditioning, Conditioning]:
+        """Return the trained prompts, the concept's own first, and embeddings of them and of neutral ones."""
         concept = material.concept
         prompts = list(material.data.forget_prompts)
         neutral = anchor_prompts(prompts, concept, empty="null")
@@ -172,7 +177,7 @@ class SPM(BaseModel):
             own = self._prompts(material.backbone, concept, words)
             prompts += own
             neutral += anchor_prompts(own, Concept(words, anchor=concept.anchor), empty="null")
-        return material.embeddings(prompts), material.embeddings(neutral)
+        return prompts, material.embeddings(prompts), material.embeddings(neutral)
 
     def _prompts(self, backbone: Backbone, concept: Concept, words: str) -> list[str]:
         return backbone.world.prompts(backbone.world.beside(words, concept))

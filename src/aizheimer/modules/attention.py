@@ -64,6 +64,7 @@ class AttentionProbe:
         self.guidance = guidance
         self.skip_others = skip_others
         self.columns = columns
+        self._maps_only = False
 
     @property
     def columns(self) -> Bool[Tensor, "batch tokens"]:
@@ -92,6 +93,24 @@ class AttentionProbe:
     def reset(self) -> None:
         """Forget the maps, and with them the autograd graph that they hold."""
         self.maps.clear()
+
+    def read(self, forward: Callable[[], Any]) -> None:
+        """Run a forward pass as far as the last watched module: for whoever wants the maps and not the output.
+
+        Maps and their gradients are those of the whole pass. Blocks that are recomputed in the backward pass run to the
+        end, since they would have to end twice.
+
+        Args:
+            forward: Calls the denoiser; it does not come back from the last watched module.
+        """
+        self.reset()
+        self._maps_only = True
+        try:
+            forward()
+        except _AllRead:
+            pass
+        finally:
+            self._maps_only = False
 
     def check(self) -> None:
         """Make sure that every watched module has reported since the last reset.
@@ -148,7 +167,13 @@ class AttentionProbe:
         if layout != "cross":
             probabilities = probabilities[:, :, :image] if layout == "image first" else probabilities[:, :, -image:]
         self.maps[layer] = AttentionMap(probabilities, self._valid.to(probabilities.device))
+        if self._maps_only and len(self.maps) == len(self.layers):
+            raise _AllRead
         return output
+
+
+class _AllRead(Exception):
+    """No error, but the way out of a forward pass: every watched module has reported."""
 
 
 def _among_image_tokens(one_hot: Tensor, image: int, layout: Layout) -> Tensor:

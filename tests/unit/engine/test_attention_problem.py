@@ -6,11 +6,16 @@ import functools
 import pytest
 import torch
 
+from aizheimer.backbones.counting import counted
 from aizheimer.data.sources import BankSource
 from aizheimer.engine.anchor import BankAnchor, LiveAnchor, anchor_predictions
 from aizheimer.engine.attention_problem import AttentionProblem, Examples, HeldOut
+from aizheimer.engine.lean import lean
+from aizheimer.engine.settings import TrainSettings
+from aizheimer.errors import SelectorError
 from aizheimer.modules.attention import attention_probe
 from aizheimer.modules.maps import mass
+from aizheimer.modules.parameters import select_layers, select_parameters, trainable
 from aizheimer.objectives import ATTENTION_TERMS, resteering
 
 PROMPTS = ["santa claus in noto style", "a photo of santa claus"]
@@ -155,3 +160,63 @@ def test_processors_are_put_back(problem):
     problem.losses(1, seeded())
     problem.monitor()
     assert problem.backbone.denoiser.attn_processors == before
+
+
+class TestMapsAlone:
+    """With the attention term alone the denoiser runs as far as the last layer that is read."""
+
+    @staticmethod
+    def step(problem, *, layers, whole, settings=None):
+        """Return the loss, the gradients, and whether the denoiser's last layer ran."""
+        alone = dataclasses.replace(problem, retain=None, layers=layers)
+        denoiser, ran = problem.backbone.denoiser, []
+        selection = select_parameters(denoiser, layers, ("q", "k", "v", "out"))
+        handle = denoiser.conv_out.register_forward_hook(lambda *_: ran.append(True))
+        try:
+            with trainable(denoiser, selection) as parameters, lean(denoiser, settings or TrainSettings()):
+                if whole:
+                    _, maps = alone._forward(draws(problem)[0], None)
+                    loss = TERM(maps, generator=seeded()).total
+                else:
+                    # The same draw as above: the fixture's sources go by the generator alone.
+                    loss = alone.losses(1, seeded())["attention"].value
+                loss.backward()
+                found = {name: None if p.grad is None else p.grad.clone() for name, p in parameters.items()}
+        finally:
+            handle.remove()
+        return float(loss.detach()), found, bool(ran)
+
+    @pytest.mark.parametrize("part", ["all", "skip_ends", "^down"])
+    def test_loss_and_gradients_are_those_of_the_whole_pass(self, problem, part):
+        layers = select_layers(problem.layers, part)
+        before = {layer: problem.backbone.denoiser.get_submodule(layer).processor for layer in layers}
+        whole, short = (self.step(problem, layers=layers, whole=whole) for whole in (True, False))
+        assert (whole[2], short[2]) == (True, False)
+        assert short[0] == whole[0]
+        assert short[1].keys() == whole[1].keys()
+        assert any(gradient is not None for gradient in short[1].values())
+        for name, gradient in whole[1].items():
+            assert (short[1][name] is None) == (gradient is None)
+            assert gradient is None or torch.equal(short[1][name], gradient)
+        assert all(problem.backbone.denoiser.get_submodule(layer).processor is old for layer, old in before.items())
+
+    def test_recomputed_blocks_run_to_the_end_with_the_same_gradients(self, problem):
+        settings = TrainSettings(checkpointing=True)
+        whole = self.step(problem, layers=problem.layers, whole=True)
+        short = self.step(problem, layers=problem.layers, whole=False, settings=settings)
+        assert short[2]
+        assert short[0] == pytest.approx(whole[0])
+        for name, gradient in whole[1].items():
+            assert gradient is None or torch.allclose(short[1][name], gradient, rtol=1e-4, atol=1e-7)
+
+    def test_a_pass_that_ends_early_counts_as_one(self, problem):
+        with counted(problem.backbone) as count:
+            dataclasses.replace(problem, retain=None).losses(1, seeded())
+        assert count.latents == 3
+
+    def test_a_failure_inside_is_not_taken_for_the_end(self, problem):
+        columns = torch.zeros(1, problem.backbone.max_tokens, dtype=torch.bool)
+        columns[0, 1] = True
+        probing = attention_probe(problem.backbone.denoiser, problem.layers, columns)
+        with probing as probe, pytest.raises(SelectorError, match="columns are for"):
+            probe.read(lambda: predict(problem, problem.forget, draws(problem)[0]))

@@ -1,0 +1,88 @@
+"""How much memory something takes: weights by counting them, and what is allocated on the way by watching."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.profiler import ProfilerActivity, profile
+
+from aizheimer.errors import InputError
+
+_UNITS = {"GiB": 2**30, "MiB": 2**20, "GB": 10**9, "MB": 10**6}
+
+
+def weight_bytes(networks: Iterable[nn.Module]) -> int:
+    """Return the bytes of networks' parameters and buffers; what two of them share counts once."""
+    tensors = {id(tensor): tensor for network in networks for tensor in network.state_dict(keep_vars=True).values()}
+    return sum(tensor.nbytes for tensor in tensors.values())
+
+
+def allocated_peak(action: Callable[[], Any], device: torch.device) -> int:
+    """Return the most bytes that PyTorch held during one call, above what it held before.
+
+    Memory that a library takes inside an operation, such as a convolution's workspace, goes past PyTorch on a CPU and
+    is not seen.
+
+    Args:
+        action: What is watched; its result is dropped.
+        device: Where it computes.
+    """
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        action()
+        return torch.cuda.max_memory_allocated(device) - before
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        action()
+    found: Any = profiler.profiler
+    events = [event for event in found.kineto_results.events() if event.name() == "[memory]"]
+    held = peak = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        held += event.nbytes()
+        peak = max(peak, held)
+    return peak
+
+
+def resident_bytes() -> int:
+    """Return what this process holds in memory, libraries included; 0 where the system does not say."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS:")), 0)
+
+
+def parse_size(text: str) -> int:
+    """Return the bytes of a size such as ``8GiB``.
+
+    Raises:
+        InputError: If it is not a positive number and a unit.
+
+    Example:
+        >>> parse_size("1.5 GiB")
+        1610612736
+    """
+    for unit, factor in _UNITS.items():
+        number = text.strip().removesuffix(unit)
+        if number != text.strip():
+            try:
+                size = float(number)
+            except ValueError:
+                break
+            if size > 0:
+                return int(size * factor)
+    raise InputError(f"size: got {text!r}; wanted a number and a unit ({', '.join(_UNITS)}), such as 8GiB")
+
+
+def size_text(count: float) -> str:
+    """Return bytes as a person reads them.
+
+    Example:
+        >>> size_text(1610612736)
+        '1.50 GiB'
+    """
+    return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"

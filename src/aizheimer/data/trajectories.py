@@ -1,0 +1,80 @@
+"""Trajectories of the frozen model, denoised once and kept on the disk with every step of theirs."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from aizheimer._seeding import generator_for
+from aizheimer.backbones.base import Backbone
+from aizheimer.backbones.conditioning import Conditioning
+from aizheimer.data.cache import TensorCache, backbone_key, tensor_hash
+from aizheimer.data.latents import LatentBank, Progress, RolloutPlan, rollout
+
+
+def kept_trajectories(
+    backbone: Backbone,
+    embeddings: Conditioning,
+    *,
+    null_embedding: Conditioning,
+    prompt_index: Tensor,
+    plan: RolloutPlan,
+    name: str,
+    seed: int,
+    cache: TensorCache,
+    pictures: bool = False,
+    progress: Progress | None = None,
+) -> LatentBank:
+    """Return rollouts of the frozen model: from the disk, where they are mapped and not read, or denoised now.
+
+    The key is everything they depend on, so two methods that ask alike share them.
+
+    Args:
+        backbone: The frozen model.
+        embeddings: Encoded prompts.
+        null_embedding: The encoded empty prompt.
+        prompt_index: (trajectories,) the prompt of each.
+        plan: Steps, guidance and the number format that is kept.
+        name: What they are for; with the seed it fixes noise and timesteps.
+        seed: Fixes noise and timesteps.
+        cache: Where they are kept.
+        pictures: Take the steps of a picture, and keep it whole.
+        progress: Called with (trajectories done, trajectories).
+    """
+    steps = plan.picture_steps if pictures else plan.steps
+    guidance = plan.guidance_or(backbone.world.guidance)
+    keep = torch.float16 if plan.keep == "float16" and not pictures else None
+
+    def compute() -> dict[str, Tensor]:
+        return rollout(
+            backbone,
+            embeddings,
+            null_embedding=null_embedding,
+            prompt_index=prompt_index,
+            steps=steps,
+            guidance=guidance,
+            generator=generator_for(seed, "rollout", name),
+            keep=keep,
+            progress=progress,
+        ).tensors()
+
+    content = {
+        "embeddings": _hashes(embeddings),
+        "null": _hashes(null_embedding),
+        "index": prompt_index.tolist(),
+        "steps": steps,
+        "guidance": guidance,
+        "keep": str(keep),
+        "seed": seed,
+        "name": name,
+        "schedule": tensor_hash(backbone.schedule.table),
+        "prediction": backbone.prediction_type,
+    }
+    if cache.folder is None:
+        return LatentBank(**cache.get("", compute))
+    content["denoiser"] = backbone.fingerprint()
+    return LatentBank(**cache.get(backbone_key(backbone, kind="rollout", content=content), compute))
+
+
+def _hashes(conditioning: Conditioning) -> dict[str, str]:
+    return {name: tensor_hash(tensor) for name, tensor in conditioning.tensors().items()}
