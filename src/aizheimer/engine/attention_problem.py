@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
+from aizheimer._row_shares import RowShares
 from aizheimer.backbones.base import Backbone
 from aizheimer.backbones.conditioning import Conditions, as_conditioning, joined
 from aizheimer.data.sources import Draw, Source
@@ -17,6 +18,7 @@ from aizheimer.engine.anchor import Anchor
 from aizheimer.engine.batch_shares import probed_predictions
 from aizheimer.engine.held_out import batches, relative_error, rows_of
 from aizheimer.engine.problem import Loss, Role
+from aizheimer.modules.attention import attention_probe
 from aizheimer.modules.maps import AttentionMap, mass
 from aizheimer.modules.recompute import recomputes
 from aizheimer.objectives.reconstruction import noise_mse, teacher_mse
@@ -143,8 +145,11 @@ class AttentionProblem:
         }
 
     def _maps(self, forget: Draw) -> dict[str, AttentionMap]:
-        """Return the maps of forget rows, when nobody asks for the prediction."""
-        if recomputes(self.backbone.denoiser):
+        """Return the maps of forget rows, when nobody asks for the prediction.
+
+        The denoiser runs as far as the last layer that is read, unless blocks are recomputed or processes share the rows.
+        """
+        if recomputes(self.backbone.denoiser) or RowShares.of(len(forget.t)) is not None:
             return self._forward(forget, None)[1]
         marked = self.forget.columns[forget.prompt_index].to(self.backbone.device)
         conditions = as_conditioning(self.forget.embeddings[forget.prompt_index]).to(forget.x_t)
