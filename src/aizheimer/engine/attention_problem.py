@@ -147,7 +147,8 @@ class AttentionProblem:
     def _maps(self, forget: Draw) -> dict[str, AttentionMap]:
         """Return the maps of forget rows, when nobody asks for the prediction.
 
-        The denoiser runs as far as the last layer that is read, unless blocks are recomputed or processes share the rows.
+        The denoiser runs as far as the last layer that is read, unless blocks are recomputed or
+        processes share the rows.
         """
         if recomputes(self.backbone.denoiser) or RowShares.of(len(forget.t)) is not None:
             return self._forward(forget, None)[1]
