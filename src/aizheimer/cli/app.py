@@ -22,6 +22,7 @@ from aizheimer.cli.generate import generate
 from aizheimer.cli.hub import pull, push
 from aizheimer.cli.imports import import_
 from aizheimer.cli.ls import ls
+from aizheimer.cli.plan import plan
 from aizheimer.cli.report import report
 from aizheimer.cli.show import show
 from aizheimer.cli.stack import diff, stack
@@ -46,6 +47,7 @@ EXAMPLES = {
         "aizheimer forget cat dog --method spm --out runs/pets",
         "aizheimer forget fox --onto runs/pets",
     ),
+    plan: ('aizheimer plan "Santa Claus" --method esd', "aizheimer plan cat --model path/to/model --fit 8GiB"),
     evaluate: ("aizheimer evaluate runs/santa-claus", "aizheimer evaluate runs/santa-claus --require ua=0.9"),
     attack: (
         "aizheimer attack runs/santa-claus --attack relearn",
