@@ -54,5 +54,5 @@ def test_python_m_aizheimer_runs_the_command_line():
     command = [sys.executable, "-m", "aizheimer"]
     done = subprocess.run([*command, "--help"], env=env, capture_output=True, text=True, timeout=150)
     assert done.returncode == 0
-    for name in ("forget", "generate", "evaluate", "report", "ls", "show", "validate", "env"):
+    for name in ("forget", "generate", "evaluate", "report", "ls", "show", "plan", "validate", "env"):
         assert f" {name} " in done.stdout

@@ -10,6 +10,7 @@ from aizheimer.api.artifacts import export, import_edit, stack
 from aizheimer.api.forgetting import forget
 from aizheimer.api.hub import pull, push
 from aizheimer.api.models import Model, as_concept, environment, load_model, model_of_run
+from aizheimer.api.planning import plan
 from aizheimer.api.proving import attack, draw_share, evaluate, evaluate_suites
 from aizheimer.api.several import forget_onto, forget_several
 from aizheimer.edits.io import load_edit
@@ -32,6 +33,7 @@ __all__ = [
     "load_model",
     "load_recipe",
     "model_of_run",
+    "plan",
     "pull",
     "push",
     "stack",

@@ -23,6 +23,7 @@ from aizheimer.cli.generate import generate
 from aizheimer.cli.hub import pull, push
 from aizheimer.cli.imports import import_
 from aizheimer.cli.ls import ls
+from aizheimer.cli.plan import plan
 from aizheimer.cli.report import report
 from aizheimer.cli.show import show
 from aizheimer.cli.stack import diff, stack
@@ -54,6 +55,7 @@ EXAMPLES = {
         'aizheimer tune "Santa Claus" --require "UA>=0.95" --minimise "IRA drop"',
         'aizheimer tune cat --method uce --require "UA>=0.9" --search strength=0.2..1.2 --trials 8',
     ),
+    plan: ('aizheimer plan "Santa Claus" --method esd', "aizheimer plan cat --model path/to/model --fit 8GiB"),
     evaluate: ("aizheimer evaluate runs/santa-claus", "aizheimer evaluate runs/santa-claus --require ua=0.9"),
     attack: (
         "aizheimer attack runs/santa-claus --attack relearn",

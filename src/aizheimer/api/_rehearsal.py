@@ -1,0 +1,163 @@
+"""A method run once on its real model, as small as it can be, to see what a step takes."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from aizheimer.backbones.base import Backbone
+from aizheimer.backbones.conditioning import expanded
+from aizheimer.backbones.memory import allocated_peak
+from aizheimer.concepts.concept import Concept
+from aizheimer.edits.edit import Edit
+from aizheimer.engine.callbacks import Callbacks
+from aizheimer.engine.run_folder import RunFolder
+from aizheimer.methods.base import Method
+from aizheimer.modules.formats import halved_layers
+
+ONE = {"forget": 1, "retain": 1, "holdout": 1, "steps": 1, "picture_steps": 1}
+STEPS = 2
+"""The first step of an optimiser makes its state, the second one has it from the start."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rehearsal:
+    """What a small run took.
+
+    Args:
+        peak: The most bytes held, above the weights.
+        step_seconds: Time of its last step.
+        edit_bytes: Size of its edit on the disk.
+        checkpoint_bytes: Size of its checkpoint: parameters, best state, optimiser.
+        network: What was trained, ``"unet"`` or ``"text_encoder"``.
+        parameters: Names of what was trained; empty for adapters.
+    """
+
+    peak: int
+    step_seconds: float
+    edit_bytes: int
+    checkpoint_bytes: int
+    network: str
+    parameters: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """What one row of a forward pass without gradients takes: fixed and by row.
+
+    Args:
+        base: Bytes whatever the rows.
+        each: Bytes for each row.
+        seconds: Time for each row.
+    """
+
+    base: float
+    each: float
+    seconds: float
+
+    def peak(self, rows: int) -> float:
+        """Return the bytes of a pass of so many rows."""
+        return self.base + self.each * rows
+
+
+@dataclass
+class _Seen:
+    steps: list[dict[str, Any]] = field(default_factory=list)
+    data: dict[str, Any] = field(default_factory=dict)
+    edit: Edit | None = None
+
+
+def rehearse(backbone: Backbone, concept: Concept, method: Method, *, batch: int, retain: int) -> Rehearsal:
+    """Run two steps of a trained method with other batch sizes and next to no data, and measure.
+
+    Args:
+        backbone: The model; it is bit-identical afterwards.
+        concept: What would be forgotten.
+        method: The method with its real hyper-parameters.
+        batch: Forget examples in a step.
+        retain: Retain examples in a step.
+    """
+    small = type(method).model_validate(trimmed(method.model_dump(), batch=batch, retain=retain))
+    seen = _Seen()
+    with tempfile.TemporaryDirectory(prefix="aizheimer-") as folder:
+        run = RunFolder(Path(folder) / "run").create()
+        callbacks = Callbacks(on_step=seen.steps.append, on_data=seen.data.update)
+
+        def unlearn() -> None:
+            seen.edit = small.unlearn(backbone, concept, run=run, callbacks=callbacks)
+            seen.edit.save(run.path)
+
+        peak = allocated_peak(unlearn, backbone.device)
+        sizes = {path.name: path.stat().st_size for path in run.path.iterdir() if path.is_file()}
+    names, network = tuple(seen.data.get("parameters", ())), str(seen.data.get("network", "unet"))
+    return Rehearsal(
+        peak=peak - _gone(backbone, method, names if network == "unet" else ()),
+        step_seconds=float(seen.steps[-1]["seconds"]) if seen.steps else 0.0,
+        edit_bytes=sum(size for name, size in sizes.items() if name.startswith("edit.")),
+        checkpoint_bytes=sum(size for name, size in sizes.items() if name.startswith("checkpoint")),
+        network=network,
+        parameters=names,
+    )
+
+
+def trimmed(content: Mapping[str, Any], *, batch: int, retain: int) -> dict[str, Any]:
+    """Return hyper-parameters of a method with these batch sizes, two steps and next to no data.
+
+    Args:
+        content: The hyper-parameters, as ``model_dump`` gives them.
+        batch: Forget examples in a step.
+        retain: Retain examples in a step.
+    """
+    small = dict(content)
+    small["training"] = small["training"] | {
+        "steps": STEPS,
+        "batch_size": batch,
+        "accumulation": 1,
+        "monitor_every": 1000,
+        "warmup": 0,
+        "drift_limit": None,
+        "stop_mass_ratio": None,
+    }
+    own: dict[str, Any] = {"retain_batch_size": retain, "monitor_examples": 1, "enough": None, "start": None}
+    small |= {name: value for name, value in own.items() if name in small}
+    small["rollouts"] = small["rollouts"] | ONE
+    if isinstance(small.get("retain"), Mapping):
+        small["retain"] = small["retain"] | {"batch_size": retain, "monitor": 1}
+    if "warmup" in small:
+        small["warmup"] = min(small["warmup"], 1)
+    for name in ("images", "pictures"):
+        if str(small.get(name)).startswith("generate:"):
+            small[name] = "generate:2"
+    return small
+
+
+def rows_without_gradients(backbone: Backbone) -> Rows:
+    """Measure forward passes of two and of four rows, as rollouts and looks at the held-out set take them."""
+    peaks, seconds = {}, {}
+    for rows in (2, 4):
+        x_t = torch.zeros(rows, *backbone.latent_shape, device=backbone.device, dtype=backbone.dtype)
+        t = torch.full((rows,), backbone.schedule.num_steps // 2, device=backbone.device)
+        conditions = expanded(backbone.condition([""]).to(x_t), rows)
+        with torch.no_grad():
+            if rows == 2:
+                backbone.predict(x_t, t, conditions)  # what is made on first use is made
+            started = time.perf_counter()
+            peaks[rows] = allocated_peak(lambda: backbone.predict(x_t, t, conditions), backbone.device)  # noqa: B023
+            seconds[rows] = time.perf_counter() - started
+    each = max(0.0, (peaks[4] - peaks[2]) / 2)
+    return Rows(base=max(0.0, peaks[2] - 2 * each), each=each, seconds=seconds[4] / 4)
+
+
+def _gone(backbone: Backbone, method: Method, trained: tuple[str, ...]) -> int:
+    """Return the float32 bytes that are not in memory while frozen weights are in half precision."""
+    settings: Any = method
+    if settings.training.weights != "bf16" or backbone.device.type == "cuda":
+        return 0  # on CUDA the allocator itself has seen them go
+    layers = halved_layers(backbone.denoiser, trained)
+    return sum(parameter.nbytes for layer in layers for parameter in layer.parameters())

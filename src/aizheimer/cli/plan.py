@@ -1,0 +1,65 @@
+"""``aizheimer plan``: what a run will take, before it runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from aizheimer.cli import streams
+from aizheimer.cli.options import Debug, Json, Model, Overrides
+
+if TYPE_CHECKING:
+    from aizheimer.api.planning import Plan
+
+
+def plan(
+    concept: Annotated[str, typer.Argument(metavar="CONCEPT", help="What would be forgotten.")],
+    overrides: Overrides = None,
+    *,
+    model: Model = "emoji",
+    method: Annotated[
+        str, typer.Option("--method", "--recipe", help="A method's or recipe's name, or a recipe file.")
+    ] = "aizheimer",
+    fit: Annotated[
+        str | None,
+        typer.Option("--fit", metavar="SIZE", help="Choose options with which it needs no more, such as 8GiB."),
+    ] = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Predict the memory, the time and the disk that a run takes, from two small steps on the model itself."""
+    del debug
+    from aizheimer import api
+    from aizheimer.api.planning import plan as predict
+    from aizheimer.backbones.memory import parse_size
+
+    size = None if fit is None else parse_size(fit)
+    recipe = api.load_recipe(method, overrides or ())
+    found = predict(model, concept, method=recipe, fit=size)
+    if as_json:
+        streams.print_json(found.model_dump(mode="json") | {"needed": found.needed})
+        return
+    _print(found)
+
+
+def _print(found: Plan) -> None:
+    from aizheimer.backbones.memory import size_text
+
+    sizes = {name: size_text(count) for name, count in found.memory.items()}
+    disk = {name: size_text(count) for name, count in found.disk.items()}
+    seconds = found.seconds
+    options = " ".join(f"{name}={_word(value)}" for name, value in found.options.items())
+    rows = {
+        "memory": f"{sizes['peak']}: weights {sizes['weights']}, and a step {sizes['step']}, rollouts "
+        f"{sizes['rollouts']} or a look {sizes['look']}, whichever is most, beside trajectories {sizes['bank']}",
+        "program": f"{sizes['program']} beside the tensors: in all {size_text(found.needed)}",
+        "time": f"{seconds['total']:.0f} s: {seconds['prepare']:.0f} s to prepare, {seconds['step']:.2f} s a step, "
+        f"{seconds['look']:.1f} s a look",
+        "disk": f"{disk['total']}: edit {disk['edit']}, checkpoint {disk['checkpoint']}, cache {disk['cache']}",
+    }
+    streams.print_result(streams.pairs(rows | ({"options": options} if options else {}), indent=""))
+
+
+def _word(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
