@@ -3,7 +3,7 @@ r"""The comparison of methods as a table and a picture, from what `methods.py` m
 The table goes between the marks of a page; with ``--pages`` every method's own page gets its own rows.
 
 Example:
-    python benchmarks/methods_table.py --table docs/methods/comparison.md --picture docs/images/methods.png \
+    python benchmarks/methods_table.py --table docs/comparison.md --picture docs/images/methods.png \
         --pages docs/methods
 """
 
@@ -141,7 +141,7 @@ def own_rows(rows: list[dict[str, Any]], cells: list[dict[str, Any]], method: st
         found = {cell["method"]: cell for cell in cells if cell["target"] == target and cell["method"] in names}
         lines.append(f"| {target} | {' | '.join(_both(found.get(name)) for name in names)} |")
     return (
-        f"On the embedded model, by the recipe's settings (all methods: [comparison](comparison.md)):\n\n{table(own)}\n"
+        f"On the embedded model, by the recipe's settings (all methods: [comparison](../comparison.md)):\n\n{table(own)}\n"
         "UA by name, and the share of IRA that was kept, target by target:\n\n" + "\n".join(lines)
     )
 

@@ -7,6 +7,7 @@ import pytest
 
 from aizheimer import api
 from aizheimer.cli import main
+from aizheimer.edits.compose import stack
 from aizheimer.recipes import load_recipe
 from tests.docs.snippets import COMMANDS, PYTHON, REASONS, REPOSITORY, RUN
 
@@ -24,6 +25,7 @@ def sandbox(saved_tiny_pipeline, tmp_path_factory):
     for name in RUNS:
         words = name.partition("-2")[0].replace("-", " ")
         api.forget(model, words, method=recipe, out=folder / "runs" / name)
+    stack(*(api.load_edit(folder / "runs" / name) for name in ("cat", "dog", "fox"))).save(folder / "runs" / "all")
     (folder / "my-recipe.yaml").write_text("method: uce\nparameters: {ridge: 0.1}\n")
     return folder
 

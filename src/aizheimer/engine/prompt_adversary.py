@@ -94,4 +94,5 @@ class PromptAdversary:
         """Put back what `tensors` returned, bit for bit."""
         with torch.no_grad():
             self.vectors.copy_(tensors["vectors"])
-        load_optimizer(self.optimizer, _NAMES, {name: tensor.clone() for name, tensor in tensors.items()})
+        state = {name: tensor.clone() for name, tensor in tensors.items() if name != "vectors"}
+        load_optimizer(self.optimizer, _NAMES, state)

@@ -91,7 +91,7 @@ class TestStack:
             raise RuntimeError("no")
 
         monkeypatch.setattr("aizheimer.edits.hooks.spm.SPMHook.install", fail)
-        with pytest.raises(RuntimeError):
+        with pytest.raises(EditError, match=r"cannot be put on this pipeline \(RuntimeError: no\)"):
             total.apply_to(tiny_pipeline)
         assert same_snapshot(before, snapshot(tiny_pipeline))
 
