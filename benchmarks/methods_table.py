@@ -64,13 +64,15 @@ def is_done(cell: dict[str, Any]) -> bool:
 
 
 def is_dominated(row: dict[str, Any], rows: list[dict[str, Any]]) -> bool:
-    """Whether another method both forgets and retains better, or the row is judged by itself."""
-    others = [o for o in rows if o["method"] not in OWN_JUDGE]
-    return row["method"] in OWN_JUDGE or any(o["ua"] > row["ua"] and o["ira"] > row["ira"] for o in others)
+    """Whether another method both forgets and retains better, or the row is judged by itself or is not finished."""
+    targets = max(o["targets"] for o in rows)
+    others = [o for o in rows if o["method"] not in OWN_JUDGE and o["targets"] == targets]
+    ahead = any(o["ua"] > row["ua"] and o["ira"] > row["ira"] for o in others)
+    return ahead or row not in others
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """Return the comparison as Markdown; the Pareto front is bold."""
+def table(rows: list[dict[str, Any]], *, among: list[dict[str, Any]] | None = None) -> str:
+    """Return rows as Markdown; those on the Pareto front of all, or of ``among``, are bold."""
 
     def share(value: float | None) -> str:
         return "" if value is None else f"{100 * value:.0f} %"
@@ -82,7 +84,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     ]
     for row in rows:
         name = row["method"] + (" †" if row["method"] in OWN_JUDGE else "")
-        name = name if is_dominated(row, rows) else f"**{name}**"
+        name = name if is_dominated(row, among or rows) else f"**{name}**"
         figures = [share(row[key]) for key in ("ua", "synonyms", "ira", "near", "cra")]
         figures += [f"{row['done']} of {row['targets']}", f"{row['seconds']:.1f}", f"{row['unet_evaluations']:,.0f}"]
         figures += [f"{row['peak_megabytes']:.0f}", f"{row['artifact_megabytes']:.2f}"]
@@ -100,24 +102,25 @@ def picture(rows: list[dict[str, Any]], path: Path) -> None:
     figure, axis = plt.subplots(figsize=(9, 6), dpi=120)
     front = sorted((r for r in rows if not is_dominated(r, rows)), key=lambda r: r["ira"])
     axis.plot([r["ira"] for r in front], [r["ua"] for r in front], color="#c44", linewidth=1, zorder=1)
+    wide, high = (max(r[key] for r in rows) - min(r[key] for r in rows) or 1.0 for key in ("ira", "ua"))
     placed: list[tuple[float, float]] = []
     for row in rows:
         axis.scatter(row["ira"], row["ua"], s=30, color="#c44" if row in front else "#567", zorder=2)
         y = row["ua"]
-        while any(abs(y - other) < 0.028 and abs(row["ira"] - x) < 0.12 for x, other in placed):
-            y -= 0.028  # one line of text lower, until it covers no other name
+        while any(abs(y - other) < 0.05 * high and abs(row["ira"] - x) < 0.25 * wide for x, other in placed):
+            y -= 0.05 * high  # one line of text lower, until it covers no other name
         placed.append((row["ira"], y))
         axis.annotate(
             row["method"],
             (row["ira"], row["ua"]),
-            xytext=(row["ira"] + 0.006, y),
+            xytext=(row["ira"] + 0.02 * wide, y),
             fontsize=8,
             arrowprops={"arrowstyle": "-", "color": "#bbb", "linewidth": 0.6} if y != row["ua"] else None,
             va="center",
         )
     axis.set_xlabel("other concepts kept (IRA, share of the unedited model's)")
     axis.set_ylabel("target forgotten (UA)")
-    axis.margins(x=0.14)
+    axis.margins(x=0.2, y=0.12)
     axis.grid(alpha=0.3)
     figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -141,7 +144,7 @@ def own_rows(rows: list[dict[str, Any]], cells: list[dict[str, Any]], method: st
         found = {cell["method"]: cell for cell in cells if cell["target"] == target and cell["method"] in names}
         lines.append(f"| {target} | {' | '.join(_both(found.get(name)) for name in names)} |")
     return (
-        f"On the embedded model, by the recipe's settings (all methods: [comparison](../comparison.md)):\n\n{table(own)}\n"
+        f"On the embedded model, by the recipe's settings (all methods: [comparison](../comparison.md)):\n\n{table(own, among=rows)}\n"
         "UA by name, and the share of IRA that was kept, target by target:\n\n" + "\n".join(lines)
     )
 
