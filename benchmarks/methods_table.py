@@ -144,7 +144,8 @@ def own_rows(rows: list[dict[str, Any]], cells: list[dict[str, Any]], method: st
         found = {cell["method"]: cell for cell in cells if cell["target"] == target and cell["method"] in names}
         lines.append(f"| {target} | {' | '.join(_both(found.get(name)) for name in names)} |")
     return (
-        f"On the embedded model, by the recipe's settings (all methods: [comparison](../comparison.md)):\n\n{table(own, among=rows)}\n"
+        "On the embedded model, by the recipe's settings (all methods: [comparison](../comparison.md)):\n\n"
+        f"{table(own, among=rows)}\n"
         "UA by name, and the share of IRA that was kept, target by target:\n\n" + "\n".join(lines)
     )
 

@@ -1,6 +1,7 @@
 """What the documentation shows is run: cheap commands and Python blocks as they stand; others have a reason."""
 
 import json
+import shutil
 from collections import Counter
 
 import pytest
@@ -26,6 +27,7 @@ def sandbox(saved_tiny_pipeline, tmp_path_factory):
         words = name.partition("-2")[0].replace("-", " ")
         api.forget(model, words, method=recipe, out=folder / "runs" / name)
     stack(*(api.load_edit(folder / "runs" / name) for name in ("cat", "dog", "fox"))).save(folder / "runs" / "all")
+    shutil.copy(folder / "runs" / "cat" / "env.json", folder / "runs" / "all")
     (folder / "my-recipe.yaml").write_text("method: uce\nparameters: {ridge: 0.1}\n")
     return folder
 
