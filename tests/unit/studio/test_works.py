@@ -1,6 +1,7 @@
 """The works on a tiny pipeline: from a concept to a file, through the queue, as the page asks for them."""
 
 import time
+from pathlib import Path
 
 import pytest
 from safetensors import safe_open
@@ -107,13 +108,13 @@ def test_stopping_before_the_training_keeps_nothing(studio, ann):
     assert list(ann.runs.glob("*")) == []
 
 
-def test_what_cannot_be_used_is_told_before_anything_is_queued(studio, ann, tmp_path):
-    recipe = tmp_path / "mine.yaml"
-    recipe.write_text("method: uce\n")
+def test_what_cannot_be_used_is_told_before_anything_is_queued(studio, ann, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # a short path: a longer name is refused for its length
+    Path("mine.yaml").write_text("method: uce\n")
     for wrong, match in [
         ({"concept": ""}, "concept"),
         ({"model": "../../etc"}, "no model"),
-        ({"method": str(recipe)}, "method: (there is no|string should have at most 80 characters)"),
+        ({"method": "./mine.yaml"}, "method: there is no"),
         ({"method": "no-such"}, "method: there is no"),
         ({"steps": 5}, "does not train"),
     ]:
