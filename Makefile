@@ -1,5 +1,5 @@
 # make demo   set up, forget "Santa Claus" on the embedded model, measure it, write the report
-# make test   set up with the development tools and run the tests
+# make test   set up with the development tools and run the tests; make test-all runs those that take longer as well
 #
 # Torch from PyPI brings its CUDA libraries. On a machine without a GPU this saves gigabytes:
 #   PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make demo
@@ -14,17 +14,19 @@ BIN    := $(VENV)/bin
 RUN    ?= runs/santa-claus
 
 # One line a package instead of pip's pages; pip's errors still arrive on stderr.
-TERSE := awk '/^Collecting/ { printf "  + %s\n", $$2; fflush() } /^Successfully installed/ { print "  installed"; fflush() }'
-PIP   := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -c constraints.txt
+TERSE  := awk '/^Collecting/ { printf "  + %s\n", $$2; fflush() } /^Successfully installed/ { print "  installed"; fflush() }'
+# How pytest deals the tests out: a process for each core, at most four, and a file of tests to one process.
+SPREAD := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+PIP    := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -c constraints.txt
 
 GRADIO_NEEDS := brotli fastapi gradio-client groovy hf-gradio httpx orjson pandas pydub python-multipart pytz safehttpx \
 	semantic-version starlette tomlkit uvicorn
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test browser fuzz lint types docs reference clean
+.PHONY: help demo test test-all browser fuzz lint types docs reference clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 $(VENV)/.installed-core: pyproject.toml constraints.txt
 	@test -x $(BIN)/python || { echo "creating $(VENV)"; $(PYTHON) -m venv $(VENV); }
@@ -56,7 +58,10 @@ demo: $(VENV)/.installed-core ## forget "Santa Claus" and show what happened
 	$(BIN)/aizheimer report $(RUN)
 
 test: $(VENV)/.installed-dev ## run the tests
-	@$(BIN)/python -m pytest -m 'not browser' --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest -m 'not browser and not long' $(SPREAD)
+
+test-all: $(VENV)/.installed-dev ## run the tests on every method, format and number of processes
+	@$(BIN)/python -m pytest -m 'not browser' $(SPREAD)
 
 browser: $(VENV)/.installed-studio ## test the studio in Chromium (apt-get install chromium)
 	@$(BIN)/python -m pytest tests/browser -m browser -rs

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 import shutil
 from pathlib import Path
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
 
     from aizheimer.backbones.stable_diffusion import StableDiffusionBackbone
     from aizheimer.concepts.world import World
+    from tests.duplicate import Duplicator
 
 # Workers side by side share the cores: the tests' networks are too small to gain from threads that wait for each other.
 if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
@@ -50,10 +50,18 @@ def pristine_tiny_pipeline(saved_tiny_pipeline: Path) -> StableDiffusionPipeline
     return pipe
 
 
+@pytest.fixture(scope="session")
+def copy_of_tiny_pipeline(pristine_tiny_pipeline: StableDiffusionPipeline) -> Duplicator[StableDiffusionPipeline]:
+    """What makes the copies."""
+    from tests.duplicate import Duplicator
+
+    return Duplicator(pristine_tiny_pipeline)
+
+
 @pytest.fixture
-def tiny_pipeline(pristine_tiny_pipeline: StableDiffusionPipeline) -> StableDiffusionPipeline:
+def tiny_pipeline(copy_of_tiny_pipeline: Duplicator[StableDiffusionPipeline]) -> StableDiffusionPipeline:
     """A fresh tiny StableDiffusionPipeline; it knows its folder, so its world is the tiny world."""
-    return copy.deepcopy(pristine_tiny_pipeline)
+    return copy_of_tiny_pipeline()
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ Example:
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,8 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from tokenizers import pre_tokenizers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from tests.duplicate import Duplicator
 
 if TYPE_CHECKING:
     from aizheimer.concepts.world import World
@@ -133,6 +136,14 @@ def tiny_pipeline(
     linear_projections: bool = False,
 ) -> StableDiffusionPipeline:
     """Return a fresh pipeline of random weights; the same seed gives the same bits, and no global RNG is moved."""
+    return _tiny_pipelines(seed, pad_token, prediction_type, linear_projections)()
+
+
+@functools.cache
+def _tiny_pipelines(
+    seed: int, pad_token: str, prediction_type: str, linear_projections: bool
+) -> Duplicator[StableDiffusionPipeline]:
+    """Build a pipeline once; what comes back makes copies of it."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         tokenizer = tiny_tokenizer(pad_token=pad_token)
@@ -163,7 +174,7 @@ def tiny_pipeline(
         requires_safety_checker=False,
     )
     pipe.set_progress_bar_config(disable=True)
-    return pipe
+    return Duplicator(pipe)
 
 
 def tiny_world() -> World:

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from aizheimer.errors import EditError, InputError, RecipeError, did_you_mean
+
+
+@lru_cache(maxsize=64)
+def _installed(group: str, path: tuple[str, ...]) -> tuple[EntryPoint, ...]:
+    """Return what the packages on ``path`` give to a group. Looked up once: it reads the metadata of every package."""
+    # One distribution can be found twice when its folder is on the path twice.
+    return tuple({(entry.name, entry.value): entry for entry in entry_points(group=group)}.values())
 
 
 @dataclass(frozen=True)
@@ -93,8 +102,7 @@ class Registry:
     def _third_party(self) -> list[EntryPoint]:
         if self.group is None:
             return []
-        # One distribution can be found twice when its folder is on the path twice.
-        return list({(entry.name, entry.value): entry for entry in entry_points(group=self.group)}.values())
+        return list(_installed(self.group, tuple(sys.path)))
 
     def __contains__(self, name: object) -> bool:
         try:

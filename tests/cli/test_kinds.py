@@ -6,6 +6,7 @@ import pytest
 
 from aizheimer.edits.io import load_edit
 from tests.contracts.quick import quick_recipe
+from tests.tiers import all_but
 
 SMALL = {
     "esd": ("training.steps=4", "training.monitor_every=2", "rollouts={forget: 2, retain: 1, holdout: 1, steps: 2}"),
@@ -15,7 +16,7 @@ SMALL = {
 }
 
 
-@pytest.mark.parametrize("method", SMALL)
+@pytest.mark.parametrize("method", all_but(["esd", "negative_prompt"], SMALL))
 def test_from_forget_to_report(cli, saved_tiny_pipeline, tmp_path, method):
     run, name = tmp_path / "run", method.replace("_", "-")
     done = cli(

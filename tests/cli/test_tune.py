@@ -32,7 +32,7 @@ def test_mistakes_are_told_before_anything_is_loaded(cli, words, said):
     assert ("no-such-model" in done.error) == (not said)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_it_finds_an_edit_of_the_model_that_ships(cli):
     done = cli("tune", "penguin", "--method", "uce", "--require", "UA>=0.7", "--search", "strength=0.6..1.2",

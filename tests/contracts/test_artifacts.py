@@ -9,6 +9,7 @@ from aizheimer.backbones.base import backbone_for
 from aizheimer.data.cache import CACHE_VARIABLE
 from aizheimer.edits.export import FORMATS
 from tests.contracts.artifact_table import edit_of, row, written_rows
+from tests.tiers import all_but
 from tests.tiny import tiny_pipeline, tiny_world
 
 
@@ -28,7 +29,7 @@ def test_the_table_has_every_method_and_every_format():
     assert all(list(cells) == list(FORMATS) for cells in rows.values())
 
 
-@pytest.mark.parametrize("method", METHODS.entries)
+@pytest.mark.parametrize("method", all_but(["uce", "spm", "sld"], METHODS.entries))
 def test_a_row(method, cache, saved_tiny_pipeline, tmp_path, monkeypatch):
     monkeypatch.setenv(CACHE_VARIABLE, str(cache))
     found = row(edit_of(method, backbone()), backbone(), base_folder=saved_tiny_pipeline, folder=tmp_path)

@@ -28,6 +28,7 @@ from tests import tiny_families
 from tests.contracts import killed_run
 from tests.contracts.quick import RECIPES, SELF_DRAWN, TRAINED, has, is_trained, quick_recipe, seed_key
 from tests.snapshot import changed, same_snapshot, snapshot
+from tests.tiers import all_but
 from tests.tiny import tiny_pipeline, tiny_world
 from tests.trained import same_edit, tensors
 from tests.unit.edits.running import draw
@@ -303,7 +304,7 @@ def test_the_held_out_error_falls(recipe):
 
 @pytest.mark.timeout(600)  # a process that imports everything, on a machine that may be busy
 @pytest.mark.usefixtures("cached")
-@every_trained_recipe
+@pytest.mark.parametrize("recipe", all_but(["aizheimer", "doco"], TRAINED))
 def test_killed_and_resumed_gives_the_same_bits(recipe, tmp_path):
     """A real process, killed by SIGKILL at whatever it is doing after its fifth step."""
     run = RunFolder(tmp_path / "run")

@@ -14,6 +14,7 @@ from aizheimer.edits.io import load_edit
 from aizheimer.engine.run_folder import RunFolder
 from tests import company
 from tests.contracts.quick import quick_recipe
+from tests.tiers import all_but
 from tests.trained import same_edit
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.usefixtures("cached")]  # processes that import, on a busy machine
@@ -57,7 +58,7 @@ def everything(edit: Edit) -> dict[str, torch.Tensor]:
     return {**edit.deltas, **(edit.hook.tensors if edit.hook is not None else {})}
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", all_but(["aizheimer"], METHODS))
 def test_two_processes_give_what_one_gives(name, saved_tiny_pipeline, tmp_path):
     recipe = recipe_file(name, tmp_path)
     two = company.start(words(saved_tiny_pipeline, recipe, tmp_path / "run"), count=2, folder=tmp_path / "logs")
@@ -73,6 +74,7 @@ def test_two_processes_give_what_one_gives(name, saved_tiny_pipeline, tmp_path):
     assert [row["step"] for row in steps] == [1, 2, 3, 4]
 
 
+@pytest.mark.long
 def test_more_processes_than_examples_compute_the_same(saved_tiny_pipeline, tmp_path):
     """Three processes and two examples: nothing can be dealt out, and nothing is counted twice."""
     recipe = recipe_file("esd", tmp_path, "training.batch_size=2", "retain_weight=1")

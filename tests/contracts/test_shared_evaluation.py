@@ -82,6 +82,7 @@ def test_under_a_launcher_each_draws_its_share_and_a_killed_one_loses_a_batch(ru
     assert again.said(1) == ""
 
 
+@pytest.mark.long
 def test_workers_draw_and_what_a_killed_one_leaves_is_drawn_by_the_others_master(run, wanted, tmp_path):
     cache = tmp_path / "cache"
     one = company.start(

@@ -63,7 +63,7 @@ def test_what_is_not_run_says_why():
     assert len(RUNNABLE) >= 5
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_the_notebook_runs(tmp_path, monkeypatch):
     """Its cells as one script: no kernel is needed for that."""

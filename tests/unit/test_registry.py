@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -28,8 +29,9 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def registry() -> Registry:
-    return Registry("function", {"sqrt": "math:sqrt", "floor": "math:floor"}, group=GROUP)
+def registry() -> Iterator[Registry]:
+    yield Registry("function", {"sqrt": "math:sqrt", "floor": "math:floor"}, group=GROUP)
+    _registry._installed.cache_clear()
 
 
 def test_get_imports_the_attribute_only_when_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,6 +88,7 @@ def test_a_broken_third_party_names_itself(registry: Registry, plugin: Path) -> 
 
 
 def test_two_packages_with_one_name_are_refused(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    _registry._installed.cache_clear()
     points = [EntryPoint("same", "math:ceil", GROUP), EntryPoint("same", "math:exp", GROUP)]
     monkeypatch.setattr(_registry, "entry_points", lambda group: points)
     with pytest.raises(RecipeError, match=r"given by several packages \(math:ceil, math:exp\)"):
@@ -93,6 +96,7 @@ def test_two_packages_with_one_name_are_refused(registry: Registry, monkeypatch:
 
 
 def test_one_package_found_twice_is_one(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    _registry._installed.cache_clear()
     monkeypatch.setattr(_registry, "entry_points", lambda group: [EntryPoint("same", "math:exp", GROUP)] * 2)
     assert registry.get("same")(0) == 1.0
     assert registry.names().count("same") == 1

@@ -6,6 +6,7 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
+from tests.duplicate import Duplicator
 from tests.tiny import SPLIT_WORDS, WHOLE_WORDS, tiny_pipeline, tiny_tokenizer
 
 
@@ -45,3 +46,25 @@ def test_copies_are_independent(
     with torch.no_grad():
         tiny_pipeline.unet.conv_in.weight.zero_()
     assert pristine_tiny_pipeline.unet.conv_in.weight.abs().sum() > 0
+
+
+class Net(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = torch.nn.Linear(2, 2)
+        self.same = self.one  # tied
+        self.one.weight.requires_grad_(False)
+        self.register_buffer("count", torch.arange(3))
+
+
+def test_copies_are_what_deepcopy_makes() -> None:
+    original = Net()
+    duplicator = Duplicator(original.eval())
+    one, other = duplicator(), duplicator()
+    assert one.same is one.one
+    assert not one.training
+    assert (one.one.weight.requires_grad, one.one.bias.requires_grad) == (False, True)
+    assert isinstance(one.one.weight, torch.nn.Parameter)
+    assert all(torch.equal(value, original.state_dict()[name]) for name, value in one.state_dict().items())
+    places = {tensor.data_ptr() for net in (original, one, other) for tensor in net.state_dict().values()}
+    assert len(places) == 3 * 3

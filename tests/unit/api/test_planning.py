@@ -14,7 +14,7 @@ from tests.snapshot import same_snapshot, snapshot
 from tests.trained import SMALL, small, tiny_backbone
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_predicted_memory_is_what_is_then_measured_on_the_embedded_model():
     backbone = load_model("emoji")
     method = ESD(

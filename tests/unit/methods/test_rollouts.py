@@ -7,6 +7,7 @@ from aizheimer.concepts import Concept
 from aizheimer.methods.esd import ESD
 from aizheimer.methods.receler import Receler
 from aizheimer.methods.spm import SPM
+from tests.tiers import all_but
 from tests.trained import SMALL, check_method, check_resume, small, tiny_backbone
 
 CONCEPT = Concept("santa claus")
@@ -24,20 +25,20 @@ def method_of(name, **options):
     return small(kind, **own | options)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", all_but(["spm of several words"], METHODS))
 def test_a_bank_in_half_precision_trains_and_resumes_to_the_same_bits(name, tmp_path):
     method = method_of(name, **BANK, training={"checkpoint_every": 1})
     check_method(method, CONCEPT, drift=1e-6)  # the targets are rounded to 11 bits
     check_resume(method, CONCEPT, tmp_path / "run", at=3)
 
 
-@pytest.mark.parametrize("name", ["esd", "spm", "receler"])
+@pytest.mark.parametrize("name", all_but(["esd"], ["esd", "spm", "receler"]))
 def test_with_a_bank_updates_cost_no_rollouts(name, tmp_path, monkeypatch):
     """Between two lengths of a run only updates differ; the bank is there from the first run on."""
     monkeypatch.setenv("AIZHEIMER_CACHE", str(tmp_path))
 
     def cost(steps, rollout):
-        rollouts = SMALL["rollouts"] | {"steps": 40}
+        rollouts = SMALL["rollouts"] | {"steps": 16}
         training = {"steps": steps, "monitor_every": 100, "batch_size": 1}
         backbone = tiny_backbone()
         method = method_of(name, rollout=rollout, rollouts=rollouts, training=training)
@@ -53,8 +54,8 @@ def test_with_a_bank_updates_cost_no_rollouts(name, tmp_path, monkeypatch):
     live = 2 if name == "esd" else 0  # its targets are in the bank
     rolled = student - 4 * (own + live)
     assert rolled % 2 == 0  # two rows of a guided step
-    assert 4 * 5 < rolled / 2 < 4 * 35  # of 40 steps, stopped at random
-    assert student > 5 * teacher
+    assert 4 * 2 < rolled / 2 < 4 * 14  # of 16 steps, stopped at random
+    assert student > 2 * teacher
 
 
 def test_the_bank_is_the_frozen_models_and_the_same_for_all(tmp_path, monkeypatch):
