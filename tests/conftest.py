@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 from pathlib import Path
@@ -30,6 +31,13 @@ hypothesis.settings.load_profile("fuzz" if "AIZHEIMER_FUZZ_CASES" in os.environ 
 
 # The shapes in these signatures are checked while the tests run, and never in production.
 install_import_hook(["aizheimer.diffusion", "aizheimer.backbones.stable_diffusion"], "beartype.beartype")
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: the garbage collector need not look through all of it again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
 
 
 @pytest.fixture(scope="session")

@@ -86,6 +86,7 @@ def test_more_processes_than_examples_compute_the_same(saved_tiny_pipeline, tmp_
     assert distance(load_edit(tmp_path / "run"), alone(saved_tiny_pipeline, recipe)) < NEAR
 
 
+@pytest.mark.long
 def test_one_killed_process_ends_the_run_which_then_goes_on_in_any_number(saved_tiny_pipeline, tmp_path):
     recipe, run = recipe_file("aizheimer", tmp_path, *LONG), RunFolder(tmp_path / "run")
     two = company.start(words(saved_tiny_pipeline, recipe, run.path), count=2, folder=tmp_path / "logs")

@@ -9,10 +9,9 @@ import pytest
 import aizheimer
 from aizheimer.edits.export import FORMATS
 from aizheimer.evaluation.generate import PromptJob, generate
-from tests.tiers import all_but
 from tests.unit.edits.artifacts import loaded
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 JOBS = [PromptJob("Santa Claus in noto style", 0)]
 STEPS = 4
 
@@ -31,7 +30,7 @@ def pictures(pipe):
     return generate(pipe, JOBS, steps=STEPS, guidance=5.0, cache_dir=False).astype(int)
 
 
-@pytest.mark.parametrize("format", all_but(["lora-kohya"], [name for name in FORMATS if name != "text-encoder"]))
+@pytest.mark.parametrize("format", [name for name in FORMATS if name != "text-encoder"])
 def test_the_same_pictures(backbone, edit, tmp_path, format):
     plain = pictures(backbone.pipe)
     with edit.applied(backbone.pipe):

@@ -20,7 +20,7 @@ def run(tmp_path_factory, module_cache) -> Path:
     """What ``make demo`` does, through the command line: forget, evaluate, report."""
     folder = tmp_path_factory.mktemp("end-to-end") / "santa-claus"
     assert main(["forget", TARGET, "--out", str(folder)]) == 0
-    assert main(["evaluate", str(folder), "--samples", "48"]) == 0
+    assert main(["evaluate", str(folder), "--samples", "24"]) == 0
     assert main(["report", str(folder)]) == 0
     return folder
 

@@ -32,7 +32,8 @@ def test_a_bank_in_half_precision_trains_and_resumes_to_the_same_bits(name, tmp_
     check_resume(method, CONCEPT, tmp_path / "run", at=3)
 
 
-@pytest.mark.parametrize("name", all_but(["esd"], ["esd", "spm", "receler"]))
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["esd", "spm", "receler"])
 def test_with_a_bank_updates_cost_no_rollouts(name, tmp_path, monkeypatch):
     """Between two lengths of a run only updates differ; the bank is there from the first run on."""
     monkeypatch.setenv("AIZHEIMER_CACHE", str(tmp_path))
