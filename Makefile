@@ -60,7 +60,7 @@ demo: $(VENV)/.installed-core ## forget "Santa Claus" and show what happened
 test: $(VENV)/.installed-dev ## run the tests
 	@$(BIN)/python -m pytest -m 'not browser and not long' $(SPREAD)
 
-test-all: $(VENV)/.installed-dev ## run the tests on every method, format and number of processes
+test-all: $(VENV)/.installed-dev ## run those that take long as well, as CI does
 	@$(BIN)/python -m pytest -m 'not browser' $(SPREAD)
 
 browser: $(VENV)/.installed-studio ## test the studio in Chromium (apt-get install chromium)

@@ -1,4 +1,4 @@
-"""Two tiers: `make test` shows every promise once, `make test-all` on every method, format and number of processes."""
+"""Two tiers: `make test` leaves out what is marked `long`; `make test-all`, which CI runs, leaves out nothing."""
 
 from collections.abc import Iterable
 from typing import Any

@@ -101,6 +101,7 @@ def test_stack_says_where_the_order_matters(cli, saved_tiny_pipeline, uce_run):
     assert json.loads(cli("stack", uce_run, "dog", "--out", "again", "--json").out)["order"][0]["commutes"]
 
 
+@pytest.mark.long
 def test_forget_several_says_how(cli, saved_tiny_pipeline):
     base = ("--model", saved_tiny_pipeline)
     done = cli("forget", "cat", "dog", *UCE, *base, "--out", "pets")

@@ -33,6 +33,7 @@ def attack(cli, run, clip_folder):
     return lambda *words: cli("attack", run, *QUICK, "--clip", clip_folder, *words)
 
 
+@pytest.mark.long
 def test_it_writes_a_result_and_a_picture_and_does_not_do_it_twice(attack, run, monkeypatch):
     done = attack("--attack", "quantise", "bits=[8]")
     assert done.code == 0, done.err

@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 
+import pytest
+
 from aizheimer._registry import ATTACKS
 
 
@@ -43,6 +45,7 @@ class TestVerify:
 
 
 class TestCard:
+    @pytest.mark.long
     def test_is_written_beside_the_report(self, cli, run_folder):
         assert cli("evaluate", run_folder, "--samples", 6).code == 0
         done = cli("report", run_folder, "--card")

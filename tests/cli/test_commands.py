@@ -92,6 +92,7 @@ class TestReport:
         assert "aizheimer evaluate" in done.error
         assert not (run_folder / "report.html").exists()
 
+    @pytest.mark.long
     def test_is_one_page_that_asks_for_nothing_else(self, cli, run_folder, saved_tiny_pipeline):
         assert cli("evaluate", run_folder, "--samples", 6).code == 0
         done = cli("report", run_folder)

@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 ESD = ("--method", "esd", "retain={neighbours: 2, others: 1, general: 1}", "training.steps=7")
 
 
@@ -20,6 +22,7 @@ def test_json_has_the_options_that_make_it_fit(cli, saved_tiny_pipeline):
     assert found["seconds"]["total"] > 7 * found["seconds"]["step"]
 
 
+@pytest.mark.long
 def test_what_cannot_be_met_is_exit_code_3_and_a_bad_size_2(cli, saved_tiny_pipeline):
     done = cli("plan", "santa claus", "--model", saved_tiny_pipeline, *ESD, "training.batch_size=1", "--fit", "1MiB")
     assert done.code == 3

@@ -21,6 +21,7 @@ def test_a_password_that_is_none_is_refused(cli, monkeypatch):
     assert "short" not in done.err
 
 
+@pytest.mark.long
 @pytest.mark.enable_socket
 def test_a_taken_port_is_told(cli):
     pytest.importorskip("gradio", reason="the studio is not installed: pip install 'aizheimer[studio]'")

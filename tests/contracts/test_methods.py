@@ -277,6 +277,7 @@ LONG = (f"training.steps={STEPS}", "training.batch_size=4", "training.checkpoint
 UNSTEADY = {"doco", "data-censoring", *SELF_DRAWN}
 """Recipes whose loss need not fall in a few steps: an adversary learns as well, new noise in every batch is most of it,
 or the latents change with the model. That they learn is shown in tests of their own."""
+STEADY = tuple(name for name in TRAINED if name not in UNSTEADY)
 
 
 @functools.cache
@@ -290,9 +291,7 @@ def whole_run(recipe: str) -> tuple[Edit, list[dict], list[dict]]:
 
 
 @pytest.mark.usefixtures("cached")
-@pytest.mark.parametrize(
-    "recipe", all_but(["aizheimer", "esd", "concept-ablation"], (name for name in TRAINED if name not in UNSTEADY))
-)
+@pytest.mark.parametrize("recipe", all_but(["aizheimer", "esd", "concept-ablation"], STEADY))
 def test_the_loss_falls(recipe):
     """The loss itself, not the attention mass: at four pixels the notebook's target, 1/4, is more than a word gets.
 
@@ -304,6 +303,7 @@ def test_the_loss_falls(recipe):
     assert sum(losses[-4:]) < 0.9 * sum(losses[:4])
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("cached")
 @pytest.mark.parametrize("recipe", SELF_DRAWN)
 def test_the_held_out_error_falls(recipe):

@@ -58,6 +58,7 @@ def wait_for_pictures(cache: Path, count: int, running: company.Company) -> None
     pytest.fail(f"it ended before there were {count} pictures: {running.said()}")
 
 
+@pytest.mark.long
 def test_under_a_launcher_each_draws_its_share_and_a_killed_one_loses_a_batch(run, wanted, tmp_path):
     cache, words = tmp_path / "cache", ["evaluate", run, "--samples", SAMPLES]
     two = company.start(words, count=2, folder=tmp_path / "logs", environment={"AIZHEIMER_CACHE": str(cache)})

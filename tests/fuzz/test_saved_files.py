@@ -109,6 +109,7 @@ def use(folder):
         assert same_snapshot(before, snapshot(BACKBONE.pipe))
 
 
+@pytest.mark.long
 @given(tensors=deltas(), record=st.just(record_of()) | changed_record(record_of()), seal=st.integers(0, 9))
 @settings(max_examples=cases("edits") - cases("edits") // 4, **QUIET)
 def test_edit_folders(folder, tensors, record, seal):
@@ -120,6 +121,7 @@ def test_edit_folders(folder, tensors, record, seal):
 SAVED = {}
 
 
+@pytest.mark.long
 @given(data=st.data(), name=st.sampled_from(["edit.json", "edit.safetensors"]))
 @settings(max_examples=cases("edits") // 4, **QUIET)
 def test_damaged_edit_folders(folder, data, name):
@@ -154,6 +156,7 @@ HOOK_SETTINGS = {
 }
 
 
+@pytest.mark.long
 @given(data=st.data(), name=st.sampled_from(HOOKS.names()) | texts)
 @settings(max_examples=cases("hooks"), **QUIET)
 def test_hooks(folder, data, name):

@@ -99,6 +99,7 @@ def test_masks_and_loss_by_hand():
     assert suppression_loss(seen, None).item() == pytest.approx(everything)
 
 
+@pytest.mark.long
 def test_suppression_lowers_attention_to_the_concept(tiny_backbone):
     """The trained updates, put into the layer, take attention off the concept's columns; the pipeline is untouched."""
     modules = tiny_backbone.attention_modules()

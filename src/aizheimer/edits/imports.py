@@ -141,7 +141,7 @@ def _check_matched(foreign: Foreign, placed: Placed, backbone: Backbone, *, base
             f"'{theirs}', the base has '{ours}'; name the base it was made from"
         )
     for name in placed.matched:
-        if not bool(foreign.tensors[name].isfinite().all()):
+        if not bool(foreign.tensors[name].float().isfinite().all()):  # 8-bit floats have no isfinite of their own
             raise EditError(f"{foreign.path}: '{name}' holds NaN or infinity; the file is damaged, download it again")
 
 

@@ -35,6 +35,7 @@ class TestOnTheTinyModel:
     CUT = small(ESD, rollout="teacher", retain=SMALL["retain"] | {"batch_size": 1}, training={"batch_size": 6})
     METHOD = small(ESD, rollout="teacher", retain_weight=1.0, training={"batch_size": 6})
 
+    @pytest.mark.long
     def test_the_model_is_as_before_and_the_parts_make_the_whole(self):
         backbone = tiny_backbone()
         before = snapshot(backbone.pipe)
@@ -46,6 +47,7 @@ class TestOnTheTinyModel:
         assert found.disk["checkpoint"] > found.disk["edit"] > 0
         assert found.options == {}
 
+    @pytest.mark.long
     def test_what_does_not_fit_is_cut_and_the_prediction_is_of_the_cut(self, monkeypatch):
         # A process grows from test to test by more than a step of the tiny model takes.
         monkeypatch.setattr(planning, "resident_bytes", lambda: 2**28)
@@ -55,6 +57,7 @@ class TestOnTheTinyModel:
         assert fits.options["training.batch_size"] * fits.options["training.accumulation"] == 6
         assert fits.memory["step"] < whole.memory["step"]
 
+    @pytest.mark.long
     def test_what_nothing_makes_fit_is_told_with_the_least_there_is(self):
         one = small(ESD, rollout="teacher", retain=SMALL["retain"] | {"batch_size": 1}, training={"batch_size": 1})
         with pytest.raises(GateError, match=r"nothing fits into 1.0 MiB; the least is "):

@@ -145,6 +145,7 @@ class TestConceptInversion:
         with pytest.raises(NotApplicable, match="'cat' is not in 'a dog', so no word can take its place"):
             in_place("a dog", "cat", "<w>")
 
+    @pytest.mark.long
     def test_what_is_learned_is_better_than_where_it_began(self, tiny_backbone):
         """On the same examples, drawn afresh: the word that was searched against the random one it began as."""
         attack, subject = ConceptInversion(tokens=1, steps=60, lr=0.05, pictures=2, batch=4), subject_of(tiny_backbone)

@@ -180,6 +180,7 @@ class TestRelearn:
         inside = {n: p.numel() for n, p in unet.named_parameters() if ".attn2." in n and "norm" not in n}
         assert counts["cross-attention"] == sum(inside.values())
 
+    @pytest.mark.long
     def test_the_loss_falls_on_what_is_learned(self, plain):
         found = Relearn(weights="full", steps=30, looks=(10,), pictures=1, batch_size=4, lr=3e-3).attack(plain)
         _, first, last = (None, *(row["loss"] for row in found.details["curve"]))
@@ -205,6 +206,7 @@ class TestRelearn:
         assert not np.array_equal(with_hook.images, without.images)
         assert "forward" not in vars(pipe.unet)
 
+    @pytest.mark.long
     def test_steps_to_recover_is_measured_against_the_unedited_model(self, subject):
         with subject.unedited():
             subject.judge.learn(subject.draw(subject.jobs), ["Santa Claus"] * 2)

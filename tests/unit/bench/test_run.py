@@ -87,6 +87,7 @@ class TestRows:
 
 
 class TestResuming:
+    @pytest.mark.long
     def test_an_interrupted_bench_goes_on_where_it_was(self, plan, tmp_path, monkeypatch):
         three = plan(concepts=["cat", "dog", "tree"])
         made, forget, evaluate = [], api.forget, api.evaluate
@@ -109,6 +110,7 @@ class TestResuming:
         assert made == ["cat", "dog", "tree"], "an edit that was whole is not made again"
         assert [row["status"] for row in rows] == ["done"] * 3
 
+    @pytest.mark.long
     def test_an_interrupted_training_is_resumed_to_the_same_bits(self, plan, tmp_path):
         trained = plan(methods=[TRAINED], concepts=["santa claus"])
         (cell,) = trained.cells()
@@ -136,6 +138,7 @@ class TestResuming:
         assert read_row(cell, folder=tmp_path) is None
         assert run_bench(one, tmp_path, say=quiet)[0]["status"] == "done"
 
+    @pytest.mark.long
     def test_methods_and_concepts_may_be_added(self, plan, tmp_path):
         run_bench(plan(), tmp_path, say=quiet)
         assert len(run_bench(plan(concepts=["cat", "dog"]), tmp_path, say=quiet)) == 2
@@ -181,6 +184,7 @@ class TestOneTableOneMeaning:
             run_bench(plan(), tmp_path, say=quiet)
 
 
+@pytest.mark.long
 def test_judges_are_loaded_once_in_a_process(plan, tmp_path, monkeypatch):
     loaded = []
     monkeypatch.setattr(World, "judge_folder", lambda world, name: loaded.append(name))

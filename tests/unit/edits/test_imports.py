@@ -221,8 +221,9 @@ class TestRefusals:
         save_file({n: v.half() for n, v in backbone.pipe.unet.state_dict().items()}, tmp_path / "x.safetensors")
         assert "none is another than there" in self.refused(tmp_path / "x.safetensors", backbone)
 
-    def test_nan(self, backbone, tmp_path):
-        save_file({"conv_in.bias": torch.full((16,), float("nan"))}, tmp_path / "x.safetensors")
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float8_e4m3fn], ids=str)
+    def test_nan(self, backbone, tmp_path, dtype):
+        save_file({"conv_in.bias": torch.full((16,), float("nan")).to(dtype)}, tmp_path / "x.safetensors")
         assert "holds NaN" in self.refused(tmp_path / "x.safetensors", backbone)
 
     def test_a_gate_is_for_adapters(self, backbone, tmp_path):

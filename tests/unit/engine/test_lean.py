@@ -86,6 +86,7 @@ def test_recomputed_blocks_keep_their_inputs_only():
     assert held(TrainSettings(checkpointing=True)) < held(TrainSettings()) / 2
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "method",
     [
@@ -139,6 +140,7 @@ class TestBf16:
             raise KeyboardInterrupt
         assert same_snapshot(before, snapshot(backbone.pipe))
 
+    @pytest.mark.long
     def test_it_learns_as_in_float32_but_for_rounding(self, tmp_path):
         # Plain Adam turns rounding of small gradients into whole steps; what is compared is where the loss goes.
         losses = {}
@@ -151,6 +153,7 @@ class TestBf16:
         assert losses["bf16"] != losses["plain"]
         assert losses["bf16"] == pytest.approx(losses["plain"], rel=0.1)
 
+    @pytest.mark.long
     def test_it_resumes_to_the_same_bits(self, tmp_path):
         method = small(ESD, rollout="teacher", training={**BF16, "checkpointing": True, "checkpoint_every": 1})
         check_resume(method, CONCEPT, tmp_path / "run", at=3)

@@ -14,6 +14,7 @@ CONCEPT = Concept("santa claus")
 QUICK = {"warmup": 1, "attack": {"steps": 2, "lr": 0.01}}
 
 
+@pytest.mark.long
 def test_all_blocks_change_and_the_word_vectors_do_not():
     edit, steps, data = check_method(small(AdvUnlearn, **QUICK), CONCEPT)
     assert all(name.startswith("text_encoder.") for name in edit.deltas)
@@ -32,6 +33,7 @@ def test_the_published_codes_attack_on_another_family():
     assert steps[-1]["losses"].keys() == {"erase"}
 
 
+@pytest.mark.long
 def test_the_distance_to_the_target_falls_and_retention_holds():
     training = {"steps": 24, "batch_size": 4, "monitor_every": 12, "lr": 3e-3}
     ends = []

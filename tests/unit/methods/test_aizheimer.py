@@ -97,6 +97,7 @@ def test_skipping_the_ends_leaves_them_alone(tiny_backbone):
     assert skipped == {layers[0], next(layer for layer in layers if layer.startswith("mid_block"))}
 
 
+@pytest.mark.long
 def test_the_teacher_holds_the_model_in_place(tiny_backbone):
     drift = {}
     for weight in (0.0, 100.0):
@@ -124,6 +125,7 @@ def test_a_style_can_be_forgotten(tiny_backbone):
     assert {name for name, _ in edit.provenance.extra["neighbours"]} == {"flat", "twemoji"}
 
 
+@pytest.mark.long
 def test_refreshed_rollouts_are_the_unedited_models_and_repeat_on_resume(tiny_backbone, tmp_path):
     options = {"refresh_every": 2, "training": {"steps": 6, "checkpoint_every": 3}}
     whole, _ = unlearn(tiny_backbone, **options)

@@ -15,6 +15,7 @@ from tests.trained import check_method, check_resume, small, tiny_backbone
 CONCEPT = Concept("santa claus", anchor="old man")
 
 
+@pytest.mark.long
 def test_model_based_changes_keys_and_values_only():
     method = small(ConceptAblation, images="generate:4", regularization_weight=0.2)
     edit, steps, _ = check_method(method, CONCEPT)
@@ -67,6 +68,7 @@ def far_away(backbone):
     return backbone.encode_prompts([f"a far away {prompt}" for prompt in prompts])
 
 
+@pytest.mark.long
 def test_a_memorised_caption_becomes_its_paraphrases():
     """No anchor is named; the caption itself is the prompt, and everything may change."""
     options = {"anchor_prompts": ("red apple", "a picture of grapes"), "prompts": "target", "weights": "full"}

@@ -51,6 +51,7 @@ def test_on_a_folder_all_weights_learn_from_what_is_left(drawings):
     assert edit.provenance.extra["forget_drift"] > 0
 
 
+@pytest.mark.long
 def test_it_learns_to_denoise_what_is_left(drawings):
     """The loss of the very same pictures, captions, timesteps and noise, before and after."""
     backbone = tiny_backbone()
@@ -109,6 +110,7 @@ def test_from_scratch_nothing_of_the_old_weights_is_left(drawings):
     assert not torch.allclose(other.unlearn(backbone, CONCEPT).deltas[f"unet.{name}"], edit.deltas[f"unet.{name}"])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("start", ["model", "scratch"])
 def test_it_resumes_to_the_same_bits(drawings, tmp_path, start):
     method = small(DataCensoring, images=str(drawings), start=start, training={"checkpoint_every": 2})

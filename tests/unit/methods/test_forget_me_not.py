@@ -75,6 +75,7 @@ INVERSION = {"tokens": 2, "steps": 3, "lr": 0.01, "batch_size": 2}
 
 
 class TestInversion:
+    @pytest.mark.long
     def test_the_learned_words_are_what_is_forgotten(self, monkeypatch):
         seen, problem = {}, forget_me_not.AttentionProblem
 
@@ -98,6 +99,7 @@ class TestInversion:
         assert forget.embeddings.tokens.shape == named.shape
         assert not torch.allclose(forget.embeddings.tokens[:, 1:], named[:, 1:], atol=1e-3)
 
+    @pytest.mark.long
     def test_learned_before_the_interruption_or_after_it_is_the_same(self, tmp_path, monkeypatch):
         """The words are in the run's cache; without one they are learned again, to the same bits."""
         learned, learn_words = [], forget_me_not.learn_words

@@ -15,6 +15,7 @@ CONCEPT = Concept("santa claus", keep=("cat",))
 QUICK = {"width": 4, "attack_steps": 2, "attack_tokens": 3}
 
 
+@pytest.mark.long
 def test_it_trains_an_eraser_after_every_cross_attention():
     edit, steps, data = check_method(small(Receler, **QUICK), CONCEPT)
     assert not edit.deltas
@@ -26,6 +27,7 @@ def test_it_trains_an_eraser_after_every_cross_attention():
     assert all(-1 <= row["cosine"] <= 1 for row in steps[1::2])
 
 
+@pytest.mark.long
 def test_chosen_layers_without_an_adversary_on_velocity_predictions():
     method = small(Receler, width=4, attack_steps=0, layers="^mid")
     edit, steps, _ = check_method(method, CONCEPT, pipeline={"prediction_type": "v_prediction", "pad_token": "!"})
@@ -34,6 +36,7 @@ def test_chosen_layers_without_an_adversary_on_velocity_predictions():
     assert all(row["losses"].keys() == {"erase", "outside"} for row in steps)
 
 
+@pytest.mark.long
 def test_the_adversary_and_the_mask_change_the_edit():
     plain, attacked, free = (
         small(Receler, **QUICK | options).unlearn(tiny_backbone(), CONCEPT)

@@ -25,6 +25,7 @@ def method_of(name, **options):
     return small(kind, **own | options)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", all_but(["spm of several words"], METHODS))
 def test_a_bank_in_half_precision_trains_and_resumes_to_the_same_bits(name, tmp_path):
     method = method_of(name, **BANK, training={"checkpoint_every": 1})

@@ -11,6 +11,7 @@ from tests.trained import check_method, check_resume, small, tiny_backbone
 CONCEPT = Concept("santa claus", anchor="old man")
 
 
+@pytest.mark.long
 def test_it_changes_no_more_than_the_asked_share_of_all_weights():
     edit, steps, data = check_method(small(SalUn, images="generate:4", fraction=0.1), CONCEPT)
     denoiser = tiny_backbone().denoiser
@@ -21,6 +22,7 @@ def test_it_changes_no_more_than_the_asked_share_of_all_weights():
     assert steps[0]["weights"] == {"erase": 1.0, "noise": 0.5}
 
 
+@pytest.mark.long
 def test_without_an_anchor_it_becomes_other_things():
     method = small(SalUn, images="generate:2", group="esd-x", fraction=0.5)
     check_method(method, Concept("santa claus"), pipeline={"prediction_type": "v_prediction", "pad_token": "!"})
@@ -29,6 +31,7 @@ def test_without_an_anchor_it_becomes_other_things():
     assert "cat" in labels
 
 
+@pytest.mark.long
 def test_it_resumes_to_the_same_bits(tmp_path):
     method = small(SalUn, images="generate:2", group="esd-x", training={"checkpoint_every": 2})
     check_resume(method, CONCEPT, tmp_path / "run", at=3)

@@ -52,6 +52,7 @@ def test_more_prompts_than_fit_are_refused_with_how_many_do():
 
 
 class TestSimultaneously:
+    @pytest.mark.long
     def test_every_concept_is_trained_on_pictures_of_its_own_and_logged(self):
         edit, steps, data = check_method(small(SepME, also=("dog", "flat"), **ROOM), CONCEPT)
         names = [f"correlation of {words}" for words in ("santa claus", "dog", "flat")]
@@ -65,6 +66,7 @@ class TestSimultaneously:
         delta = next(iter(edit.deltas.values()))
         assert ((forgotten @ delta.T).abs().amax(dim=(1, 2)) > 0).all()
 
+    @pytest.mark.long
     def test_the_largest_correlation_ends_the_run(self):
         """Small concepts wait: with the limit between the two, only the smaller one is there, and training goes on."""
         seen = []
@@ -76,6 +78,7 @@ class TestSimultaneously:
         above = small(SepME, **options | {"stop_below": first[1] * 1.01})
         assert above.unlearn(tiny_backbone(), CONCEPT).provenance.extra["stopped"] == "loss"
 
+    @pytest.mark.long
     def test_resumed_it_gives_the_same_bits(self, tmp_path):
         training = {"steps": 6, "checkpoint_every": 2}
         check_resume(small(SepME, also=("dog",), training=training, **ROOM), CONCEPT, tmp_path, at=4)

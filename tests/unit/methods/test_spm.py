@@ -13,6 +13,7 @@ from tests.trained import check_method, same_edit, small, tiny_backbone
 CONCEPT = Concept("santa claus", keep=("cat",))
 
 
+@pytest.mark.long
 def test_it_trains_an_adapter_on_every_projection_of_the_transformers():
     edit, steps, data = check_method(small(SPM, also=("old man",)), CONCEPT)
     assert not edit.deltas
@@ -27,6 +28,7 @@ def test_it_trains_an_adapter_on_every_projection_of_the_transformers():
     assert all(-1 <= row["cosine"] <= 1 for row in steps[1::2])
 
 
+@pytest.mark.long
 def test_the_anchor_takes_the_empty_prompts_place_on_velocity_predictions():
     pipeline = {"prediction_type": "v_prediction", "pad_token": "!"}
     anchored, _, _ = check_method(small(SPM, rank=2), Concept("santa claus", anchor="old man"), pipeline=pipeline)
@@ -39,6 +41,7 @@ def test_without_anchoring_there_is_one_loss():
     assert all(row["losses"].keys() == {"erase"} for row in steps)
 
 
+@pytest.mark.long
 def test_gated_it_is_not_merged_and_with_gamma_one_it_is(tmp_path):
     backbone = tiny_backbone()
     edit = small(SPM).unlearn(backbone, CONCEPT)

@@ -96,6 +96,7 @@ def test_the_first_encoder_says_what_the_first_models_says(scripts, pristine_tin
     assert torch.allclose(whole.text_embeds, own.pooler_output, atol=1e-6)
 
 
+@pytest.mark.long
 def test_training_learns_and_goes_on_to_the_same_bits(trainer):
     whole = trainer()
     losses = [whole.update(1.0)[1] for _ in range(30)]

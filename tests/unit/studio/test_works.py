@@ -41,6 +41,7 @@ def ended(studio, visitor, job):
     return view
 
 
+@pytest.mark.long
 def test_from_a_concept_to_a_lora(studio, ann, tmp_path):
     view = ended(studio, ann, studio.forget(ann, values(studio, strength=0.5)))
     assert view.result["run"] == "santa-claus"
@@ -78,6 +79,7 @@ def test_from_a_concept_to_a_lora(studio, ann, tmp_path):
     assert outside == set()
 
 
+@pytest.mark.long
 def test_stopping_a_training_keeps_its_best_state(studio, ann):
     job = studio.forget(ann, values(studio, method="aizheimer-paper", steps=5000))
     deadline = time.monotonic() + 150

@@ -66,6 +66,7 @@ def search(backbone, judges, tmp_path):
     return run
 
 
+@pytest.mark.long
 def test_the_weakest_edit_that_meets_the_demand_becomes_a_run(search, tmp_path):
     found = search()
     run = tmp_path / "run"
@@ -112,6 +113,7 @@ class Enough(Exception):
     """The moment a search is stopped at."""
 
 
+@pytest.mark.long
 def test_a_search_that_was_killed_goes_on_where_it_was(search, tmp_path):
     def stop(trial, total):
         if trial.number == 1:
@@ -138,6 +140,7 @@ def test_it_goes_on_only_for_what_it_was_begun_for(search):
     assert search(trials=2, overwrite=True).record.trials[1].number == 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", all_but(["search.db"], ["search.db", "search.journal"]))
 def test_a_file_of_ones_own_keeps_the_trials(search, tmp_path, name):
     search(trials=1, storage=tmp_path / name, out=tmp_path / "a")
@@ -157,6 +160,7 @@ def test_a_file_that_is_something_else_is_refused_as_it_is(search, tmp_path, nam
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.long
 def test_fields_of_the_method_are_searched_with_the_strength(search, tmp_path):
     found = search(search=["preserve_scale=0.01..1:log"], trials=2)
     record = found.record
