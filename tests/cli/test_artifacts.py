@@ -91,6 +91,7 @@ def test_stack_minus_and_diff(cli, uce_run, session_run):
     assert "wanted RUN or RUN@STRENGTH" in cli("stack", f"{uce_run}@much", "--out", "x").error
 
 
+@pytest.mark.long
 def test_stack_says_where_the_order_matters(cli, saved_tiny_pipeline, uce_run):
     from aizheimer import api
 

@@ -73,6 +73,7 @@ def test_another_edit_in_the_folder_is_attacked_anew(attack, run, tiny_pipeline)
     assert AttackResult.load(run / "attack-img2img.json").attack == "img2img"
 
 
+@pytest.mark.long
 def test_an_interrupted_command_goes_on_where_it_was(attack, run, monkeypatch):
     words = ("--attack", "quantise", "--attack", "img2img", "--no-controls", "img2img.curve=[]")
     with monkeypatch.context() as patch:

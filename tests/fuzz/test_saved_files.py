@@ -222,6 +222,7 @@ def lora_bytes(draw):
     return draw(st.sampled_from([suffix, suffix, ".safetensors", ".txt"])), content
 
 
+@pytest.mark.long
 @given(file=lora_bytes(), gate=st.sampled_from(["auto", "none", "both", "tokens"]))
 @settings(max_examples=cases("loras"), **QUIET)
 def test_lora_files(folder, file, gate):

@@ -119,6 +119,7 @@ class TestSeedSearch:
         assert found.queries == 6
         assert found.details["tries_to_success"] == [1, None, 2, 1]
 
+    @pytest.mark.long
     def test_other_seeds_draw_other_pictures_and_the_same_twice(self, subject):
         first, again = (SeedSearch(tries=1).attack(subject).images for _ in range(2))
         assert np.array_equal(first, again)

@@ -191,6 +191,7 @@ class TestRelearn:
         assert np.array_equal(first.images, again.images)
         assert first.details == again.details
 
+    @pytest.mark.long
     def test_a_hook_stays_on_while_what_lies_under_it_is_trained(self, plain):
         pipe = plain.backbone.pipe
         edit = adapters_of(pipe)

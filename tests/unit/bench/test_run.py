@@ -67,6 +67,7 @@ class TestRows:
         assert written == tidy(rows)
         assert "ConceptError" in (tmp_path / "b" / "leaderboard.html").read_text()
 
+    @pytest.mark.long
     def test_failed_jobs_are_run_again_on_request_only(self, plan, tmp_path, monkeypatch):
         both = plan(concepts=["cat", "dog"])
         forget = api.forget
@@ -164,6 +165,7 @@ class TestOneTableOneMeaning:
         with pytest.raises(RunFolderError, match="rows of negative-prompt with another recipe"):
             run_bench(plan(methods=[other]), tmp_path, say=quiet)
 
+    @pytest.mark.long
     def test_a_suite_from_a_file_is_a_column_and_another_one_of_its_name_is_refused(self, plan, tmp_path):
         file = tmp_path / "mine.yaml"
         file.write_text("suite: leftovers\nparameters: {images: 2}\nsettings: {steps: 1}\n")

@@ -221,9 +221,17 @@ class TestRefusals:
         save_file({n: v.half() for n, v in backbone.pipe.unet.state_dict().items()}, tmp_path / "x.safetensors")
         assert "none is another than there" in self.refused(tmp_path / "x.safetensors", backbone)
 
+    def test_nan(self, backbone, tmp_path):
+        save_file({"conv_in.bias": torch.full((16,), float("nan"))}, tmp_path / "x.safetensors")
+        assert "holds NaN" in self.refused(tmp_path / "x.safetensors", backbone)
+
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float8_e4m3fn], ids=str)
-    def test_nan(self, backbone, tmp_path, dtype):
-        save_file({"conv_in.bias": torch.full((16,), float("nan")).to(dtype)}, tmp_path / "x.safetensors")
+    def test_nan_in_a_lora(self, backbone, tmp_path, dtype):
+        layer = "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_k"
+        up = torch.full((32, 1), float("nan")).to(dtype)
+        save_file(
+            {f"{layer}.lora_A.weight": torch.ones(1, 32), f"{layer}.lora_B.weight": up}, tmp_path / "x.safetensors"
+        )
         assert "holds NaN" in self.refused(tmp_path / "x.safetensors", backbone)
 
     def test_a_gate_is_for_adapters(self, backbone, tmp_path):

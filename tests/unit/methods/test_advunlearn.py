@@ -26,6 +26,7 @@ def test_all_blocks_change_and_the_word_vectors_do_not():
     assert "cosine" in steps[1]
 
 
+@pytest.mark.long
 def test_the_published_codes_attack_on_another_family():
     method = small(AdvUnlearn, **QUICK, fidelity="repository", blocks=1, parts=("mlp",), retain_weight=0.0)
     edit, steps, _ = check_method(method, CONCEPT, pipeline={"prediction_type": "v_prediction", "pad_token": "!"})

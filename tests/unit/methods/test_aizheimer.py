@@ -71,6 +71,7 @@ def test_every_part_of_the_loss_is_logged_by_layer(tiny_backbone, options, terms
         assert row["loss"] == pytest.approx(total)
 
 
+@pytest.mark.long
 def test_photos_are_trained_on(tiny_backbone, photos):
     edit, rows = unlearn(tiny_backbone, images=photos, reconstruction="forget", anchor_weight=0.5)
     assert list(rows[0]["losses"]) == ["attention", "forget", "anchor"]
@@ -111,6 +112,7 @@ def test_the_teacher_holds_the_model_in_place(tiny_backbone):
     assert drift[100.0] < drift[0.0] / 2
 
 
+@pytest.mark.long
 def test_the_anchor_pulls_the_forget_prompts_to_its_own_picture(tiny_backbone):
     options = {"attention_weight": 0.0, "anchor_weight": 1.0, "reconstruction": "none", "training": {"steps": 15}}
     _, rows = unlearn(tiny_backbone, Concept("santa claus", anchor="old man"), parts=("q", "k", "v", "out"), **options)

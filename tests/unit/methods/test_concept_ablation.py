@@ -30,6 +30,7 @@ def test_noise_based_without_an_anchor_on_velocity_predictions():
 
 
 class TestAugmented:
+    @pytest.mark.long
     def test_what_is_shown_has_masks_and_words_for_its_size(self, monkeypatch):
         seen = {}
         problem = concept_ablation.NoiseProblem
@@ -58,6 +59,7 @@ class TestAugmented:
         anchors = seen["term"].target.embeddings.tokens
         assert torch.equal(anchors[:prompts], anchors[prompts : 2 * prompts])
 
+    @pytest.mark.long
     def test_resumed_it_gives_the_same_bits(self, tmp_path):
         options = {"augmentation": "object", "training": {"steps": 6, "checkpoint_every": 2}}
         check_resume(small(ConceptAblation, images="generate:2", **options), CONCEPT, tmp_path, at=4)

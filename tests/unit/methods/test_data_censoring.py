@@ -41,6 +41,7 @@ def test_oracle_is_its_other_name():
     assert "oracle" not in METHODS.names()
 
 
+@pytest.mark.long
 def test_on_a_folder_all_weights_learn_from_what_is_left(drawings):
     edit, steps, data = check_method(small(DataCensoring, images=str(drawings)), CONCEPT)
     assert steps[0]["losses"].keys() == {"noise"}
@@ -71,6 +72,7 @@ def test_it_learns_to_denoise_what_is_left(drawings):
         assert loss() < 0.9 * before
 
 
+@pytest.mark.long
 def test_what_is_left_out_has_no_part_in_the_edit(drawings):
     """Whatever the concept's own picture looks like, the edit is the same; another's picture matters."""
     method = small(DataCensoring, images=str(drawings), training={"steps": 2})
@@ -81,6 +83,7 @@ def test_what_is_left_out_has_no_part_in_the_edit(drawings):
     assert not same_edit(method.unlearn(tiny_backbone(), CONCEPT), first)
 
 
+@pytest.mark.long
 def test_on_pictures_of_its_own_on_velocity_predictions():
     rollouts = {"forget": 1, "retain": 1, "holdout": 1, "steps": 2, "picture_steps": 2}
     method = small(DataCensoring, images="generate:5", group="esd-x", rollouts=rollouts)

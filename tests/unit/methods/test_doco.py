@@ -11,6 +11,7 @@ from tests.trained import check_method, check_resume, small, tiny_backbone
 CONCEPT = Concept("santa claus", anchor="old man")
 
 
+@pytest.mark.long
 def test_first_the_discriminator_learns_then_both():
     edit, steps, _ = check_method(small(DoCo, images="generate:4", warmup=1), CONCEPT)
     assert all(name.endswith((".attn2.to_k.weight", ".attn2.to_v.weight")) for name in edit.deltas)
@@ -19,11 +20,13 @@ def test_first_the_discriminator_learns_then_both():
     assert "cosine" in steps[1]
 
 
+@pytest.mark.long
 def test_without_surgery_on_velocity_predictions():
     method = small(DoCo, images="generate:2", warmup=0, surgery=False, empty_anchor="template", latest_timestep=500)
     check_method(method, Concept("santa claus"), pipeline={"prediction_type": "v_prediction", "pad_token": "!"})
 
 
+@pytest.mark.long
 def test_it_resumes_to_the_same_bits(tmp_path):
     method = small(DoCo, images="generate:4", warmup=1, fidelity="repository", training={"checkpoint_every": 2})
     check_resume(method, CONCEPT, tmp_path / "run", at=3)

@@ -18,6 +18,7 @@ def test_student_rollouts_change_cross_attention_only():
     assert [row["losses"].keys() for row in steps] == [{"erase"}] * 4
 
 
+@pytest.mark.long
 def test_teacher_rollouts_with_retention_on_velocity_predictions():
     method = small(ESD, rollout="teacher", convention="2024", eta=2.0, group="esd-u", retain_weight=1.0)
     edit, steps, data = check_method(method, CONCEPT, pipeline={"prediction_type": "v_prediction", "pad_token": "!"})

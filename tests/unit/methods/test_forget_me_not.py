@@ -12,6 +12,7 @@ from tests.trained import check_method, check_resume, small, tiny_backbone
 CONCEPT = Concept("santa claus")
 
 
+@pytest.mark.long
 def test_from_pictures_it_changes_everything_that_attention_depends_on():
     edit, steps, data = check_method(small(ForgetMeNot, images="generate:4"), CONCEPT)
     assert any(".attn2." not in name for name in edit.deltas)

@@ -36,6 +36,7 @@ def test_the_anchor_takes_the_empty_prompts_place_on_velocity_predictions():
     assert not same_edit(anchored, plain)
 
 
+@pytest.mark.long
 def test_without_anchoring_there_is_one_loss():
     _, steps, _ = check_method(small(SPM, anchors=0), CONCEPT)
     assert all(row["losses"].keys() == {"erase"} for row in steps)

@@ -79,6 +79,7 @@ class TestCaughtByTrials:
         assert "min_ua_by_family.synonyms: found 0%" in verdict.summary
         assert "min_ua_by_family.bare" not in [line.rule for line in verdict.failures]
 
+    @pytest.mark.long
     def test_one_that_is_learned_back_in_a_few_steps(self, tiny, tmp_path, monkeypatch):
         measured(tiny[0], bad_edits.recoverable(tiny[0]), tiny[1], tmp_path)
         done = trials(tiny, tmp_path, monkeypatch, attacks=["relearn"])
@@ -88,6 +89,7 @@ class TestCaughtByTrials:
         assert verdict.faults == ["recoverable"]
         assert {line.rule for line in verdict.failures if line.fault} == {"max_asr.relearn", "min_relearn_steps"}
 
+    @pytest.mark.long
     def test_what_is_there_already_is_not_run_again(self, tiny, tmp_path, monkeypatch):
         measured(tiny[0], bad_edits.recoverable(tiny[0]), tiny[1], tmp_path)
         trials(tiny, tmp_path, monkeypatch, attacks=["relearn"])

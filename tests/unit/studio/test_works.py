@@ -133,6 +133,7 @@ def test_what_cannot_be_used_is_told_before_anything_is_queued(studio, ann, tmp_
     assert studio.queue.all(ann.id) == []
 
 
+@pytest.mark.long
 def test_nobody_uses_the_edit_of_another(studio, ann):
     ended(studio, ann, studio.forget(ann, values(studio)))
     bob = Visitor.of(new_token(), root=studio.root)

@@ -90,6 +90,7 @@ def test_the_weakest_edit_that_meets_the_demand_becomes_a_run(search, tmp_path):
     assert judged.ua.value == record.confirmations[-1].values["ua"] >= 0.6
 
 
+@pytest.mark.long
 def test_an_edit_that_few_pictures_rule_out_is_not_measured_further(search, tmp_path, monkeypatch):
     sizes, evaluate = [], engine.evaluate
 
@@ -131,6 +132,7 @@ def test_a_search_that_was_killed_goes_on_where_it_was(search, tmp_path):
     assert again.record == found.record
 
 
+@pytest.mark.long
 def test_it_goes_on_only_for_what_it_was_begun_for(search):
     search(trials=1)
     with pytest.raises(RunFolderError, match=r"was for something else \(require\); resume it with the same"):
