@@ -5,6 +5,7 @@ not measured again.
 
 Example:
     python benchmarks/ablation.py --table docs/methods/ablation-table.md
+    python benchmarks/ablation.py --variants "the default" "queries, residual 0.2" --output metric.json
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ VARIANTS = {
     "only the last row and what follows": 'start.rows=["last..end"]',
     "bare words only": "start.prompts=bare",
     "templates only": "start.prompts=templates",
-    "answer: the empty prompt": "start.empty_anchor=null",
+    "answer: the empty prompt": 'start.empty_anchor="null"',
     "answer: the prompt without the words": "start.empty_anchor=template",
     "no everyday prompts held": "start.prior=0",
     "no neighbours or others held": "start.preserve=0",
@@ -35,6 +36,7 @@ VARIANTS = {
     "values only": 'parts=["v"]',
     "first and last layer left out": "layers=skip_ends",
     "keys measured by the image's queries": "start.metric=queries",
+    "queries, residual 0.2": "start.metric=queries start.residual=0.2",
     "residual 0.3": "start.residual=0.3",
     "residual 0.1": "start.residual=0.1",
     "one round of rows that undo it": "start.rounds=1",

@@ -14,7 +14,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from measuring import METRICS, Bench, write_json
+from measuring import METRICS, SETTINGS, Bench, write_json
 
 import aizheimer
 from aizheimer.api import load_model
@@ -76,16 +76,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/strength.json"))
     parser.add_argument("--method", default="aizheimer")
+    parser.add_argument("--precision", choices=("model", "bfloat16"), default="model", help="to draw in")
     parser.add_argument("--picture", type=Path, help="draw the curves here")
     args = parser.parse_args()
     rows = json.loads(args.output.read_text())["rows"] if args.output.exists() else []
-    bench = Bench()
+    bench = Bench(settings=SETTINGS.model_copy(update={"precision": args.precision}))
     for target in TARGETS:
         if any(row["target"] == target for row in rows):
             continue
         rows += measure(bench, target, args.method)
         monotone = {t: is_monotone(rows, t) for t in dict.fromkeys(row["target"] for row in rows)}
-        write_json(args.output, {"method": args.method, "monotone": monotone, "mean": means(rows), "rows": rows})
+        write_json(
+            args.output,
+            {
+                "method": args.method,
+                "precision": args.precision,
+                "monotone": monotone,
+                "mean": means(rows),
+                "rows": rows,
+            },
+        )
     content = json.loads(args.output.read_text())
     print(json.dumps({"mean": content["mean"], "monotone": content["monotone"]}))
     if args.picture:

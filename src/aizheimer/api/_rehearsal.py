@@ -68,7 +68,7 @@ class Rows:
 
 @dataclass
 class _Seen:
-    steps: list[dict[str, Any]] = field(default_factory=list)
+    steps: list[Mapping[str, Any]] = field(default_factory=list)
     data: dict[str, Any] = field(default_factory=dict)
     edit: Edit | None = None
 
