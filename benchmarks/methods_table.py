@@ -95,34 +95,41 @@ def table(rows: list[dict[str, Any]], *, among: list[dict[str, Any]] | None = No
     return "\n".join(lines) + "\n"
 
 
+WINDOW = {"ua": 0.7, "ira": 0.92}
+"""The picture begins here; what is further out is said in words, so that the rest can be told apart."""
+
+
 def picture(rows: list[dict[str, Any]], path: Path) -> None:
-    """Draw forgetting against retention, a point for each method, the front joined."""
+    """Draw forgetting against retention, a point for each method, the front joined, the names in a column beside it."""
     from matplotlib import pyplot as plt
 
     figure, axis = plt.subplots(figsize=(9, 6), dpi=120)
-    front = sorted((r for r in rows if not is_dominated(r, rows)), key=lambda r: r["ira"])
+    inside = [row for row in rows if all(row[key] >= least for key, least in WINDOW.items())]
+    front = sorted((row for row in inside if not is_dominated(row, rows)), key=lambda row: row["ira"])
     axis.plot([r["ira"] for r in front], [r["ua"] for r in front], color="#c44", linewidth=1, zorder=1)
-    wide, high = (max(r[key] for r in rows) - min(r[key] for r in rows) or 1.0 for key in ("ira", "ua"))
-    placed: list[tuple[float, float]] = []
-    for row in rows:
-        axis.scatter(row["ira"], row["ua"], s=30, color="#c44" if row in front else "#567", zorder=2)
-        y = row["ua"]
-        while any(abs(y - other) < 0.05 * high and abs(row["ira"] - x) < 0.25 * wide for x, other in placed):
-            y -= 0.05 * high  # one line of text lower, until it covers no other name
-        placed.append((row["ira"], y))
+    inside.sort(key=lambda row: (-row["ua"], -row["ira"]))
+    for place, row in enumerate(inside):
+        axis.scatter(row["ira"], row["ua"], s=36, color="#c44" if row in front else "#567", zorder=2)
         axis.annotate(
             row["method"],
             (row["ira"], row["ua"]),
-            xytext=(row["ira"] + 0.02 * wide, y),
-            fontsize=8,
-            arrowprops={"arrowstyle": "-", "color": "#bbb", "linewidth": 0.6} if y != row["ua"] else None,
+            xytext=(1.03, 0.98 - 0.96 * place / max(1, len(inside) - 1)),
+            textcoords="axes fraction",
+            fontsize=9,
+            fontweight="bold" if row in front else "normal",
+            arrowprops={"arrowstyle": "-", "color": "#bbb", "linewidth": 0.6, "shrinkB": 3},
             va="center",
+            annotation_clip=False,
         )
+    outside = [
+        f"{row['method']} ({100 * row['ua']:.0f} %, {100 * row['ira']:.0f} %)" for row in rows if row not in inside
+    ]
+    if outside:
+        figure.text(0.08, 0.015, f"Outside, with UA and IRA: {', '.join(outside)}", fontsize=8, color="#444")
     axis.set_xlabel("other concepts kept (IRA, share of the unedited model's)")
     axis.set_ylabel("target forgotten (UA)")
-    axis.margins(x=0.2, y=0.12)
     axis.grid(alpha=0.3)
-    figure.tight_layout()
+    figure.subplots_adjust(left=0.08, right=0.78, top=0.97, bottom=0.13)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
 

@@ -72,6 +72,7 @@ class ClosedDistraction(BaseModel):
         kind="closed form",
         needs=("retain prompts",),
         edits="cross-attention keys and values",
+        status="stable",
         families={**UNETS, "sd3": ("metric=identity",), "flux": ("metric=identity",)},
     )
 

@@ -44,6 +44,7 @@ class AdaVD(BaseModel):
         paper="Wang et al., Precise, Fast, and Low-cost Concept Erasure in Value Space, arXiv 2412.06143",
         kind="runtime",
         edits="cross-attention values",
+        status="stable",
         families=UNETS,
         elsewhere=joint("the values of a joint block are not of the prompt's words alone, the picture is mixed in"),
     )

@@ -61,6 +61,7 @@ class ConceptAblation(BaseModel):
         kind="fine-tune",
         needs=("prompts", "anchor", "images"),
         edits="cross-attention keys and values",
+        status="stable",
         families={**EVERYWHERE, "flux": ("detach_begin_token=false",)},
     )
 

@@ -54,6 +54,7 @@ class DoCo(BaseModel):
         kind="fine-tune",
         needs=("prompts", "anchor", "images"),
         edits="cross-attention keys and values",
+        status="stable",
         families={**EVERYWHERE, "flux": ("detach_begin_token=false",)},
     )
 

@@ -53,6 +53,7 @@ class DP(BaseModel):
         kind="closed form",
         needs=("retain prompts",),
         edits="cross-attention keys and values",
+        status="stable",
         families=EVERYWHERE,
     )
 

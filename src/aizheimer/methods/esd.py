@@ -49,6 +49,7 @@ class ESD(BaseModel):
         kind="fine-tune",
         needs=("prompts",),
         edits="a group of the denoiser's weights: cross-attention, all but it, or all",
+        status="stable",
         families=EVERYWHERE,
     )
 

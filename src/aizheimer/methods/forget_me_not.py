@@ -58,6 +58,7 @@ class ForgetMeNot(BaseModel):
         kind="fine-tune",
         needs=("prompts", "images"),
         edits="cross-attention, or the whole denoiser",
+        status="stable",
         families={
             "sd": (),
             "sdxl": ("inversion=null",),

@@ -55,6 +55,7 @@ class HiRM(BaseModel):
         kind="fine-tune",
         needs=("prompts",),
         edits="the text encoder's first block",
+        status="stable",
         elsewhere=dict.fromkeys(("sdxl", "sd3", "flux"), "it trains the one text encoder, and several are read here"),
     )
 

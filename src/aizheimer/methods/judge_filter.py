@@ -45,6 +45,7 @@ class JudgeFilter(BaseModel):
         kind="runtime",
         needs=("judge",),
         edits="the finished pictures",
+        status="stable",
         families=EVERYWHERE,
     )
 

@@ -55,6 +55,7 @@ class MACE(BaseModel):
         kind="closed form",
         needs=("retain prompts",),
         edits="cross-attention keys and values",
+        status="stable",
         families=EVERYWHERE,
     )
 

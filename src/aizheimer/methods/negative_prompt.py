@@ -37,6 +37,7 @@ class NegativePrompt(BaseModel):
         paper="Ho and Salimans, Classifier-Free Diffusion Guidance, arXiv 2207.12598 (the negative prompt is folklore)",
         kind="runtime",
         edits="the unconditional embedding of guidance",
+        status="stable",
         families={**UNETS, "sd3": ()},
         elsewhere={"flux": "guidance is distilled into the model, which draws without an unconditional prediction"},
     )

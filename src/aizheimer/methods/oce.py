@@ -56,6 +56,7 @@ class OCE(BaseModel):
         kind="closed form",
         needs=("retain prompts",),
         edits="cross-attention values",
+        status="stable",
         families=EVERYWHERE,
     )
 

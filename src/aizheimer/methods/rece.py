@@ -52,6 +52,7 @@ class RECE(BaseModel):
         kind="closed form",
         needs=("retain prompts",),
         edits="cross-attention keys and values",
+        status="stable",
         families=EVERYWHERE,
     )
 

@@ -42,6 +42,7 @@ class SAFREE(BaseModel):
         paper="Yoon et al., SAFREE: Training-Free and Adaptive Guard, arXiv 2410.12761",
         kind="runtime",
         edits="the prompt's embedding, in the first steps",
+        status="stable",
         elsewhere={
             "sdxl": "its projections are made of one text encoder's pooled vectors, and rows here are of two",
             **joint("its projections are made of one text encoder's pooled vectors, and rows here are of several"),

@@ -54,6 +54,7 @@ class SalUn(BaseModel):
         kind="fine-tune",
         needs=("prompts", "images", "retain prompts"),
         edits="the most salient half of a group of weights, by default of all",
+        status="stable",
         families=EVERYWHERE,
     )
 

@@ -76,6 +76,7 @@ class SepME(BaseModel):
         kind="fine-tune",
         needs=("prompts", "images", "retain prompts"),
         edits="cross-attention keys and values, inside a null space",
+        status="stable",
         families=UNETS,
         elsewhere=joint(
             "a joint block's keys and values read words that the picture has changed, so no null space keeps them"

@@ -49,6 +49,7 @@ class SLD(BaseModel):
         paper="Schramowski et al., Safe Latent Diffusion, arXiv 2211.05105",
         kind="runtime",
         edits="the guidance, by a third prediction a step",
+        status="stable",
         families=UNETS,
         elsewhere=joint("its third prediction is asked of a UNet while that draws"),
     )

@@ -52,6 +52,7 @@ class SPEED(BaseModel):
         kind="closed form",
         needs=("retain prompts",),
         edits="cross-attention values",
+        status="stable",
         families=EVERYWHERE,
     )
 

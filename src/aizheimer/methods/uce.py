@@ -54,6 +54,7 @@ class UCE(BaseModel):
         kind="closed form",
         needs=("retain prompts",),
         edits="cross-attention keys and values",
+        status="stable",
         families=EVERYWHERE,
     )
 
