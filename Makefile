@@ -1,5 +1,5 @@
 # make demo   set up, forget "Santa Claus" on the embedded model, measure it, write the report
-# make test   set up with the development tools and run the tests; make test-all runs those that take longer as well
+# make test   set up with the development tools and run the tests; make test LONG=1 runs those that take long as well
 #
 # Torch from PyPI brings its CUDA libraries. On a machine without a GPU this saves gigabytes:
 #   PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make demo
@@ -23,7 +23,7 @@ GRADIO_NEEDS := brotli fastapi gradio-client groovy hf-gradio httpx orjson panda
 	semantic-version starlette tomlkit uvicorn
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all browser fuzz lint types docs reference clean
+.PHONY: help demo test browser fuzz lint types docs reference clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,11 +57,8 @@ demo: $(VENV)/.installed-core ## forget "Santa Claus" and show what happened
 	$(BIN)/aizheimer evaluate $(RUN)
 	$(BIN)/aizheimer report $(RUN)
 
-test: $(VENV)/.installed-dev ## run the tests
-	@$(BIN)/python -m pytest -m 'not browser and not long' $(SPREAD)
-
-test-all: $(VENV)/.installed-dev ## run those that take long as well, as CI does
-	@$(BIN)/python -m pytest -m 'not browser' $(SPREAD)
+test: $(VENV)/.installed-dev ## run the tests; LONG=1 for those that take long as well, as CI does
+	@$(BIN)/python -m pytest -m '$(if $(LONG),not browser,not browser and not long)' $(SPREAD)
 
 browser: $(VENV)/.installed-studio ## test the studio in Chromium (apt-get install chromium)
 	@$(BIN)/python -m pytest tests/browser -m browser -rs

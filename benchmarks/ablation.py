@@ -39,6 +39,7 @@ VARIANTS = {
     "queries, residual 0.2": "start.metric=queries start.residual=0.2",
     "residual 0.3": "start.residual=0.3",
     "residual 0.1": "start.residual=0.1",
+    "residual 0.07": "start.residual=0.07",
     "one round of rows that undo it": "start.rounds=1",
     "three rounds": "start.rounds=3",
     "queries, and one round": "start.metric=queries start.rounds=1",

@@ -1,4 +1,4 @@
-"""Two tiers: `make test` leaves out what is marked `long`; `make test-all`, which CI runs, leaves out nothing."""
+"""Two tiers: `make test` leaves out what is marked `long`; `make test LONG=1`, which CI runs, leaves out nothing."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -7,7 +7,7 @@ import pytest
 
 
 def all_but(quick: Iterable[str], names: Iterable[str]) -> list[Any]:
-    """Return parameters for ``names`` of which those not in ``quick`` wait for `make test-all`.
+    """Return parameters for ``names`` of which those not in ``quick`` wait for `make test LONG=1`.
 
     Raises:
         ValueError: for a name in ``quick`` that is not among ``names``: it would be tested by nobody.
