@@ -13,6 +13,7 @@ import argparse
 import json
 import re
 import statistics
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -64,9 +65,12 @@ def is_done(cell: dict[str, Any]) -> bool:
 
 
 def is_dominated(row: dict[str, Any], rows: list[dict[str, Any]]) -> bool:
-    """Whether another method both forgets and retains better, or the row is judged by itself or is not finished."""
+    """Whether another method both forgets and retains better, or the row cannot be on the front.
+
+    It cannot if it is judged by itself, is not finished, or forgets less than half: to do nothing keeps everything.
+    """
     targets = max(o["targets"] for o in rows)
-    others = [o for o in rows if o["method"] not in OWN_JUDGE and o["targets"] == targets]
+    others = [o for o in rows if o["method"] not in OWN_JUDGE and o["targets"] == targets and o["ua"] >= 0.5]
     ahead = any(o["ua"] > row["ua"] and o["ira"] > row["ira"] for o in others)
     return ahead or row not in others
 
@@ -125,11 +129,12 @@ def picture(rows: list[dict[str, Any]], path: Path) -> None:
         f"{row['method']} ({100 * row['ua']:.0f} %, {100 * row['ira']:.0f} %)" for row in rows if row not in inside
     ]
     if outside:
-        figure.text(0.08, 0.015, f"Outside, with UA and IRA: {', '.join(outside)}", fontsize=8, color="#444")
+        said = textwrap.fill(f"Outside, with UA and IRA: {', '.join(outside)}.", 130)
+        figure.text(0.08, 0.075, said, fontsize=8, color="#444", va="top")
     axis.set_xlabel("other concepts kept (IRA, share of the unedited model's)")
     axis.set_ylabel("target forgotten (UA)")
     axis.grid(alpha=0.3)
-    figure.subplots_adjust(left=0.08, right=0.78, top=0.97, bottom=0.13)
+    figure.subplots_adjust(left=0.08, right=0.78, top=0.97, bottom=0.16)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
 

@@ -60,6 +60,7 @@ class DataCensoring(BaseModel):
         kind="fine-tune",
         needs=("images",),
         edits="a group of the denoiser's weights, by default all",
+        status="stable",
         families=EVERYWHERE,
     )
 
