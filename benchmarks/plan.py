@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from measuring import write_json
 
 from aizheimer.api import as_concept, forget, load_model, load_recipe, plan
 from aizheimer.backbones.base import Backbone
@@ -84,10 +85,7 @@ def main() -> None:
             "overrides": args.overrides,
             "results": results,
         }
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        partial = args.out.with_suffix(".tmp")
-        partial.write_text(json.dumps(content, indent=1) + "\n")
-        partial.replace(args.out)
+        write_json(args.out, content)
         print(method, json.dumps(results[method]["predicted / measured"]))
 
 

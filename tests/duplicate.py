@@ -26,7 +26,7 @@ class Duplicator(Generic[T]):
         stream = io.BytesIO()
         pickler = _Pickler(stream)
         pickler.dump(original)
-        self._pickled, self._tensors = stream.getvalue(), list(pickler.tensors.values())
+        self._pickled, self._tensors = stream.getvalue(), pickler.tensors
 
     def __call__(self) -> T:
         return _Unpickler(io.BytesIO(self._pickled), self._tensors).load()
@@ -36,20 +36,19 @@ class _Pickler(pickle.Pickler):
     def __init__(self, stream: io.BytesIO) -> None:
         super().__init__(stream, pickle.HIGHEST_PROTOCOL)
         self.tensors: dict[int, torch.Tensor] = {}
-        self._numbers: dict[int, int] = {}
 
     def persistent_id(self, obj: Any) -> int | None:
         if not isinstance(obj, torch.Tensor):
             return None
         self.tensors[id(obj)] = obj
-        return self._numbers.setdefault(id(obj), len(self._numbers))
+        return id(obj)
 
 
 class _Unpickler(pickle.Unpickler):
-    def __init__(self, stream: io.BytesIO, tensors: list[torch.Tensor]) -> None:
+    def __init__(self, stream: io.BytesIO, tensors: dict[int, torch.Tensor]) -> None:
         super().__init__(stream)
         self._tensors = tensors
         self._memo: dict[int, Any] = {}
 
-    def persistent_load(self, number: int) -> torch.Tensor:
-        return copy.deepcopy(self._tensors[number], self._memo)  # one tensor in two places stays one
+    def persistent_load(self, key: int) -> torch.Tensor:
+        return copy.deepcopy(self._tensors[key], self._memo)  # one tensor in two places stays one

@@ -43,7 +43,6 @@ WATCHED = {"mass_ratio", "erase_error", "forget_drift", "retention_drift"}
 RUNTIME = tuple(name for name in RECIPES if load_recipe(name).method.info.kind == "runtime")
 
 every_recipe = pytest.mark.parametrize("recipe", RECIPES)
-every_trained_recipe = pytest.mark.parametrize("recipe", TRAINED)
 
 
 @functools.cache

@@ -1,5 +1,6 @@
 """A method is called stable if, and only if, a parity test proves it and the comparison has its whole row."""
 
+import functools
 import json
 from collections import Counter
 
@@ -13,6 +14,7 @@ PARITY = {"aizheimer": "attention_losses", "forget-me-not": "attention_losses"}
 TARGETS = 8
 
 
+@functools.cache
 def whole_rows() -> set[str]:
     cells = json.loads((REPOSITORY / "benchmarks" / "results" / "methods.json").read_text())["cells"]
     done = Counter(cell["method"] for cell in cells if "error" not in cell)

@@ -30,6 +30,7 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def registry() -> Iterator[Registry]:
+    _registry._installed.cache_clear()
     yield Registry("function", {"sqrt": "math:sqrt", "floor": "math:floor"}, group=GROUP)
     _registry._installed.cache_clear()
 
@@ -88,7 +89,6 @@ def test_a_broken_third_party_names_itself(registry: Registry, plugin: Path) -> 
 
 
 def test_two_packages_with_one_name_are_refused(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
-    _registry._installed.cache_clear()
     points = [EntryPoint("same", "math:ceil", GROUP), EntryPoint("same", "math:exp", GROUP)]
     monkeypatch.setattr(_registry, "entry_points", lambda group: points)
     with pytest.raises(RecipeError, match=r"given by several packages \(math:ceil, math:exp\)"):
@@ -96,7 +96,6 @@ def test_two_packages_with_one_name_are_refused(registry: Registry, monkeypatch:
 
 
 def test_one_package_found_twice_is_one(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
-    _registry._installed.cache_clear()
     monkeypatch.setattr(_registry, "entry_points", lambda group: [EntryPoint("same", "math:exp", GROUP)] * 2)
     assert registry.get("same")(0) == 1.0
     assert registry.names().count("same") == 1

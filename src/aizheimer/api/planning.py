@@ -75,10 +75,9 @@ class _Sizes:
 
     @classmethod
     def of(cls, method: Any) -> _Sizes:
-        retain = method.retain_batch_size if "retain_batch_size" in type(method).model_fields else None
         return cls(
             batch=method.training.batch_size,
-            retain=method.retain.batch_size if retain is None else retain,
+            retain=method.retain_batch_size if _is_flat(method) else method.retain.batch_size,
             parts=method.training.accumulation,
         )
 
@@ -198,10 +197,7 @@ class _Planner:
         options = {f"training.{name}": value for name, value in self.options.items()}
         if sizes.parts != self.sizes.parts:
             options |= {"training.batch_size": sizes.batch, "training.accumulation": sizes.parts}
-            where = (
-                "retain_batch_size" if "retain_batch_size" in type(self.method).model_fields else "retain.batch_size"
-            )
-            options |= {where: sizes.retain}
+            options["retain_batch_size" if _is_flat(self.method) else "retain.batch_size"] = sizes.retain
         edit, checkpoint, bank = self.one.edit_bytes, self.one.checkpoint_bytes, self._bank_bytes()
         return Plan(
             model=address_of(self.backbone),
@@ -222,7 +218,7 @@ class _Planner:
         rollouts = self.rows.peak(2 * min(ROLLOUT_BATCH, sum(self._trajectories())))
         look = self.rows.peak(min(MONITOR_BATCH, _monitored(self.method))) + state
         bank = self._bank_bytes()
-        peak = weights + max(step + bank, rollouts + bank, look + bank)
+        peak = weights + bank + max(step, rollouts, look)
         return {
             "weights": weights,
             "step": step,
@@ -270,6 +266,11 @@ class _Planner:
         return sum(self._trajectories()) * (3 * plan.steps + 1) * latent
 
 
+def _is_flat(method: Any) -> bool:
+    """Whether a method's retain settings are its own fields, instead of a plan's."""
+    return "retain_batch_size" in type(method).model_fields
+
+
 def _monitored(method: Any) -> int:
     """Return how many held-out examples of each kind a method looks at."""
-    return method.monitor_examples if "monitor_examples" in type(method).model_fields else method.retain.monitor
+    return method.monitor_examples if _is_flat(method) else method.retain.monitor

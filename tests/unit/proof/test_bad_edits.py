@@ -20,15 +20,13 @@ ATTACK = AttackSettings(images=4, steps=2, batch_size=16)
 
 
 @pytest.fixture(scope="module")
-def tiny(pristine_tiny_pipeline, tmp_path_factory):
+def tiny(copy_of_tiny_pipeline, tmp_path_factory):
     """One pipeline, its judges and a cache for the whole file; every edit comes off again."""
-    import copy
-
     from aizheimer.backbones.base import backbone_for
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AIZHEIMER_CACHE", str(tmp_path_factory.mktemp("cache")))
-        backbone = backbone_for(copy.deepcopy(pristine_tiny_pipeline))
+        backbone = backbone_for(copy_of_tiny_pipeline())
         yield backbone, judges_of(backbone)
 
 

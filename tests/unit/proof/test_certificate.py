@@ -110,14 +110,12 @@ class TestPage:
 
 
 @pytest.fixture(scope="module")
-def tiny(pristine_tiny_pipeline, tmp_path_factory):
-    import copy
-
+def tiny(copy_of_tiny_pipeline, tmp_path_factory):
     from aizheimer.backbones.base import backbone_for
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AIZHEIMER_CACHE", str(tmp_path_factory.mktemp("cache")))
-        backbone = backbone_for(copy.deepcopy(pristine_tiny_pipeline))
+        backbone = backbone_for(copy_of_tiny_pipeline())
         judges, folder = judges_of(backbone), tmp_path_factory.mktemp("run")
         measured(backbone, bad_edits.prompt_only(backbone), judges, folder)
         yield backbone, judges, folder
