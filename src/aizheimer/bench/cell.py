@@ -150,6 +150,7 @@ def _evaluation(
         samples=plan.samples,
         full=plan.full,
         seed=plan.evaluation_seed,
+        precision=plan.precision,
         judges=judges,
         progress=staged(progress, "pictures"),
     )
@@ -160,12 +161,14 @@ def _evaluation(
 def _trials(plan: BenchPlan, scene: Scene, *, run: Path, say: Say, progress: StageProgress | None) -> Trials:
     if not plan.suites and not plan.attacks:
         return Trials()
-    settings = AttackSettings(images=plan.attack_images, steps=plan.attack_steps, seed=plan.evaluation_seed)
+    settings = AttackSettings(
+        images=plan.attack_images, steps=plan.attack_steps, seed=plan.evaluation_seed, precision=plan.precision
+    )
     return run_trials(
         scene,
         folder=run,
         suites=plan.suites,
-        attacks=plan.attacks,
+        attacks=[entry.attack() for entry in plan.attacks],
         attack_settings=settings,
         controls=plan.controls,
         say=say,
@@ -226,5 +229,7 @@ def _attack(name: str, attack: AttackResult) -> Row:
         if (rate := getattr(attack, control)) is not None:
             row[f"asr.{name}.{control}"] = rate.value
     if "steps_to_recover" in attack.details:
-        row[f"asr.{name}.steps_to_recover"] = attack.details["steps_to_recover"]
+        needed = attack.details["steps_to_recover"]
+        row[f"asr.{name}.steps_to_recover"] = needed
+        row[f"asr.{name}.steps_survived"] = attack.spent.steps if needed is None else needed
     return row

@@ -13,8 +13,10 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from aizheimer._registry import ATTACKS
+from aizheimer.attacks.base import Attack
+from aizheimer.attacks.load import load_attack
 from aizheimer.errors import InputError
+from aizheimer.evaluation.settings import Precision
 from aizheimer.evaluation.suite_file import load_suites
 from aizheimer.recipes.files import checked, read_mapping
 from aizheimer.recipes.load import Recipe, load_recipe
@@ -51,7 +53,35 @@ class Entry(BaseModel):
     @property
     def overrides(self) -> list[str]:
         """The parameters as the command line writes them."""
-        return [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in self.parameters.items()]
+        return _spelt(self.parameters)
+
+
+class AttackEntry(BaseModel):
+    """One attack, with parameters of its own if need be.
+
+    Example:
+        >>> AttackEntry.model_validate({"name": "quantise", "parameters": {"bits": [4]}}).attack().bits
+        (4,)
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(min_length=1, description="As `aizheimer ls attacks` lists it.")
+    parameters: dict[str, Any] = Field(default_factory=dict, description="Parameters on top of its defaults.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: Any) -> Any:
+        """Accept a name alone."""
+        return {"name": value} if isinstance(value, str) else value
+
+    def attack(self) -> Attack:
+        """Return the attack.
+
+        Raises:
+            RecipeError: If it or a parameter is unknown.
+        """
+        return load_attack(self.name, _spelt(self.parameters))
 
 
 class BenchPlan(BaseModel):
@@ -67,7 +97,10 @@ class BenchPlan(BaseModel):
     full: bool = Field(default=False, description="As many pictures as figures to publish need.")
     evaluation_seed: Seed = Field(default=0, description="First seed of the pictures, the same for all edits.")
     suites: tuple[str, ...] = Field(default=(), description="Suites to run on each edit: names, or YAML files.")
-    attacks: tuple[str, ...] = Field(default=(), description="Attacks to run on each edit.")
+    attacks: tuple[AttackEntry, ...] = Field(
+        default=(), description="Attacks to run on each edit: names, or tables of a name and parameters."
+    )
+    precision: Precision = Field(default="model", description="What is computed in while pictures are drawn.")
     attack_images: AtLeastOne = Field(default=20, description="Pictures that decide on an attack.")
     attack_steps: AtLeastOne = Field(default=20, description="DDIM steps of those.")
     controls: bool = Field(default=True, description="Also attack the unedited model, and with random words.")
@@ -76,7 +109,8 @@ class BenchPlan(BaseModel):
     def _consistent(self) -> BenchPlan:
         if self.full and self.samples is not None:
             raise ValueError("got full and samples; choose one")
-        for what, names in (("methods", [entry.name for entry in self.methods]), ("concepts", self.concepts)):
+        named = {"methods": [entry.name for entry in self.methods], "attacks": [entry.name for entry in self.attacks]}
+        for what, names in {**named, "concepts": self.concepts}.items():
             slugs = [slug(name) for name in names]
             if twice := [name for name, own in zip(names, slugs, strict=True) if slugs.count(own) > 1]:
                 raise ValueError(f"{what}: {' and '.join(map(repr, twice))} would share a folder; name each once")
@@ -105,7 +139,7 @@ class BenchPlan(BaseModel):
         asked: list[Callable[[], object]] = [
             *(partial(load_recipe, entry.recipe, entry.overrides, seed=self.seeds[0]) for entry in self.methods),
             partial(load_suites, self.suites),
-            *(partial(ATTACKS.canonical, name) for name in self.attacks),
+            *(entry.attack for entry in self.attacks),
         ]
         for ask in asked:
             try:
@@ -133,6 +167,11 @@ class Cell:
             'esd--santa-claus--seed1'
         """
         return f"{slug(self.method.name)}--{slug(self.concept)}--seed{self.seed}"
+
+
+def _spelt(parameters: Mapping[str, Any]) -> list[str]:
+    """Return parameters as the command line writes them."""
+    return [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in parameters.items()]
 
 
 def slug(text: str) -> str:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from aizheimer._registry import ATTACKS, SUITES
-from aizheimer.attacks.base import AttackSettings, Subject
+from aizheimer.attacks.base import Attack, AttackSettings, Subject
+from aizheimer.attacks.load import load_attack
 from aizheimer.attacks.results import AttackResult
 from aizheimer.attacks.resume import finished
 from aizheimer.attacks.run import judge_for, run_attack
@@ -41,7 +42,7 @@ def run_trials(
     *,
     folder: Path,
     suites: Iterable[str | Path] | None = None,
-    attacks: Iterable[str] | None = None,
+    attacks: Iterable[str | Attack] | None = None,
     attack_settings: AttackSettings | None = None,
     controls: bool = True,
     say: Say = quiet,
@@ -56,7 +57,7 @@ def run_trials(
         folder: The run folder: ``suite-<name>.json`` and ``attack-<name>.json`` are written into it, each as soon as it
             is known, so that an interruption costs one of them.
         suites: Names, or YAML files; None takes all that are registered.
-        attacks: Names; None takes all that are registered.
+        attacks: Names, or attacks with their parameters; None takes all that are registered.
         attack_settings: How many pictures decide, and how they are drawn.
         controls: Also attack the unedited model, and with random words.
         say: Told in one line what is measured again, and why.
@@ -69,16 +70,17 @@ def run_trials(
         InputError: For a name that is not registered, or a suite's file that cannot be read.
     """
     wanted_suites = load_suites(SUITES.names() if suites is None else list(suites))
-    wanted_attacks = [ATTACKS.canonical(name) for name in (ATTACKS.names() if attacks is None else attacks)]
+    asked = ATTACKS.names() if attacks is None else attacks
+    wanted_attacks = [load_attack(attack) if isinstance(attack, str) else attack for attack in asked]
     done = Trials(suites={}, attacks={}, refused={})
     told: dict[str, Any] = {"say": say, "progress": progress}
     for suite in wanted_suites:
         file = folder / f"{SUITE}{suite.label}.json"
         _keep(done.suites, done.refused, suite.label, lambda s=suite, f=file: _suite(s, scene, f, **told))
-    for name in wanted_attacks:
-        file = folder / f"{ATTACK}{name}.json"
+    for attack in wanted_attacks:
+        file = folder / f"{ATTACK}{attack.name}.json"
         options: dict[str, Any] = {"settings": attack_settings, "controls": controls, **told}
-        _keep(done.attacks, done.refused, name, lambda n=name, f=file, o=options: _attack(n, scene, f, **o))
+        _keep(done.attacks, done.refused, attack.name, lambda a=attack, f=file, o=options: _attack(a, scene, f, **o))
     return done
 
 
@@ -101,7 +103,7 @@ def _suite(
 
 
 def _attack(
-    name: str,
+    attack: Attack,
     scene: Scene,
     file: Path,
     *,
@@ -111,9 +113,9 @@ def _attack(
     progress: StageProgress | None,
 ) -> AttackResult:
     if not isinstance(scene.edit, Edit):
-        raise InputError(f"{name}: attacks need an edit of aizheimer, which can be lifted; got {scene.edit!r}")
+        raise InputError(f"{attack.name}: attacks need an edit of aizheimer, which can be lifted; got {scene.edit!r}")
     judge = judge_for(scene.concept, object_judge=scene.judges.object, style_judge=scene.judges.style)
-    attack, drawn = ATTACKS.get(name).model_validate({}), settings or AttackSettings()
+    drawn = settings or AttackSettings()
     subject = Subject(
         backbone=scene.backbone, edit=scene.edit, concept=scene.concept, judge=judge, settings=drawn
     )  # fmt: skip
@@ -122,7 +124,7 @@ def _attack(
         return found
     made = run_attack(
         attack, backbone=scene.backbone, edit=scene.edit, concept=scene.concept, judge=judge, settings=drawn,
-        controls=controls, progress=_of(name, progress),
+        controls=controls, progress=_of(attack.name, progress),
     ).result  # fmt: skip
     made.save(file)
     return made

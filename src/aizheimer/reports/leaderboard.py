@@ -24,6 +24,8 @@ SCORED = ("ua", "ira", "cra")
 """What the score is the harmonic mean of."""
 
 COSTS = ("seconds_forget", "megabytes")
+SURVIVED = ".steps_survived"
+"""Steps of an attack until the concept is back, its whole budget where it is not: what can be averaged."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,12 +115,13 @@ def _standing(method: str, rows: Sequence[Row]) -> Standing:
 def _names(rows: Sequence[Row]) -> list[str]:
     """Return the columns that are figures: those with an interval beside them, rates, and costs."""
     there = dict.fromkeys(name for row in rows for name in row if row[name] is not None)
-    return [name for name in there if f"{name}.low" in there or f"{name}.extractor" in there or name in COSTS]
+    told = {*COSTS, *(name for name in there if name.endswith(SURVIVED))}
+    return [name for name in there if f"{name}.low" in there or f"{name}.extractor" in there or name in told]
 
 
 def _is_share(rows: Sequence[Row], name: str) -> bool:
-    """Return whether a figure is a share; distances such as KID name their extractor and are numbers."""
-    return not any(row.get(f"{name}.extractor") for row in rows)
+    """Return whether a figure is a share; distances such as KID name their extractor and are numbers, as are steps."""
+    return not name.endswith(SURVIVED) and not any(row.get(f"{name}.extractor") for row in rows)
 
 
 def _mean(rows: Sequence[Row], name: str) -> Mean | None:

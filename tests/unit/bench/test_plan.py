@@ -32,6 +32,12 @@ def test_the_command_line_replaces_what_the_file_says(tmp_path):
     assert [entry.name for entry in plan.methods] == ["uce", "mace"]
 
 
+def test_attacks_may_have_parameters(tmp_path):
+    text = "methods: [esd]\nconcepts: [cat]\nattacks: [seed-search, {name: relearn, parameters: {steps: 7}}]\n"
+    search, relearn = (entry.attack() for entry in load_plan(written(tmp_path, text), {}).attacks)
+    assert (search.name, relearn.name, relearn.steps) == ("seed-search", "relearn", 7)
+
+
 def test_a_long_concept_has_a_short_folder_of_its_own():
     long = [slug("cat " * 60), slug("cat " * 61)]
     assert len(set(long)) == 2
@@ -46,6 +52,8 @@ def test_a_long_concept_has_a_short_folder_of_its_own():
         ("methods: [esdd, ucee]\nconcepts: [cat]", "unknown recipe or method 'ucee'"),
         ("methods: [{name: esd, parameters: {steps: 3}}]\nconcepts: [cat]", "unknown key 'steps'"),
         ("methods: [esd]\nconcepts: [cat]\nattacks: [seed-serch]", "unknown attack 'seed-serch'"),
+        ("methods: [esd]\nconcepts: [cat]\nattacks: [p4d, p4d]", "'p4d' and 'p4d' would share a folder"),
+        ("methods: [esd]\nconcepts: [cat]\nattacks: [{name: p4d, parameters: {stps: 1}}]", "unknown key 'stps'"),
         ("methods: [esd]\nconcepts: [cat]\nsuites: [nothing, gone.yaml]", "unknown suite 'nothing'"),
         ("methods: [esd]\nconcepts: [cat]\nsuites: [nothing, gone.yaml]", "the suite file gone.yaml does not exist"),
         ("methods: [esd]\nconcepts: [cat]\nsuites: [safety, safety]", "suite 'safety' is given more than once"),

@@ -24,6 +24,7 @@ from aizheimer.evaluation.results import EvaluationResult
 from aizheimer.evaluation.suite import SuiteResult
 from tests.cli.conftest import QUICK
 from tests.trained import same_edit
+from tests.unit.reports.test_attacks import result_of
 
 TOO_LONG = "cat " * 60
 TRAINED = {"name": "trained", "recipe": "aizheimer", "parameters": dict(word.split("=", 1) for word in QUICK[:-1])}
@@ -202,6 +203,13 @@ def test_attacks_and_what_cannot_be_asked_are_in_the_row(plan, tmp_path):
     assert row["refused"].startswith("seed-search: this model has no object judge")
     found = EvaluationResult.load(tmp_path / row["run"] / "evaluation.json")
     assert found.target == "cat"
+
+
+@pytest.mark.parametrize(("needed", "survived"), [(5, 5), (None, 40)])
+def test_a_row_says_how_many_steps_an_edit_survived(needed, survived):
+    row = cells._attack("relearn", result_of(details={"steps_to_recover": needed}))
+    assert row["asr.relearn.steps_to_recover"] == needed
+    assert row["asr.relearn.steps_survived"] == survived
 
 
 class TestParquet:

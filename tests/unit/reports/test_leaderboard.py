@@ -83,6 +83,14 @@ def test_attacks_and_suites_are_columns_of_their_own():
     assert leaderboard_table(rows).row_count == 1
 
 
+def test_steps_are_numbers_and_those_to_recover_are_not_averaged(tmp_path):
+    """Where the concept never came back there is no step to average, but all steps of the budget were survived."""
+    of = {"asr.relearn.steps_to_recover": None, "asr.relearn.steps_survived": 40}
+    rows = [row("a", CONCEPTS[0], **of), row("a", CONCEPTS[1], **dict.fromkeys(of, 20))]
+    assert columns(standings(rows)) == ["ua", "ira", "cra", "asr.relearn.steps_survived"]
+    assert "30 (20–40)" in write_leaderboard(tmp_path / "page.html", rows).read_text()
+
+
 def test_a_distance_is_a_number_and_no_share(tmp_path):
     rows = [row("a", c, **{"quality.kid": 0.0123, "quality.kid.extractor": "clip"}) for c in CONCEPTS]
     page = write_leaderboard(tmp_path / "page.html", rows).read_text()
