@@ -38,7 +38,7 @@ VARIANTS = {
     "keys measured by the image's queries": "start.metric=queries",
     "queries, residual 0.2": "start.metric=queries start.residual=0.2",
     "residual 0.3": "start.residual=0.3",
-    "residual 0.1": "start.residual=0.1",
+    "residual 0.15": "start.residual=0.15",
     "residual 0.07": "start.residual=0.07",
     "one round of rows that undo it": "start.rounds=1",
     "three rounds": "start.rounds=3",

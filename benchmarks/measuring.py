@@ -15,7 +15,7 @@ import resource
 import statistics
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -25,8 +25,7 @@ from aizheimer.api import load_model
 from aizheimer.backbones.base import Backbone
 from aizheimer.concepts.concept import Concept
 from aizheimer.concepts.families import prompt_families
-from aizheimer.edits.edit import Edit
-from aizheimer.evaluation.evaluate import draw_pairs, evaluate
+from aizheimer.evaluation.evaluate import AppliedEdit, draw_pairs, evaluate
 from aizheimer.evaluation.judges import Judges, load_judges
 from aizheimer.evaluation.results import EvaluationResult
 from aizheimer.evaluation.settings import EvaluationSettings
@@ -41,6 +40,15 @@ SYNONYMS = Families(families=("synonyms",))
 
 FULL_BATCH = 2 * SETTINGS.batch_size
 """Rows of the UNet's batch under guidance."""
+
+
+class Judged(AppliedEdit, Protocol):
+    """An edit, or what acts like one: other weights that come off again."""
+
+    @property
+    def hook(self) -> object | None:
+        """What acts while pictures are drawn, if not weights alone."""
+        ...
 
 
 class Bench:
@@ -68,11 +76,11 @@ class Bench:
         """Return the target with its kind."""
         return Concept(target, kind=self.plain.world.kind_of(target))
 
-    def backbone_for(self, edit: Edit) -> Backbone:
+    def backbone_for(self, edit: Judged) -> Backbone:
         """Return the fastest model that the edit acts on."""
         return self.fast if edit.hook is None else self.plain
 
-    def figures(self, edit: Edit, target: str) -> tuple[dict[str, Any], Tensor]:
+    def figures(self, edit: Judged, target: str) -> tuple[dict[str, Any], Tensor]:
         """Measure one edit.
 
         Returns:
@@ -100,7 +108,7 @@ class Bench:
         row["precision"] = self.settings.precision
         return row, self._features(edit, result)
 
-    def _synonyms(self, edit: Edit, target: str) -> dict[str, Any] | None:
+    def _synonyms(self, edit: Judged, target: str) -> dict[str, Any] | None:
         """Return UA of the suite `families` under synonyms alone; None for a target that the world has none of."""
         backbone, concept = self.backbone_for(edit), self.concept(target)
         asked = {family.name: family.prompts for family in prompt_families(concept, backbone.world)}
@@ -110,7 +118,7 @@ class Bench:
         found = SYNONYMS.run(scene).figures["ua.synonyms"]
         return found.model_dump(mode="json", include={"value", "original", "interval", "n", "protocol"})
 
-    def _features(self, edit: Edit, result: EvaluationResult) -> Tensor:
+    def _features(self, edit: Judged, result: EvaluationResult) -> Tensor:
         """Return what CLIP's image tower sees in the target pictures, which the cache still has."""
         backbone = self.backbone_for(edit)
         plan = [image for image in result.images if image.role == "target"]
