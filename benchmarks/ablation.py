@@ -4,7 +4,7 @@ On the tuning targets, two objects and two styles, which are in no table of resu
 not measured again.
 
 Example:
-    python benchmarks/ablation.py --table docs/methods/ablation-table.md
+    python benchmarks/ablation.py --table docs/methods/aizheimer.md
     python benchmarks/ablation.py --variants "the default" "queries, residual 0.2" --output metric.json
 """
 
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from measuring import Bench, write_json
+from methods_table import between_marks
 from tune import attempt
 
 from aizheimer.evaluation.settings import EvaluationSettings
@@ -71,7 +72,7 @@ def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def table(rows: list[dict[str, Any]]) -> str:
     """Return the summary as Markdown."""
     lines = [
-        "| variant | UA by name | UA by synonyms | IRA kept | nearest kept | CRA kept | seconds |",
+        "| variant | UA | by synonyms | IRA kept | nearest kept | CRA kept | seconds |",
         "| --- |" + " ---: |" * 6,
     ]
     for row in rows:
@@ -88,7 +89,7 @@ def main() -> None:
     parser.add_argument("--targets", nargs="*", default=list(TARGETS))
     parser.add_argument("--samples", type=int, default=45, help="pictures an edit is judged by, beside the synonyms'")
     parser.add_argument("--precision", choices=("model", "bfloat16"), default="model", help="to draw in")
-    parser.add_argument("--table", type=Path, help="write the Markdown table here")
+    parser.add_argument("--table", type=Path, help="write the table between the marks of this page")
     args = parser.parse_args()
     rows = json.loads(args.output.read_text())["rows"] if args.output.exists() else []
     bench = Bench(settings=EvaluationSettings.sized(args.samples, precision=args.precision))
@@ -102,7 +103,7 @@ def main() -> None:
             print(rows[-1], flush=True)
     print(table(summary(rows)))
     if args.table:
-        args.table.write_text(table(summary(rows)))
+        args.table.write_text(between_marks(args.table.read_text(), "ablation", table(summary(rows))))
 
 
 if __name__ == "__main__":

@@ -97,15 +97,15 @@ def table(rows: list[dict[str, Any]], *, among: list[dict[str, Any]] | None = No
         return "" if value is None else f"{100 * value:.0f} %"
 
     lines = [
-        "| method | UA by name | UA by synonyms | IRA kept | nearest kept | CRA kept | done | seconds "
-        "| UNet passes | memory, MB | artifact, MB | to oracle |",
+        "| method | UA | by synonyms | IRA kept | nearest kept | CRA kept | done | seconds "
+        "| passes | memory, MB | artifact, MB | to oracle |",
         "| --- |" + " ---: |" * 11,
     ]
     for row in rows:
         name = row["method"] + NOTES.get(row["method"], ("", ""))[0]
         name = name if is_dominated(row, among or rows) else f"**{name}**"
         figures = [share(row[key]) for key in ("ua", "synonyms", "ira", "near", "cra")]
-        figures.append(f"{row['done']} of {row['targets']}")
+        figures.append(f"{row['done']}/{row['targets']}")
         forms = {"seconds": ".1f", "unet_evaluations": ",.0f", "peak_megabytes": ".0f", "artifact_megabytes": ".2f"}
         figures += ["" if row[key] is None else format(row[key], form) for key, form in forms.items()]
         figures.append("" if row["oracle"] is None else f"{row['oracle']:.2f}")

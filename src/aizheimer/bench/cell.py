@@ -18,6 +18,7 @@ from aizheimer.bench.plan import BenchPlan, Cell
 from aizheimer.edits.edit import Edit
 from aizheimer.edits.storage import RECORD
 from aizheimer.engine.run_folder import RunFolder
+from aizheimer.evaluation.evaluate import evaluate
 from aizheimer.evaluation.generate import StageProgress, staged
 from aizheimer.evaluation.judges import JudgeNetworks, Judges
 from aizheimer.evaluation.results import EvaluationResult, Metric
@@ -144,14 +145,13 @@ def _evaluation(
 ) -> EvaluationResult:
     if (run / EVALUATION).is_file():
         return EvaluationResult.load(run / EVALUATION)
-    result = api.evaluate(
-        backbone,
+    result = evaluate(
+        backbone.pipe,
         edit,
-        samples=plan.samples,
-        full=plan.full,
-        seed=plan.evaluation_seed,
-        precision=plan.precision,
+        concept=edit.provenance.concept.to_concept(),
+        world=backbone.world,
         judges=judges,
+        settings=plan.settings(),
         progress=staged(progress, "pictures"),
     )
     result.save(run / EVALUATION)

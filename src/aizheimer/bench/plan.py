@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from aizheimer.attacks.base import Attack
 from aizheimer.attacks.load import load_attack
 from aizheimer.errors import InputError
-from aizheimer.evaluation.settings import Precision
+from aizheimer.evaluation.settings import EvaluationSettings, Precision
 from aizheimer.evaluation.suite_file import load_suites
 from aizheimer.recipes.files import checked, read_mapping
 from aizheimer.recipes.load import Recipe, load_recipe
@@ -100,6 +100,7 @@ class BenchPlan(BaseModel):
     attacks: tuple[AttackEntry, ...] = Field(
         default=(), description="Attacks to run on each edit: names, or tables of a name and parameters."
     )
+    steps: AtLeastOne = Field(default=20, description="DDIM steps of each evaluation's pictures.")
     precision: Precision = Field(default="model", description="What is computed in while pictures are drawn.")
     attack_images: AtLeastOne = Field(default=20, description="Pictures that decide on an attack.")
     attack_steps: AtLeastOne = Field(default=20, description="DDIM steps of those.")
@@ -128,6 +129,13 @@ class BenchPlan(BaseModel):
             RecipeError: If the recipe or a parameter is unknown.
         """
         return load_recipe(cell.method.recipe, cell.method.overrides, seed=cell.seed)
+
+    def settings(self) -> EvaluationSettings:
+        """Return how every edit is evaluated."""
+        drawn: dict[str, Any] = {"seed": self.evaluation_seed, "steps": self.steps, "precision": self.precision}
+        if self.full:
+            return EvaluationSettings.full(**drawn)
+        return EvaluationSettings(**drawn) if self.samples is None else EvaluationSettings.sized(self.samples, **drawn)
 
     def check(self) -> None:
         """Refuse unknown methods, parameters, suites and attacks before anything costs time.

@@ -38,6 +38,13 @@ def test_attacks_may_have_parameters(tmp_path):
     assert (search.name, relearn.name, relearn.steps) == ("seed-search", "relearn", 7)
 
 
+def test_the_plan_says_how_pictures_are_drawn():
+    fields = {"methods": ["esd"], "concepts": ["cat"], "steps": 8, "precision": "bfloat16", "evaluation_seed": 3}
+    plans = [BenchPlan.model_validate(fields | size) for size in ({}, {"samples": 9}, {"full": True})]
+    assert {(s.steps, s.precision, s.seed) for s in (plan.settings() for plan in plans)} == {(8, "bfloat16", 3)}
+    assert [plan.settings().target_images for plan in plans] == [25, 3, 100]
+
+
 def test_a_long_concept_has_a_short_folder_of_its_own():
     long = [slug("cat " * 60), slug("cat " * 61)]
     assert len(set(long)) == 2

@@ -92,7 +92,7 @@ class TestResuming:
     @pytest.mark.long
     def test_an_interrupted_bench_goes_on_where_it_was(self, plan, tmp_path, monkeypatch):
         three = plan(concepts=["cat", "dog", "tree"])
-        made, forget, evaluate = [], api.forget, api.evaluate
+        made, forget, evaluate = [], api.forget, cells.evaluate
         monkeypatch.setattr(api, "forget", lambda b, c, **o: made.append(c) or forget(b, c, **o))
 
         def press_ctrl_c(backbone, edit, **options):
@@ -101,7 +101,7 @@ class TestResuming:
             return evaluate(backbone, edit, **options)
 
         with monkeypatch.context() as patch:
-            patch.setattr(api, "evaluate", press_ctrl_c)
+            patch.setattr(cells, "evaluate", press_ctrl_c)
             with pytest.raises(KeyboardInterrupt):
                 run_bench(three, tmp_path, say=quiet)
         assert not (tmp_path / FILE_NAME).exists()
