@@ -22,7 +22,7 @@ import matplotlib
 matplotlib.use("Agg")
 
 RETAINED = ("ira", "near", "cra")
-COSTS = ("seconds", "unet_evaluations", "peak_megabytes", "artifact_megabytes")
+COSTS = ("cpu_seconds", "unet_evaluations", "peak_megabytes", "artifact_megabytes")
 BAR = 0.8
 """UA and share of IRA from which a target counts as done."""
 OWN_JUDGE = ("judge-filter",)
@@ -49,13 +49,11 @@ def mean(cells: list[dict[str, Any]], name: str, key: str = "value") -> float | 
 def summary(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return one row for each method: means over its targets, retained shares as part of the unedited model's.
 
-    Seconds are those of one machine, the median one: a cell's seconds by what a UNet pass took then and there. Memory
-    is the largest: only a process's first target finds nothing that an earlier one has left allocated.
+    Seconds are the processor's, which other work beside it hardly changes. Memory is the largest: only a
+    process's first target finds nothing that an earlier one has left allocated.
     """
     rows = []
     measured = [c for c in cells if "ua" in c]
-    machine = statistics.median(c["reference_seconds"] for c in measured)
-    measured = [c | {"seconds": c["seconds"] * machine / c["reference_seconds"]} for c in measured]
     for method in dict.fromkeys(c["method"] for c in measured):
         own = [c for c in measured if c["method"] == method]
         row: dict[str, Any] = {"method": method, "targets": len(own), "ua": mean(own, "ua")}
@@ -82,10 +80,13 @@ def is_done(cell: dict[str, Any]) -> bool:
 def is_dominated(row: dict[str, Any], rows: list[dict[str, Any]]) -> bool:
     """Whether another method both forgets and retains better, or the row cannot be on the front.
 
-    It cannot if it is judged by itself, is not finished, or forgets less than half: to do nothing keeps everything.
+    It cannot if it is judged by itself, is not finished, or forgets or keeps less than half: to do nothing keeps
+    everything, and to draw nothing forgets everything.
     """
     targets = max(o["targets"] for o in rows)
-    others = [o for o in rows if o["method"] not in OWN_JUDGE and o["targets"] == targets and o["ua"] >= 0.5]
+    others = [
+        o for o in rows if o["method"] not in OWN_JUDGE and o["targets"] == targets and min(o["ua"], o["ira"]) >= 0.5
+    ]
     ahead = any(o["ua"] > row["ua"] and o["ira"] > row["ira"] for o in others)
     return ahead or row not in others
 
@@ -97,7 +98,7 @@ def table(rows: list[dict[str, Any]], *, among: list[dict[str, Any]] | None = No
         return "" if value is None else f"{100 * value:.0f} %"
 
     lines = [
-        "| method | UA | by synonyms | IRA kept | nearest kept | CRA kept | done | seconds "
+        "| method | UA | by synonyms | IRA kept | nearest kept | CRA kept | done | CPU seconds "
         "| passes | memory, MB | artifact, MB | to oracle |",
         "| --- |" + " ---: |" * 11,
     ]
@@ -106,7 +107,7 @@ def table(rows: list[dict[str, Any]], *, among: list[dict[str, Any]] | None = No
         name = name if is_dominated(row, among or rows) else f"**{name}**"
         figures = [share(row[key]) for key in ("ua", "synonyms", "ira", "near", "cra")]
         figures.append(f"{row['done']}/{row['targets']}")
-        forms = {"seconds": ".1f", "unet_evaluations": ",.0f", "peak_megabytes": ".0f", "artifact_megabytes": ".2f"}
+        forms = {"cpu_seconds": ".1f", "unet_evaluations": ",.0f", "peak_megabytes": ".0f", "artifact_megabytes": ".2f"}
         figures += ["" if row[key] is None else format(row[key], form) for key, form in forms.items()]
         figures.append("" if row["oracle"] is None else f"{row['oracle']:.2f}")
         lines.append(f"| {' | '.join([name, *figures])} |")

@@ -53,6 +53,7 @@ class AdvUnlearn(BaseModel):
         needs=("prompts", "retain prompts"),
         edits="the text encoder: all blocks and the last norm",
         elsewhere=dict.fromkeys(("sdxl", "sd3", "flux"), "it trains the one text encoder, and several are read here"),
+        status="stable",
     )
 
     eta: float = Field(

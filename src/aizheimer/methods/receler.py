@@ -56,6 +56,7 @@ class Receler(BaseModel):
         edits="erasers after cross-attention",
         families=UNETS,
         elsewhere=joint("its erasers follow cross-attention, whose output is the picture's alone"),
+        status="stable",
     )
 
     width: int = Field(default=128, ge=1, description="Width of an eraser's bottleneck; 128 in the paper.")

@@ -56,6 +56,7 @@ class SPM(BaseModel):
         edits="adapters on every projection of the denoiser's transformers, gated by the prompt",
         families=UNETS,
         elsewhere=joint("its adapters and its gate are those of a UNet"),
+        status="stable",
     )
 
     rank: int = Field(default=1, ge=1, description="Rank of the adapters; 1 in the paper.")
