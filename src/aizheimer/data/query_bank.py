@@ -70,7 +70,12 @@ class QueryBank:
             layer: Its name.
             index: (chosen,) numbers of inputs.
         """
-        return torch.stack([self.parts[i // PART][layer][i % PART] for i in index.tolist()])
+        first = self.parts[0][layer]
+        # Not torch.stack: under a CPU's autocast to bfloat16 it refuses what is kept in float16.
+        found = torch.empty(len(index), *first.shape[1:], dtype=first.dtype)
+        for place, i in enumerate(index.tolist()):
+            found[place] = self.parts[i // PART][layer][i % PART]
+        return found
 
 
 def kept_queries(

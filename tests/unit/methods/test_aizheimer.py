@@ -312,6 +312,14 @@ class TestBank:
         assert looks[1]["attention_mass"] < looks[0]["attention_mass"]
         assert edit.deltas.keys() == alone.deltas.keys()
 
+    def test_lean_options_leave_what_is_trained(self, tiny_backbone):
+        whole, _ = unlearn(tiny_backbone, **self.OPTIONS)
+        half = {"precision": "bf16", "weights": "bf16", "checkpointing": True}
+        lean, rows = unlearn(tiny_backbone, **self.OPTIONS | {"training": half})
+        assert lean.deltas.keys() == whole.deltas.keys()
+        assert all(math.isfinite(row["loss"]) for row in rows)
+        assert all(delta.isfinite().all() for delta in lean.deltas.values())
+
     def test_the_bank_may_begin_from_the_closed_form(self, tiny_backbone):
         looks = []
         method = small(**self.OPTIONS | {"start": CLOSED})
