@@ -144,7 +144,10 @@ def picture(rows: list[dict[str, Any]], path: Path) -> None:
                 points = sorted((row["value"], row[name]) for row in own if row["method"] == method and name in row)
                 place.plot(*zip(*points, strict=True), marker="o", markersize=4, label=method.split()[0])
             place.set_xscale("log", base=2)
-            place.set_yscale("log")
+            if name == "seconds":
+                place.set_yscale("log")
+            else:
+                place.set_ylim(bottom=0)
             ticks = sorted({row["value"] for row in own})
             place.set_xticks(ticks, [str(tick) for tick in ticks])
             place.minorticks_off()
