@@ -14,6 +14,7 @@ import json
 import resource
 import statistics
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -87,26 +88,25 @@ class Bench:
             UA, IRA, CRA, nearest, UA by synonyms, flags; and unit vectors of CLIP's image tower of the target pictures
             (2, n, dim), unedited and edited.
         """
-        backbone = self.backbone_for(edit)
-        concept = self.concept(target)
-        result = evaluate(
-            backbone.pipe,
-            edit,
-            concept=concept,
-            world=backbone.world,
-            judges=self.judges,
-            settings=self.settings,
-        )
-        row: dict[str, Any] = {
-            name: {"value": m.value, "original": m.original, "interval": list(m.interval), "n": m.n}
-            for name in METRICS
-            if (m := getattr(result, name)) is not None
-        }
+        result = self.judged(edit, target)
+        row = accuracies(result)
         if (synonyms := self._synonyms(edit, target)) is not None:
             row["synonyms"] = synonyms
         row |= {"no_op": result.no_op, "collapse": result.collapse, "unchanged_retain": result.unchanged_retain_share}
         row["precision"] = self.settings.precision
         return row, self._features(edit, result)
+
+    def judged(self, edit: Judged, target: str) -> EvaluationResult:
+        """Draw with an edit and without, and have the judges look."""
+        backbone = self.backbone_for(edit)
+        return evaluate(
+            backbone.pipe,
+            edit,
+            concept=self.concept(target),
+            world=backbone.world,
+            judges=self.judges,
+            settings=self.settings,
+        )
 
     def _synonyms(self, edit: Judged, target: str) -> dict[str, Any] | None:
         """Return UA of the suite `families` under synonyms alone; None for a target that the world has none of."""
@@ -126,6 +126,15 @@ class Bench:
         clip = self.judges.clip
         assert clip is not None, "the embedded model ships a CLIP"
         return torch.stack([clip.embed_images(pairs.original), clip.embed_images(pairs.edited)])
+
+
+def accuracies(result: EvaluationResult) -> dict[str, Any]:
+    """Return the metrics that an evaluation has: value, the unedited model's, interval, number of pictures."""
+    return {
+        name: {"value": m.value, "original": m.original, "interval": list(m.interval), "n": m.n}
+        for name in METRICS
+        if (m := getattr(result, name)) is not None
+    }
 
 
 def compile_unet(backbone: Backbone) -> None:
@@ -179,6 +188,28 @@ class PeakMemory:
         except OSError:
             return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         return next(float(line.split()[1]) for line in lines if line.startswith(f"{name}:")) / 1024
+
+
+class Rows:
+    """The rows of a result file: each is kept as soon as it is measured, and not measured again.
+
+    Args:
+        path: The file; rows that it holds are read.
+        key: Names of the figures that tell rows apart.
+    """
+
+    def __init__(self, path: Path, *, key: Sequence[str]) -> None:
+        self.path, self.key = path, tuple(key)
+        self.rows: list[dict[str, Any]] = json.loads(path.read_text())["rows"] if path.exists() else []
+
+    def find(self, **key: Any) -> dict[str, Any] | None:
+        """Return the row with this key, or None if it is still to be measured."""
+        return next((row for row in self.rows if all(row[name] == key[name] for name in self.key)), None)
+
+    def add(self, row: dict[str, Any], **content: Any) -> None:
+        """Keep a row, with what else the file should say."""
+        self.rows.append(row)
+        write_json(self.path, {**content, "torch": torch.__version__, "rows": self.rows})
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -33,6 +33,7 @@ from aizheimer._registry import METHODS
 from aizheimer.api import load_model
 from aizheimer.backbones.counting import counted
 from aizheimer.edits.io import load_edit
+from aizheimer.engine.callbacks import Callbacks
 from aizheimer.errors import AizheimerError
 from aizheimer.recipes.load import load_recipe
 
@@ -48,8 +49,15 @@ def folder_of(edits: Path, method: str, target: str) -> Path:
     return edits / method.replace(" ", "+") / target.replace(" ", "-")
 
 
-def forget_one(method: str, target: str, folder: Path) -> dict[str, Any]:
-    """Forget one target by one method, save the edit, and say what it cost; nothing is found in a cache."""
+def forget_one(method: str, target: str, folder: Path, *, callbacks: Callbacks | None = None) -> dict[str, Any]:
+    """Forget one target by one method, save the edit, and say what it cost; nothing is found in a cache.
+
+    Args:
+        method: Its name, with overrides if any.
+        target: What is forgotten.
+        folder: Where the edit goes.
+        callbacks: Told of the run, and asked whether to stop it.
+    """
     backbone = load_model("emoji")
     reference = reference_seconds(backbone)
     with tempfile.TemporaryDirectory() as cache:
@@ -58,7 +66,7 @@ def forget_one(method: str, target: str, folder: Path) -> dict[str, Any]:
         try:
             name, *overrides = method.split()
             with counted(backbone) as count:
-                edit = aizheimer.forget(backbone, target, method=load_recipe(name, overrides))
+                edit = aizheimer.forget(backbone, target, method=load_recipe(name, overrides), callbacks=callbacks)
         except AizheimerError as error:
             return {"error": str(error)}
         seconds, busy, peak = time.perf_counter() - started, time.process_time() - busy, memory.megabytes()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from aizheimer.backbones.memory import allocated_peak
 from aizheimer.concepts.concept import Concept
 from aizheimer.edits.edit import Edit
 from aizheimer.engine.callbacks import Callbacks
+from aizheimer.engine.query_problem import query_recorder
 from aizheimer.engine.run_folder import RunFolder
 from aizheimer.methods.base import Method
 from aizheimer.modules.formats import halved_layers
@@ -127,6 +128,9 @@ def trimmed(content: Mapping[str, Any], *, batch: int, retain: int) -> dict[str,
     own: dict[str, Any] = {"retain_batch_size": retain, "monitor_examples": 1, "enough": None, "start": None}
     small |= {name: value for name, value in own.items() if name in small}
     small["rollouts"] = small["rollouts"] | ONE
+    if (bank := small.get("bank")) is not None:
+        # Of a warm start it is the steps through the network that a run is made of.
+        small["bank"] = bank | {"forget": 1, "retain": 1} if bank["warm_start"] is None else None
     if isinstance(small.get("retain"), Mapping):
         small["retain"] = small["retain"] | {"batch_size": retain, "monitor": 1}
     if "warmup" in small:
@@ -152,6 +156,14 @@ def rows_without_gradients(backbone: Backbone) -> Rows:
             seconds[rows] = time.perf_counter() - started
     each = max(0.0, (peaks[4] - peaks[2]) / 2)
     return Rows(base=max(0.0, peaks[2] - 2 * each), each=each, seconds=seconds[4] / 4)
+
+
+def query_bytes(backbone: Backbone, layers: Sequence[str]) -> int:
+    """Return the size in float16 of the queries that some attention layers ask for one input."""
+    x_t = torch.zeros(1, *backbone.latent_shape, device=backbone.device, dtype=backbone.dtype)
+    t = torch.zeros(1, dtype=torch.long, device=backbone.device)
+    found = query_recorder(backbone, layers)(x_t, t, backbone.condition([""]).to(x_t))
+    return sum(2 * queries.numel() for queries in found.values())
 
 
 def _gone(backbone: Backbone, method: Method, trained: tuple[str, ...]) -> int:

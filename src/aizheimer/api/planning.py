@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from aizheimer.api._rehearsal import Rehearsal, Rows, rehearse, rows_without_gradients
+from aizheimer.api._rehearsal import Rehearsal, Rows, query_bytes, rehearse, rows_without_gradients
 from aizheimer.api.forgetting import recipe_of
 from aizheimer.api.models import Model, address_of, as_concept, load_model
 from aizheimer.backbones.base import Backbone
@@ -20,6 +20,7 @@ from aizheimer.data.latents import RolloutPlan
 from aizheimer.engine.held_out import MONITOR_BATCH
 from aizheimer.errors import GateError, InputError
 from aizheimer.methods.base import Method
+from aizheimer.modules.parameters import select_layers
 from aizheimer.recipes.load import Recipe
 
 ROLLOUT_BATCH = 16
@@ -42,8 +43,8 @@ class Plan(BaseModel):
         device: Where it runs.
         options: Hyper-parameters that were changed to make it fit, as ``training.<name>``.
         memory: Bytes: ``weights``, what is held above them by ``step``, ``rollouts`` and ``look`` (at the held-out set)
-            when each is at its largest, ``bank`` (trajectories in memory), ``peak`` of them all; and ``program``, what
-            the process holds beside tensors.
+            when each is at its largest, ``bank`` (trajectories and queries in memory), ``peak`` of them all; and
+            ``program``, what the process holds beside tensors.
         seconds: ``prepare``, ``step``, ``look``, and ``total``.
         disk: Bytes: ``edit``, ``checkpoint``, ``cache`` and ``total``.
     """
@@ -244,7 +245,7 @@ class _Planner:
             # Drawn anew for every example, under guidance, up to a random step.
             step += sizes.batch * sizes.parts * (plan.steps - 1) * self.rows.seconds
         look = 2 * _monitored(self.method) * self.rows.seconds
-        prepare = 2 * sum(self._trajectories()) * plan.steps * self.rows.seconds
+        prepare = (2 * sum(self._trajectories()) * plan.steps + self._kept_inputs()) * self.rows.seconds
         looks = 1 + math.ceil(training.steps / training.monitor_every)
         total = prepare + training.steps * step + looks * look
         return {"prepare": prepare, "step": step, "look": look, "total": total}
@@ -263,7 +264,19 @@ class _Planner:
     def _bank_bytes(self) -> int:
         plan: RolloutPlan = self.method.rollouts
         latent = math.prod(self.backbone.latent_shape) * (2 if plan.keep == "float16" else 4)
-        return sum(self._trajectories()) * (3 * plan.steps + 1) * latent
+        return sum(self._trajectories()) * (3 * plan.steps + 1) * latent + self._query_bytes()
+
+    def _kept_inputs(self) -> int:
+        """Return the most inputs whose queries are kept."""
+        bank = getattr(self.method, "bank", None)
+        return 0 if bank is None else bank.forget + bank.retain + 2 * _monitored(self.method)
+
+    def _query_bytes(self) -> int:
+        if not self._kept_inputs():
+            return 0
+        layers = select_layers(list(self.backbone.attention_modules()), self.method.layers)
+        width = 1 if self.method.bank.keep == "float16" else 2
+        return self._kept_inputs() * width * query_bytes(self.backbone, layers)
 
 
 def _is_flat(method: Any) -> bool:

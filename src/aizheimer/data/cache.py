@@ -49,6 +49,11 @@ def tensor_hash(tensor: Tensor) -> str:
     return digest.hexdigest()
 
 
+def tensor_hashes(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """Return `tensor_hash` of each, by name."""
+    return {name: tensor_hash(tensor) for name, tensor in tensors.items()}
+
+
 def module_hash(module: nn.Module) -> str:
     """Return a hash of a network's tensor names and exact bytes."""
     digest = hashlib.sha256()

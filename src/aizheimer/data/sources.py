@@ -70,6 +70,12 @@ class Source(Protocol):
         ...
 
 
+def random_entries(entries: int, count: int, *, generator: torch.Generator) -> Tensor:
+    """Return (count,) numbers below ``entries`` at random, each as often as any other: none twice while they last."""
+    rounds = -(-count // entries)
+    return torch.cat([torch.randperm(entries, generator=generator) for _ in range(rounds)])[:count]
+
+
 @dataclass(frozen=True, kw_only=True)
 class BankSource:
     """Draws entries of a fixed bank, without repetition inside a batch while they last.
@@ -99,8 +105,7 @@ class BankSource:
 
     def draw(self, count: int, *, step: int, generator: torch.Generator) -> Draw:
         """Return ``count`` random entries; ``step`` does not matter."""
-        rounds = -(-count // len(self.t))
-        index = torch.cat([torch.randperm(len(self.t), generator=generator) for _ in range(rounds)])[:count]
+        index = random_entries(len(self.t), count, generator=generator)
         return Draw(
             x_t=self.x_t[index].to(self.device, self.dtype),
             t=self.t[index].to(self.device),

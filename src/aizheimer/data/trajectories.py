@@ -8,7 +8,7 @@ from torch import Tensor
 from aizheimer._seeding import generator_for
 from aizheimer.backbones.base import Backbone
 from aizheimer.backbones.conditioning import Conditioning
-from aizheimer.data.cache import TensorCache, backbone_key, tensor_hash
+from aizheimer.data.cache import TensorCache, backbone_key, tensor_hash, tensor_hashes
 from aizheimer.data.latents import LatentBank, Progress, RolloutPlan, rollout
 
 
@@ -59,8 +59,8 @@ def kept_trajectories(
         ).tensors()
 
     content = {
-        "embeddings": _hashes(embeddings),
-        "null": _hashes(null_embedding),
+        "embeddings": tensor_hashes(embeddings.tensors()),
+        "null": tensor_hashes(null_embedding.tensors()),
         "index": prompt_index.tolist(),
         "steps": steps,
         "guidance": guidance,
@@ -74,7 +74,3 @@ def kept_trajectories(
         return LatentBank(**cache.get("", compute))
     content["denoiser"] = backbone.fingerprint()
     return LatentBank(**cache.get(backbone_key(backbone, kind="rollout", content=content), compute))
-
-
-def _hashes(conditioning: Conditioning) -> dict[str, str]:
-    return {name: tensor_hash(tensor) for name, tensor in conditioning.tensors().items()}

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
@@ -29,6 +29,8 @@ from aizheimer.engine.schedule import Plateau, scheduled_rate
 from aizheimer.engine.settings import TrainSettings
 from aizheimer.errors import ModelError, TrainingError
 
+Begin = Mapping[str, Tensor] | Callable[[], Mapping[str, Tensor]]
+"""Changes by parameter name, or what finds them and leaves the parameters as they were."""
 Stopped = Literal["steps", "mass", "drift", "loss", "asked"]
 ROLLED_BACK = ("drift", "asked")
 
@@ -62,7 +64,7 @@ def train(
     rule: GradientRule | None = None,
     stop: EmaStop | None = None,
     companion: Companion | None = None,
-    begin: Mapping[str, Tensor] | None = None,
+    begin: Begin | None = None,
 ) -> TrainResult:
     """Minimise the weighted sum of the problem's losses, watching the held-out set.
 
@@ -81,7 +83,8 @@ def train(
         rule: Combines the gradients of losses of different roles; None adds them up.
         stop: Ends the run early on a loss's running mean.
         companion: Learns after every step of the parameters; its state goes into the checkpoint.
-        begin: Changes by parameter name, added before the first step; attention mass counts from before them.
+        begin: Changes by parameter name, added before the first step; attention mass counts from before them. A
+            function is asked for them then, and not at all by a run that goes on from a checkpoint.
 
     Returns:
         The parameters' values and the history.
@@ -124,7 +127,7 @@ class _Loop:
     rule: GradientRule | None = None
     stop: EmaStop | None = None
     companion: Companion | None = None
-    begin: Mapping[str, Tensor] = field(default_factory=dict)
+    begin: Begin = field(default_factory=dict)
     step: int = 0
     stopped: str = ""
     plateau: Plateau = field(default_factory=Plateau)
@@ -149,9 +152,10 @@ class _Loop:
             self._restore(found)
             return
         self._look()
-        if self.begin:
+        begin = self.begin() if callable(self.begin) else self.begin
+        if begin:
             with torch.no_grad():
-                for name, change in self.begin.items():
+                for name, change in begin.items():
                     self.problem.parameters[name].add_(change.to(self.problem.parameters[name]))
             processes().make_same(self.problem.parameters.values())
             self._look()

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from aizheimer._seeding import generator_for
+from aizheimer.backbones.conditioning import Conditioning, Conditions
 from aizheimer.data.anchors import anchor_prompts
+from aizheimer.data.cache import TensorCache
 from aizheimer.data.latents import LatentBank, rollout
+from aizheimer.data.query_bank import BankPlan, kept_queries
 from aizheimer.data.sources import BankSource, Draw, NoisedSource, RefreshingSource, Source
 from aizheimer.engine.anchor import Anchor, BankAnchor, LiveAnchor, anchor_predictions
-from aizheimer.engine.attention_problem import AttentionProblem, Examples, HeldOut
+from aizheimer.engine.attention_problem import AttentionProblem, Examples, HeldOut, MapsTerm
+from aizheimer.engine.callbacks import Callbacks
+from aizheimer.engine.loop import train
+from aizheimer.engine.query_problem import KeptExamples, QueryProblem, query_recorder
+from aizheimer.engine.settings import TrainSettings
 from aizheimer.errors import DataError
 from aizheimer.methods._material import Material, TrainedMethod
 from aizheimer.modules.parameters import swapped
@@ -37,6 +45,30 @@ class _AttentionMethod(TrainedMethod, Protocol):
     monitor_examples: Any
 
 
+def warmed(
+    problem: QueryProblem, settings: TrainSettings, *, begin: Mapping[str, Tensor], callbacks: Callbacks
+) -> dict[str, Tensor]:
+    """Train on kept queries, and return the changes for other training to begin from; the parameters stay as they were.
+
+    Args:
+        problem: What is trained.
+        settings: For how long, and how.
+        begin: Changes that this training begins from itself.
+        callbacks: Told of its steps as progress, and asked whether to stop.
+    """
+    quiet = Callbacks(
+        on_step=lambda row: callbacks.on_progress("steps on the bank", row["step"], row["steps"]),
+        should_stop=callbacks.should_stop,
+    )
+    try:
+        found = train(problem, settings, begin=begin, callbacks=quiet).tensors
+    finally:
+        with torch.no_grad():
+            for name, parameter in problem.parameters.items():
+                parameter.copy_(problem.originals[name])
+    return {name: tensor - problem.originals[name] for name, tensor in found.items()}
+
+
 class AttentionBuilder:
     """Puts the training problem of one concept together while the network still holds its original weights."""
 
@@ -56,14 +88,11 @@ class AttentionBuilder:
         source, anchor = self._forget()
         size = method.training.batch_size
         forget = Examples(source=source, embeddings=data.forget_embeddings, columns=columns.cpu(), batch_size=size)
-        term = functools.partial(
-            ATTENTION_TERMS[method.loss], variant=method.variant, tokens=self.backbone.attended_keys
-        )
         return AttentionProblem(
             backbone=self.backbone,
             parameters=self.material.parameters,
             layers=layers,
-            term=term,
+            term=self._term(),
             attention_weight=method.attention_weight,
             forget=forget,
             retain=self._retain(),
@@ -75,29 +104,108 @@ class AttentionBuilder:
             held_out=self._held_out(source),
         )
 
+    def query_problem(self, layers: list[str], plan: BankPlan) -> QueryProblem:
+        """Return the same problem layer by layer, on queries of the frozen network; its keys and values are trained.
+
+        Args:
+            layers: Cross-attention layers.
+            plan: How many queries are kept.
+        """
+        method, data, material = self.method, self.data, self.material
+        source = self._forget_source()
+        held = self._held_out(source)
+        columns = self.backbone.token_columns(data.forget_prompts, self.concept.target, policy=method.token_policy)
+        count = plan.forget if self.forget_train is None else min(plan.forget, len(self.forget_train))
+        forget = source.draw(count, step=0, generator=self._generator("bank forget"))
+        kept = functools.partial(
+            self._kept, layers=layers, plan=plan, embeddings=data.forget_embeddings, columns=columns.cpu()
+        )
+        forget_examples = kept("forget queries", forget, batch_size=method.training.batch_size)
+        held_forget = kept("held-out queries", held.forget)
+        plain = torch.zeros(len(self.retain_embeddings), self.backbone.max_tokens, dtype=torch.bool)
+        kept = functools.partial(self._kept, layers=layers, plan=plan, embeddings=self.retain_embeddings, columns=plain)
+        retain = None
+        if method.reconstruction == "teacher":
+            teacher = material.teacher(self.retain_train)
+            rest = teacher.draw(min(plan.retain, len(teacher.t)), step=0, generator=self._generator("bank retain"))
+            retain = kept("retain queries", rest, batch_size=method.retain_batch_size)
+        chosen = tuple(f"{name}." for name in self.backbone.text_projections(layers, ("k", "v")))
+        return QueryProblem(
+            backbone=self.backbone,
+            parameters={name: value for name, value in material.parameters.items() if name.startswith(chosen)},
+            originals={name: value for name, value in self.originals.items() if name.startswith(chosen)},
+            layers=layers,
+            term=self._term(),
+            attention_weight=method.attention_weight,
+            forget=forget_examples,
+            retain=retain,
+            retain_weight=method.reconstruction_weight,
+            anchor=self._anchor_embeddings() if method.anchor_weight else None,
+            anchor_weight=method.anchor_weight,
+            held_out=(held_forget, kept("held-out queries", held.retain)),
+        )
+
+    def _kept(
+        self,
+        stage: str,
+        draw: Draw,
+        *,
+        layers: list[str],
+        plan: BankPlan,
+        embeddings: Conditions,
+        columns: Tensor,
+        batch_size: int = 1,
+    ) -> KeptExamples:
+        queries = kept_queries(
+            self.backbone,
+            draw,
+            conditions=embeddings,
+            layers=layers,
+            record=query_recorder(self.backbone, layers),
+            plan=plan,
+            cache=TensorCache(self.material.cache),
+            progress=lambda done, total: self.material.callbacks.on_progress(stage, done, total),
+        )
+        return KeptExamples(queries=queries, embeddings=embeddings, columns=columns, batch_size=batch_size)
+
+    def _generator(self, name: str) -> torch.Generator:
+        return generator_for(self.method.training.seed, name)
+
+    def _term(self) -> MapsTerm:
+        method = self.method
+        return functools.partial(
+            ATTENTION_TERMS[method.loss], variant=method.variant, tokens=self.backbone.attended_keys
+        )
+
     def _forget(self) -> tuple[Source, Anchor | None]:
         """Return where forget examples come from, and what they should look like instead."""
+        method, bank = self.method, self.forget_train
+        if not method.anchor_weight:
+            return self._forget_source(), None
+        if bank is not None and method.noise:
+            return self._forget_source(self._anchor_targets(bank)), BankAnchor()
+        anchor = LiveAnchor(backbone=self.backbone, originals=self.originals, embeddings=self._anchor_embeddings())
+        return self._forget_source(), anchor
+
+    def _forget_source(self, target: Tensor | None = None) -> Source:
+        """Return where forget examples come from; rollouts take targets along."""
         data, method, bank = self.data, self.method, self.forget_train
         if bank is not None and method.noise:
-            target = self._anchor_targets(bank) if method.anchor_weight else None
-            source = BankSource.of(bank, target=target, device=self.backbone.device)
-            return source, BankAnchor() if method.anchor_weight else None
+            return BankSource.of(bank, target=target, device=self.backbone.device)
         if bank is not None:
             latents, prompt_index = bank.x_0, bank.x_0_prompt_index
         elif data.forget_latents is not None:
             latents, prompt_index = data.forget_latents, data.forget_latents_prompt
         else:
             raise DataError("no latents of the concept; give images, or roll out forget prompts")
-        anchor = None
-        if method.anchor_weight:
-            embeddings = self.backbone.condition(self._anchor_prompts()).cpu()
-            anchor = LiveAnchor(backbone=self.backbone, originals=self.originals, embeddings=embeddings)
         prompts = len(data.forget_prompts)
-        source = NoisedSource.of(self.backbone, latents, prompt_index=prompt_index, prompts=prompts, noise=method.noise)
-        return source, anchor
+        return NoisedSource.of(self.backbone, latents, prompt_index=prompt_index, prompts=prompts, noise=method.noise)
 
     def _anchor_prompts(self) -> list[str]:
         return anchor_prompts(self.data.forget_prompts, self.concept, empty=self.method.empty_anchor)
+
+    def _anchor_embeddings(self) -> Conditioning:
+        return self.backbone.condition(self._anchor_prompts()).cpu()
 
     def _anchor_targets(self, bank: LatentBank) -> Tensor:
         prompts = self._anchor_prompts()

@@ -27,7 +27,7 @@ from aizheimer.edits.provenance import ConceptRecord, Provenance, base_name
 from aizheimer.engine.callbacks import Callbacks
 from aizheimer.engine.gradient_rules import EmaStop, GradientRule
 from aizheimer.engine.lean import lean, tiled
-from aizheimer.engine.loop import TrainResult, check_parameters, train
+from aizheimer.engine.loop import Begin, TrainResult, check_parameters, train
 from aizheimer.engine.problem import Companion, Problem
 from aizheimer.engine.run_folder import RunFolder
 from aizheimer.engine.session import borrowed
@@ -57,7 +57,7 @@ class Task:
         data: Hashes of data of its own, which a resumed run must share.
         edited: Turns trained tensors into the network's; None when they are the network's.
         hook: Makes the edit's behaviour of trained tensors; with one, no weight changes.
-        begin: Changes by parameter name that training begins from.
+        begin: Changes by parameter name that training begins from, or what finds them.
         extra: JSON values for the provenance.
     """
 
@@ -69,7 +69,7 @@ class Task:
     data: Mapping[str, str] = field(default_factory=dict)
     edited: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] | None = None
     hook: Callable[[Mapping[str, Tensor]], Hook] | None = None
-    begin: Mapping[str, Tensor] = field(default_factory=dict)
+    begin: Begin = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 

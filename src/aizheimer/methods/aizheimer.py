@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import Tensor
 
 from aizheimer.backbones.base import Backbone
 from aizheimer.concepts.concept import Concept
 from aizheimer.data.anchors import EmptyAnchor
 from aizheimer.data.latents import RolloutPlan
+from aizheimer.data.query_bank import BankPlan
 from aizheimer.edits.edit import Edit
 from aizheimer.engine.callbacks import Callbacks
 from aizheimer.engine.run_folder import RunFolder
 from aizheimer.engine.settings import TrainSettings
-from aizheimer.methods._attention import AttentionBuilder
+from aizheimer.errors import ModelError
+from aizheimer.methods._attention import AttentionBuilder, warmed
 from aizheimer.methods._closed_distraction import ClosedDistraction
-from aizheimer.methods._material import RetainPlan
+from aizheimer.methods._material import Material, RetainPlan
 from aizheimer.methods._trained import Task, check_images, check_trainable, learn
-from aizheimer.methods.base import EVERYWHERE, MethodInfo
+from aizheimer.methods.base import EVERYWHERE, UNETS, MethodInfo
 from aizheimer.modules.parameters import ParameterSelection, select_layers, select_parameters
 
 PAPER = "Birben, Dervişoğlu, Külçe: AIzheimer: How was I Drawing?"
@@ -32,7 +37,8 @@ class AIzheimer(BaseModel):
 
     A step is that of the paper's section III-E: latents (encoded images, or steps of the model's own rollouts), noise,
     both losses from one forward pass, the update, fresh attention maps. The anchor term is ours and off by default, as
-    is ``start``: the distraction solved in closed form first, and trained only where that was not enough.
+    are ``start``, the distraction solved in closed form first and trained only where that was not enough, and ``bank``,
+    the same losses on kept queries of the frozen model, layer by layer, with no network in the loop.
 
     Example:
         >>> edit = AIzheimer().unlearn(backbone, Concept("Santa Claus"))  # doctest: +SKIP
@@ -58,6 +64,11 @@ class AIzheimer(BaseModel):
         le=1,
         description="Do not train at all if the closed form left at most this share of what the concept's words say "
         "(its residual); null, or images, always train.",
+    )
+    bank: BankPlan | None = Field(
+        default=None,
+        description="Train keys and values layer by layer on kept queries of the frozen model, with no network in the "
+        "loop; null trains through the network.",
     )
     loss: Literal["resteering", "distraction", "random_stimulus"] = Field(
         default="distraction", description="The attention loss, equations 4, 5 and 6."
@@ -125,7 +136,27 @@ class AIzheimer(BaseModel):
             raise ValueError("reconstruction=forget needs the concept's images; set images to a folder or generate:N")
         if self.reconstruction == "forget" and not self.noise:
             raise ValueError("reconstruction=forget predicts the added noise; set noise to true")
+        if self.bank is not None:
+            self._check_bank(self.bank)
         return self
+
+    def _check_bank(self, bank: BankPlan) -> None:
+        """Refuse what has no meaning without the network."""
+        if "k" not in self.parts and not ("v" in self.parts and self.anchor_weight):
+            raise ValueError("bank trains keys, which attention looks at; put k into parts, or set bank to null")
+        if self.reconstruction not in ("teacher", "none"):
+            raise ValueError(
+                f"bank holds what layers answer, and reconstruction={self.reconstruction} what the network predicts; "
+                "set reconstruction to teacher or none, or bank to null"
+            )
+        others = [part for part in self.parts if part not in ("k", "v")]
+        if bank.warm_start is None and others:
+            raise ValueError(
+                f"bank alone trains keys and values, and parts has {', '.join(others)}; leave it out, or set "
+                "bank.warm_start to go on through the network"
+            )
+        if bank.warm_start is None and self.refresh_every:
+            raise ValueError("refresh_every draws anew for the network, which bank alone does not run; set it to 0")
 
     def unlearn(
         self, backbone: Backbone, concept: Concept, *, run: RunFolder | None = None, callbacks: Callbacks | None = None
@@ -135,9 +166,15 @@ class AIzheimer(BaseModel):
         Raises:
             ConceptError: If the concept is not in its own prompts' token window, or there is nothing to retain.
             SelectorError: If layers or parts select nothing.
+            ModelError: If the model's attention to text cannot be trained on kept queries, and bank asks for that.
             DataError: If the images cannot be read.
             TrainingError: If training diverged; with a run folder, the edit of the best state has been saved there.
         """
+        if self.bank is not None and backbone.family not in UNETS:
+            raise ModelError(
+                "aizheimer: bank needs keys that read text rows themselves, and this model's read what its blocks have "
+                "made of them; set bank to null."
+            )
         layers = select_layers(list(backbone.attention_modules()), self.layers)
         backbone.token_columns(backbone.world.prompts(concept), concept.target, policy=self.token_policy)
         selection = select_parameters(backbone.denoiser, layers, self.parts)
@@ -155,11 +192,23 @@ class AIzheimer(BaseModel):
             backbone,
             concept,
             selection=selection,
-            task=lambda material: Task(problem=AttentionBuilder(self, material).problem(layers), begin=begin),
+            task=lambda material: self._task(material, layers, begin),
             images=self.images,
             run=run,
             callbacks=callbacks,
         )
+
+    def _task(self, material: Material, layers: list[str], begin: Mapping[str, Tensor]) -> Task:
+        """Return what is trained: on the bank, through the network, or the one and then the other."""
+        builder = AttentionBuilder(self, material)
+        if self.bank is None:
+            return Task(problem=builder.problem(layers), begin=begin)
+        kept = builder.query_problem(layers, self.bank)
+        if self.bank.warm_start is None:
+            return Task(problem=kept, begin=begin)
+        settings = self.training.model_copy(update={"steps": self.bank.warm_start})
+        warm = functools.partial(warmed, kept, settings, begin=begin, callbacks=material.callbacks)
+        return Task(problem=builder.problem(layers), begin=warm)
 
     @property
     def _solved_parts(self) -> tuple[Literal["k", "v"], ...]:

@@ -23,7 +23,7 @@ Directions that no query looks along (:math:`s_i = 0`) stay exactly as they were
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -32,6 +32,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from aizheimer.errors import SelectorError
+from aizheimer.modules.kept_queries import heard_queries
 from aizheimer.modules.ridge import RidgeSums
 
 
@@ -149,20 +150,5 @@ def query_moments(modules: Mapping[str, nn.Module]) -> Iterator[QueryMoments]:
         The moments, filled by every forward pass inside the block. The hooks are gone after it.
     """
     moments = QueryMoments()
-    handles = [
-        module.to_q.register_forward_hook(_listener(moments, name, int(module.heads)))  # type: ignore[union-attr,arg-type]
-        for name, module in modules.items()
-    ]
-    try:
+    with heard_queries(modules, moments.add):
         yield moments
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _listener(moments: QueryMoments, layer: str, heads: int):  # noqa: ANN202
-    def listen(module: nn.Module, inputs: Sequence[Tensor], output: Tensor) -> None:
-        del module, inputs
-        moments.add(layer, output, heads)
-
-    return listen

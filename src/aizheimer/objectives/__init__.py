@@ -7,7 +7,7 @@ from aizheimer.objectives.correlation import change_l1, concept_correlation
 from aizheimer.objectives.distraction import distraction
 from aizheimer.objectives.noise_target import masked_mse, masked_mse_by_example, negative_guidance, target_mse
 from aizheimer.objectives.random_stimulus import random_stimulus
-from aizheimer.objectives.reconstruction import noise_mse, teacher_mse
+from aizheimer.objectives.reconstruction import answers_mse, noise_mse, teacher_mse
 from aizheimer.objectives.resteering import resteering
 from aizheimer.objectives.terms import VARIANTS, AttentionTerm, TermValue, Variant
 
@@ -25,6 +25,7 @@ __all__ = [
     "PatchDiscriminator",
     "TermValue",
     "Variant",
+    "answers_mse",
     "change_l1",
     "concept_correlation",
     "deception_loss",

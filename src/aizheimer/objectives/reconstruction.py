@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -9,6 +11,9 @@ from torch import Tensor
 
 from aizheimer.errors import InputError
 from aizheimer.objectives.terms import TermValue
+
+TINY = torch.finfo(torch.float32).tiny
+"""What a size is divided by that is zero."""
 
 
 def noise_mse(prediction: Float[Tensor, "batch ..."], target: Float[Tensor, "batch ..."]) -> TermValue:
@@ -48,6 +53,32 @@ def teacher_mse(student: Float[Tensor, "batch ..."], teacher: Float[Tensor, "bat
     """
     total = _mse(student, teacher.detach())
     return TermValue(total, {"teacher": total.detach()})
+
+
+def answers_mse(student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]) -> TermValue:
+    r"""Ask every layer to answer what the original answers.
+
+    .. math:: L = \frac1L \sum_l \frac{\lVert s_l - t_l \rVert^2}{\lVert t_l \rVert^2}
+
+    so that a layer counts as much as any other, whatever the size of its answers.
+
+    Args:
+        student: Answers :math:`s_l` of the layers being edited, by layer.
+        teacher: Answers :math:`t_l` of the originals, of the same shapes. No gradient flows into them.
+
+    Returns:
+        The mean over layers; its parts are the layers' relative errors.
+
+    Raises:
+        InputError: If the shapes of a layer differ.
+    """
+    layers = {}
+    for name, answers in student.items():
+        target = teacher[name].detach()
+        layers[name] = _mse(answers, target) / _mse(target, torch.zeros_like(target)).clamp(min=TINY)
+    return TermValue(
+        torch.stack(list(layers.values())).mean(), {name: value.detach() for name, value in layers.items()}
+    )
 
 
 def _mse(prediction: Tensor, target: Tensor) -> Tensor:

@@ -1,12 +1,14 @@
 """What is predicted before a run is what the run then takes."""
 
 import pytest
+from safetensors import safe_open
 
 from aizheimer._registry import METHODS
 from aizheimer.api import load_model, plan, planning
 from aizheimer.api._rehearsal import trimmed
 from aizheimer.backbones.memory import allocated_peak, parse_size, size_text, weight_bytes
 from aizheimer.concepts import Concept
+from aizheimer.engine.run_folder import RunFolder
 from aizheimer.errors import GateError, InputError
 from aizheimer.methods.aizheimer import AIzheimer
 from aizheimer.methods.esd import ESD
@@ -102,3 +104,24 @@ def test_bad_sizes_are_refused(text):
 
 def test_sizes_are_written_as_they_are_read():
     assert parse_size(size_text(3 * 2**30)) == 3 * 2**30
+
+
+@pytest.mark.long
+def test_kept_queries_take_the_disk_that_is_predicted(tmp_path, monkeypatch):
+    monkeypatch.delenv("AIZHEIMER_CACHE", raising=False)
+    options = {
+        **{"parts": ("k", "v"), "retain_neighbours": 2, "retain_others": 1, "retain_general": 1},
+        **{"retain_batch_size": 1, "monitor_examples": 2, "training": {"steps": 1, "batch_size": 1}},
+        "rollouts": {"forget": 2, "retain": 3, "holdout": 1, "steps": 2},
+    }
+    with_bank, without = AIzheimer(bank={"forget": 4, "retain": 6}, **options), AIzheimer(**options)
+    backbone = tiny_backbone()
+    disk = [plan(backbone, "santa claus", method=method).disk["cache"] for method in (with_bank, without)]
+    run = RunFolder(tmp_path / "run").create()
+    with_bank.unlearn(backbone, Concept("santa claus"), run=run)
+    written = 0
+    for path in (run.path / "cache").glob("*.safetensors"):
+        with safe_open(str(path), framework="pt") as file:
+            if any("attn2" in name for name in file.keys()):  # noqa: SIM118 - not a dict
+                written += sum(file.get_tensor(name).nbytes for name in file.keys())  # noqa: SIM118
+    assert disk[0] - disk[1] == written > 0

@@ -1,12 +1,14 @@
 """AIzheimer's options do what they say."""
 
 import math
+from typing import ClassVar
 
 import pytest
 import torch
 from PIL import Image
 from pydantic import ValidationError
 
+from aizheimer.backbones.counting import counted
 from aizheimer.concepts import Concept
 from aizheimer.edits import load_edit
 from aizheimer.engine.callbacks import Callbacks
@@ -15,6 +17,7 @@ from aizheimer.engine.run_folder import RunFolder
 from aizheimer.errors import SelectorError, TrainingError
 from aizheimer.methods.aizheimer import AIzheimer
 from aizheimer.methods.closed_distraction import ClosedDistraction
+from tests.trained import check_resume
 
 SMALL = {
     "retain_neighbours": 2,
@@ -260,3 +263,82 @@ def test_the_start_takes_the_methods_layers_parts_and_seed(tiny_backbone):
 def test_a_start_that_cannot_be_is_refused(options, message):
     with pytest.raises(ValidationError, match=message):
         AIzheimer(**options)
+
+
+class TestBank:
+    """Keys and values trained on kept queries, layer by layer."""
+
+    OPTIONS: ClassVar = {"parts": ("k", "v"), "anchor_weight": 0.5, "bank": {"forget": 4, "retain": 6}}
+
+    def test_the_network_is_asked_for_queries_alone(self, tiny_backbone):
+        with counted(tiny_backbone) as count:
+            edit, rows = unlearn(tiny_backbone, **self.OPTIONS)
+        # Guided rollouts of 7 trajectories, two steps each; inputs of each kind, to train on and held out.
+        assert count.latents == 7 * 2 * 2 + 4 + 6 + 2 + 2
+        assert [row["step"] for row in rows] == [1, 2, 3]
+        assert list(rows[0]["losses"]) == ["attention", "teacher", "anchor"]
+        assert rows[0]["losses"]["teacher"] == 0
+        assert {name.split(".")[-2] for name in edit.deltas} == {"to_k", "to_v"}
+
+    def test_attention_falls_in_the_network_too(self, tiny_backbone):
+        options = self.OPTIONS | {"training": {"steps": 20, "monitor_every": 20}}
+        edit, _ = unlearn(tiny_backbone, **options)
+        looks = []
+        with edit.applied(tiny_backbone.pipe):
+            method = small(parts=("k",), training={"steps": 1, "lr": 1e-9})
+            method.unlearn(tiny_backbone, SANTA, callbacks=Callbacks(on_monitor=looks.append))
+        plain = []
+        method.unlearn(tiny_backbone, SANTA, callbacks=Callbacks(on_monitor=plain.append))
+        assert looks[0]["attention_mass"] < 0.9 * plain[0]["attention_mass"]
+
+    @pytest.mark.parametrize("warm_start", [None, 4])
+    def test_a_run_that_is_stopped_goes_on_to_the_same_bits(self, tiny_backbone, tmp_path, warm_start):
+        bank = self.OPTIONS["bank"] | {"warm_start": warm_start}
+        method = small(**self.OPTIONS | {"bank": bank, "training": {"checkpoint_every": 1}})
+        check_resume(method, SANTA, tmp_path / "run", at=2)
+
+    def test_training_through_the_network_begins_where_the_bank_ends(self, tiny_backbone):
+        before = tiny_backbone.fingerprint()
+        alone, _ = unlearn(tiny_backbone, **self.OPTIONS | {"training": {"steps": 4}})
+        bank = self.OPTIONS["bank"] | {"warm_start": 4}
+        looks, stages = [], []
+        callbacks = Callbacks(on_monitor=looks.append, on_progress=lambda *event: stages.append(event))
+        method = small(**self.OPTIONS | {"bank": bank, "training": {"steps": 1, "lr": 1e-3, "monitor_every": 1}})
+        edit = method.unlearn(tiny_backbone, SANTA, callbacks=callbacks)
+        assert tiny_backbone.fingerprint() == before
+        assert [event for event in stages if event[0] == "steps on the bank"][-1][1:] == (4, 4)
+        # The first look is at the unchanged model, the second at what the bank left: mass counts from before it.
+        assert [row["step"] for row in looks] == [0, 0, 1]
+        assert looks[1]["attention_mass"] < looks[0]["attention_mass"]
+        assert edit.deltas.keys() == alone.deltas.keys()
+
+    def test_lean_options_leave_what_is_trained(self, tiny_backbone):
+        whole, _ = unlearn(tiny_backbone, **self.OPTIONS)
+        half = {"precision": "bf16", "weights": "bf16", "checkpointing": True}
+        lean, rows = unlearn(tiny_backbone, **self.OPTIONS | {"training": half})
+        assert lean.deltas.keys() == whole.deltas.keys()
+        assert all(math.isfinite(row["loss"]) for row in rows)
+        assert all(delta.isfinite().all() for delta in lean.deltas.values())
+
+    def test_the_bank_may_begin_from_the_closed_form(self, tiny_backbone):
+        looks = []
+        method = small(**self.OPTIONS | {"start": CLOSED})
+        method.unlearn(tiny_backbone, SANTA, callbacks=Callbacks(on_monitor=looks.append))
+        assert [row["step"] for row in looks] == [0, 0, 3]
+
+    @pytest.mark.parametrize(
+        ("options", "said"),
+        [
+            ({"parts": ("q", "v"), "bank": {}}, "bank trains keys, which attention looks at; put k into parts"),
+            ({"parts": ("q", "k"), "bank": {}}, "parts has q; leave it out, or set bank.warm_start"),
+            ({"parts": ("k",), "bank": {}, "reconstruction": "retain"}, "set reconstruction to teacher or none"),
+            ({"parts": ("k",), "bank": {}, "refresh_every": 2}, "set it to 0"),
+            ({"bank": {"warm_start": 0}}, "greater than or equal to 1"),
+            ({"bank": {"keep": "int8"}}, "'float16' or 'float32'"),
+        ],
+        ids=str,
+    )
+    def test_what_it_cannot_do_is_refused(self, options, said):
+        with pytest.raises(ValidationError) as error:
+            AIzheimer(**options)
+        assert said in str(error.value)

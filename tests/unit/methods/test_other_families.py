@@ -110,6 +110,7 @@ def test_a_hooks_own_words_have_their_pooled_vector():
     ("name", "override", "said"),
     [
         ("closed-distraction", "metric=queries", "set metric to identity"),
+        ("aizheimer", "bank={}", "set bank to null"),
         ("concept-ablation", "detach_begin_token=true", "set detach_begin_token to false"),
         ("doco", "detach_begin_token=true", "set detach_begin_token to false"),
         ("uce", "layers=^transformer_blocks", "set layers to all"),

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from aizheimer.errors import InputError
-from aizheimer.objectives import noise_mse, teacher_mse
+from aizheimer.objectives import answers_mse, noise_mse, teacher_mse
 
 
 def test_noise_mse_is_the_mean_of_squares():
@@ -31,6 +31,26 @@ def test_teacher_mse_is_zero_for_an_unchanged_model_and_trains_the_student_only(
     assert list(term.parts) == ["teacher"]
     assert student.grad is not None
     assert teacher.grad is None
+
+
+def test_answers_are_compared_layer_by_layer_relative_to_their_size():
+    teacher = {"large": torch.full((1, 2, 3, 4), 10.0), "small": torch.full((1, 2, 5, 2), 0.1)}
+    student = {"large": teacher["large"] * 1.2, "small": (teacher["small"] * 0.9).requires_grad_()}
+    term = answers_mse(student, teacher)
+
+    assert {name: value.item() for name, value in term.parts.items()} == pytest.approx(
+        {"large": 0.04, "small": 0.01}, rel=1e-4
+    )
+    assert term.total.item() == pytest.approx(0.025, rel=1e-4)
+    term.total.backward()
+    assert student["small"].grad.abs().min() > 0
+    with pytest.raises(InputError, match="wanted the same shape"):
+        answers_mse({"large": torch.zeros(1, 2, 3)}, teacher)
+
+
+def test_a_layer_that_answers_nothing_does_not_divide_by_zero():
+    zero = torch.zeros(1, 2, 3, 4)
+    assert answers_mse({"layer": zero.clone()}, {"layer": zero}).total.item() == 0
 
 
 @pytest.mark.parametrize("term", [noise_mse, teacher_mse])
