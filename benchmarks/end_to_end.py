@@ -16,17 +16,14 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import tempfile
 from pathlib import Path
 from typing import Any
 
-from measuring import SETTINGS, Bench, Rows, accuracies
-from methods import TARGETS, forget_one
+from measuring import Bench, Rows, add_judging_options, judging
+from methods import TARGETS, forget_and_judge
 
 from aizheimer._registry import METHODS
-from aizheimer.edits.io import load_edit
 from aizheimer.engine.callbacks import Callbacks, Row
-from aizheimer.evaluation.settings import EvaluationSettings
 from aizheimer.recipes.load import load_recipe
 
 SHARES = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
@@ -61,15 +58,9 @@ def stopping_at(step: int) -> Callbacks:
 
 def measure(method: str, target: str, *, step: int, bench: Bench) -> dict[str, Any]:
     """Forget as far as a step, and judge."""
-    row: dict[str, Any] = {"method": method, "target": target, "step": step}
-    with tempfile.TemporaryDirectory() as folder:
-        row |= forget_one(method, target, Path(folder), callbacks=stopping_at(step))
-        if "error" in row:
-            return row
-        edit = load_edit(folder)
-        row |= accuracies(bench.judged(edit, target))
-    row["kept_step"] = edit.provenance.extra.get("step", 0)
-    return row
+    found, noted = forget_and_judge(method, target, bench=bench, callbacks=stopping_at(step))
+    row = {"method": method, "target": target, "step": step, **found}
+    return row if "error" in row else row | {"kept_step": noted.get("step", 0)}
 
 
 def run(methods: list[str], targets: list[str], shares: list[float], *, bench: Bench, rows: Rows) -> None:
@@ -129,15 +120,12 @@ def main() -> None:
     parser.add_argument("--methods", nargs="*", default=list(METHODS), help="names, with overrides if any")
     parser.add_argument("--targets", nargs="*", default=list(TARGETS[::2]))
     parser.add_argument("--shares", nargs="*", type=float, default=list(SHARES), help="of a recipe's steps")
-    parser.add_argument("--samples", type=int, help="pictures drawn to judge an edit; by default an evaluation's own")
-    parser.add_argument("--eager", action="store_true", help="do not compile the UNet")
+    add_judging_options(parser)
     parser.add_argument("--table", action="store_true", help="only print what is there as Markdown")
     args = parser.parse_args()
     rows = Rows(args.output, key=("method", "target", "step"))
     if not args.table:
-        settings = SETTINGS if args.samples is None else EvaluationSettings.sized(args.samples)
-        bench = Bench(settings=settings, **({"compiled": False} if args.eager else {}))
-        run(args.methods, args.targets, args.shares, bench=bench, rows=rows)
+        run(args.methods, args.targets, args.shares, bench=Bench(**judging(args)), rows=rows)
     print(table(rows.rows))
 
 

@@ -19,15 +19,11 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import tempfile
 from pathlib import Path
 from typing import Any
 
-from measuring import SETTINGS, Bench, Rows, accuracies
-from methods import TARGETS, forget_one
-
-from aizheimer.edits.io import load_edit
-from aizheimer.evaluation.settings import EvaluationSettings
+from measuring import Bench, Rows, add_judging_options, judging
+from methods import TARGETS, forget_and_judge
 
 RECIPE = "aizheimer start=null enough=null"
 RESULTS = Path("benchmarks/results/feature_bank.json")
@@ -50,15 +46,10 @@ def ways(steps: int, after: list[int]) -> dict[str, str]:
 
 def measure(way: str, method: str, target: str, *, steps: int, bench: Bench) -> dict[str, Any]:
     """Forget one target in one way, and judge."""
-    row: dict[str, Any] = {"way": way, "method": method, "target": target, "steps": steps}
-    with tempfile.TemporaryDirectory() as folder:
-        row |= forget_one(method, target, Path(folder))
-        if "error" in row:
-            return row
-        edit = load_edit(folder)
-        row |= accuracies(bench.judged(edit, target))
+    found, noted = forget_and_judge(method, target, bench=bench)
     seen = ("step", "stopped", "mass_ratio", "attention_mass", "retention_drift")
-    return row | {name: edit.provenance.extra[name] for name in seen if name in edit.provenance.extra}
+    own = {name: noted[name] for name in seen if name in noted}
+    return {"way": way, "method": method, "target": target, "steps": steps, **found, **own}
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -85,20 +76,18 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=120, help="through the network, and on the bank")
     parser.add_argument("--after", nargs="*", type=int, default=[10, 30], help="through the network after the bank")
     parser.add_argument("--ways", nargs="*", help="only these")
-    parser.add_argument("--samples", type=int, help="pictures drawn to judge an edit; by default an evaluation's own")
-    parser.add_argument("--eager", action="store_true", help="do not compile the UNet")
+    add_judging_options(parser)
     parser.add_argument("--table", action="store_true", help="only print what is there as Markdown")
     args = parser.parse_args()
     rows = Rows(args.output, key=("way", "target", "steps"))
     if not args.table:
-        settings = SETTINGS if args.samples is None else EvaluationSettings.sized(args.samples)
-        bench = Bench(settings=settings, **({"compiled": False} if args.eager else {}))
+        bench = Bench(**judging(args))
         for target in args.targets:
             for way, method in ways(args.steps, args.after).items():
                 if (args.ways and way not in args.ways) or rows.find(way=way, target=target, steps=args.steps):
                     continue
                 row = measure(way, method, target, steps=args.steps, bench=bench)
-                rows.add(row, settings=settings.model_dump(mode="json"))
+                rows.add(row, settings=bench.settings.model_dump(mode="json"))
                 shown = row.get("error") or {key: row[key]["value"] for key in ("ua", "ira")} | {"s": row["seconds"]}
                 print(f"{way} on {target}: {shown}", flush=True)
     print(table(rows.rows))

@@ -8,6 +8,7 @@ edits that have one are drawn by a UNet that is not compiled.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import functools
 import json
@@ -135,6 +136,18 @@ def accuracies(result: EvaluationResult) -> dict[str, Any]:
         for name in METRICS
         if (m := getattr(result, name)) is not None
     }
+
+
+def add_judging_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say how edits are judged, which `judging` reads."""
+    parser.add_argument("--samples", type=int, help="pictures drawn to judge an edit; by default an evaluation's own")
+    parser.add_argument("--eager", action="store_true", help="do not compile the UNet")
+
+
+def judging(args: argparse.Namespace) -> dict[str, Any]:
+    """Return what a `Bench` takes from these options."""
+    settings = SETTINGS if args.samples is None else EvaluationSettings.sized(args.samples)
+    return {"settings": settings, "compiled": GAINS_BY_COMPILING and not args.eager}
 
 
 def compile_unet(backbone: Backbone) -> None:

@@ -21,11 +21,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from measuring import SETTINGS, Bench, PeakMemory, reference_seconds, write_json
+from measuring import SETTINGS, Bench, PeakMemory, accuracies, reference_seconds, write_json
 from safetensors.torch import load_file, save_file
 
 import aizheimer
@@ -80,6 +81,22 @@ def forget_one(method: str, target: str, folder: Path, *, callbacks: Callbacks |
         "peak_megabytes": round(peak, 1),
         "artifact_megabytes": round(edit.size_bytes / 1e6, 3),
     }
+
+
+def forget_and_judge(
+    method: str, target: str, *, bench: Bench, callbacks: Callbacks | None = None
+) -> tuple[dict[str, Any], Mapping[str, Any]]:
+    """Forget one target by one method and judge it; the edit is not kept.
+
+    Returns:
+        What it cost and how it was judged, or the error; and what the run noted of itself, nothing with an error.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        row = forget_one(method, target, Path(folder), callbacks=callbacks)
+        if "error" in row:
+            return row, {}
+        edit = load_edit(folder)
+        return row | accuracies(bench.judged(edit, target)), edit.provenance.extra
 
 
 def forget_all(method: str, targets: list[str], edits: Path) -> None:

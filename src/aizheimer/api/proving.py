@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from aizheimer.evaluation.generate import Progress, StageProgress
     from aizheimer.evaluation.judges import Judges
     from aizheimer.evaluation.results import EvaluationResult
-    from aizheimer.evaluation.settings import EvaluationSettings, Precision
+    from aizheimer.evaluation.settings import EvaluationSettings
     from aizheimer.evaluation.suite import SuiteResult
     from aizheimer.evaluation.suite_file import Report
 
@@ -33,7 +33,6 @@ def evaluate(
     samples: int | None = None,
     full: bool = False,
     seed: int = 0,
-    precision: Precision = "model",
     clip: str | Path | None = None,
     judges: Judges | None = None,
     progress: Progress | None = None,
@@ -50,7 +49,6 @@ def evaluate(
         samples: About how many pictures to draw with the edit.
         full: Draw as many as figures to publish need.
         seed: First seed of every prompt.
-        precision: What the networks compute in while they draw; bfloat16 is faster where the hardware has it.
         clip: Folder of a CLIP to judge with, for a model that brings no judges.
         judges: Who looks; by default the model's own.
         progress: Called with (pictures done, pictures in all).
@@ -65,7 +63,7 @@ def evaluate(
     from aizheimer.evaluation.evaluate import evaluate as measure
     from aizheimer.evaluation.judges import load_judges
 
-    settings = _settings(samples, full=full, seed=seed, precision=precision)
+    settings = _settings(samples, full=full, seed=seed)
     backbone = load_model(model)
     edit = load_edit(edit) if isinstance(edit, str | Path) else edit
     target = _target(concept, edit, world=backbone.world)
@@ -213,9 +211,7 @@ def evaluate_suites(
     return run_suites(loaded, scene, progress=progress)
 
 
-def _settings(
-    samples: int | None, *, full: bool, seed: int, precision: Precision = "model"
-) -> EvaluationSettings:  # fmt: skip
+def _settings(samples: int | None, *, full: bool, seed: int) -> EvaluationSettings:
     """Return how much an evaluation draws."""
     from aizheimer.evaluation.settings import EvaluationSettings
 
@@ -223,11 +219,7 @@ def _settings(
         raise InputError("Got full and samples; choose one.")
     if samples is not None and samples < 3:
         raise InputError(f"samples: got {samples}; wanted 3 or more.")
-    if full:
-        return EvaluationSettings.full(seed=seed, precision=precision)
-    if samples is None:
-        return EvaluationSettings(seed=seed, precision=precision)
-    return EvaluationSettings.sized(samples, seed=seed, precision=precision)
+    return EvaluationSettings.of_size(samples, full=full, seed=seed)
 
 
 def _target(concept: str | Concept | None, edit: Edit | None, *, world: World) -> Concept:

@@ -132,10 +132,8 @@ class BenchPlan(BaseModel):
 
     def settings(self) -> EvaluationSettings:
         """Return how every edit is evaluated."""
-        drawn: dict[str, Any] = {"seed": self.evaluation_seed, "steps": self.steps, "precision": self.precision}
-        if self.full:
-            return EvaluationSettings.full(**drawn)
-        return EvaluationSettings(**drawn) if self.samples is None else EvaluationSettings.sized(self.samples, **drawn)
+        drawn = {"seed": self.evaluation_seed, "steps": self.steps, "precision": self.precision}
+        return EvaluationSettings.of_size(self.samples, full=self.full, **drawn)
 
     def check(self) -> None:
         """Refuse unknown methods, parameters, suites and attacks before anything costs time.

@@ -61,6 +61,13 @@ class EvaluationSettings(BaseModel):
         return cls.model_validate({**sizes, **fields})
 
     @classmethod
+    def of_size(cls, samples: int | None, *, full: bool, **fields: object) -> EvaluationSettings:
+        """Return the settings of a size that a user may have said: `full`, about so many pictures, or the default."""
+        if full:
+            return cls.full(**fields)
+        return cls.model_validate(fields) if samples is None else cls.sized(samples, **fields)
+
+    @classmethod
     def full(cls, **fields: object) -> EvaluationSettings:
         """Return settings for figures to publish: 100 target, 200 neighbour and 120 other pictures."""
         sizes = {"target_images": 100, "neighbours": 20, "neighbour_images": 10, "others": 120}

@@ -102,7 +102,7 @@ def tune(
         wanted=wanted,
         space=space,
         judges=judges or load_judges(backbone.world, clip_folder=clip, extra=(target.target,)),
-        full=EvaluationSettings(seed=seed) if samples is None else EvaluationSettings.sized(samples, seed=seed),
+        full=EvaluationSettings.of_size(samples, full=False, seed=seed),
         few=EvaluationSettings.sized(cheap, seed=seed) if cheap else None,
         run=RunFolder(Path(out)).create(resume=resume, overwrite=overwrite),
         progress=progress,

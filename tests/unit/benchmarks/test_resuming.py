@@ -56,7 +56,9 @@ def test_points_end_at_the_first_that_reaches_the_bar_and_are_not_measured_again
     monkeypatch.setattr(module, "measure", measure)
     command = ["end_to_end.py", "--methods", "esd training.steps=64", "uce", "--targets", "cat", "--eager"]
     monkeypatch.setattr(sys, "argv", [*command, "--output", str(tmp_path / "rows.json")])
-    monkeypatch.setattr(module, "Bench", lambda **options: type("Bench", (), {"settings": module.SETTINGS}))
+    monkeypatch.setattr(
+        module, "Bench", lambda **options: type("Bench", (), {"settings": benchmark("measuring").SETTINGS})
+    )
     module.main()
     assert [step for method, step in asked if method.startswith("esd")] == [2, 4, 8, 16]
     assert asked[-1] == ("uce", 0)
