@@ -15,7 +15,7 @@ from aizheimer.edits.io import load_edit
 from aizheimer.errors import InputError
 
 if TYPE_CHECKING:
-    from aizheimer.attacks.base import Attack, AttackSettings
+    from aizheimer.attacks.base import Attack, AttackSettings, Controls
     from aizheimer.attacks.run import AttackRun
     from aizheimer.evaluation.generate import Progress, StageProgress
     from aizheimer.evaluation.judges import Judges
@@ -121,7 +121,7 @@ def attack(
     attack: str | Attack,
     concept: str | Concept | None = None,
     settings: AttackSettings | None = None,
-    controls: bool = True,
+    controls: Controls = True,
     clip: str | Path | None = None,
     progress: StageProgress | None = None,
     **parameters: Any,
@@ -134,7 +134,8 @@ def attack(
         attack: An attack's name, or one loaded.
         concept: What should stay forgotten; by default the edit's own.
         settings: How many pictures decide, and how they are drawn.
-        controls: Also attack the unedited model, and run the attack's random control.
+        controls: Also attack the unedited model, and run the attack's random control; ``"unedited"`` leaves the second
+            out.
         clip: Folder of a CLIP to judge with, for a model that brings no judges.
         progress: Called with (stage, done, total).
         **parameters: Parameters of the attack, if it is given by name.

@@ -24,6 +24,9 @@ from aizheimer.evaluation.settings import AtLeastOne, Precision
 Progress: TypeAlias = Callable[[int, int], None]
 """Called with (done, total)."""
 
+Controls: TypeAlias = bool | Literal["unedited"]
+"""Both controls of an attack, none, or the same attack on the unedited model alone."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class AttackInfo:

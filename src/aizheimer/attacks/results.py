@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from aizheimer._records import load_record, save_record
-from aizheimer.attacks.base import AttackSettings, Spent
+from aizheimer.attacks.base import AttackSettings, Controls, Spent
 from aizheimer.evaluation.functional.bootstrap import bootstrap_interval
 from aizheimer.evaluation.results import Interval
 
@@ -59,6 +59,7 @@ class AttackResult(_Frozen):
         unedited: ``alone`` of the same attack on the unedited model; None if it was not run.
         unedited_before: ``before`` of the unedited model; None if that is what was attacked.
         random: ``alone`` of the random control; None if it was not run or means nothing here.
+        controls: Which controls were asked for.
         spent: What it took, controls not counted.
         judge: Who looked.
         settings: How pictures were drawn.
@@ -82,6 +83,7 @@ class AttackResult(_Frozen):
     unedited: Rate | None = None
     unedited_before: Rate | None = None
     random: Rate | None = None
+    controls: Controls = True
     spent: Spent
     judge: str
     settings: AttackSettings

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from aizheimer.attacks.base import Attack, Subject
+from aizheimer.attacks.base import Attack, Controls, Subject
 from aizheimer.attacks.results import AttackResult
 from aizheimer.evaluation.reuse import Say, contents_of, digest_of, found_before
 
@@ -31,18 +31,20 @@ def asked_of(attack: Attack, subject: Subject) -> dict[str, Any]:
     }
 
 
-def finished(file: Path, attack: Attack, *, subject: Subject, controls: bool, say: Say) -> AttackResult | None:
+def finished(file: Path, attack: Attack, *, subject: Subject, controls: Controls, say: Say) -> AttackResult | None:
     """Return the result that is there already, if this very attack on this very edit made it.
 
     Args:
         file: Where it is kept.
         attack: With its parameters; files and folders that they name must hold what they held then.
         subject: The model, the edit, the judge and how pictures are drawn.
-        controls: Whether the attack on the unedited model must be there too.
+        controls: Which controls must be there too.
         say: Told in one line why it is measured again, if it is.
     """
 
     def lacks(found: AttackResult) -> str:
-        return "it was made without its controls" if controls and found.unedited is None else ""
+        if controls and found.unedited is None:
+            return "it was made without its controls"
+        return "it was made without its random control" if controls is True and found.controls != controls else ""
 
     return found_before(file, AttackResult.load, asked=lambda: asked_of(attack, subject), say=say, lacks=lacks)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from aizheimer.attacks._controls import control_rates, edited
 from aizheimer.attacks.base import (
     Attack,
     AttackSettings,
+    Controls,
     Meter,
     NotApplicable,
     Outcome,
@@ -84,7 +84,7 @@ def run_attack(
     concept: Concept,
     judge: Judge,
     settings: AttackSettings | None = None,
-    controls: bool = True,
+    controls: Controls = True,
     progress: StageProgress | None = None,
 ) -> AttackRun:
     """Attack an edit and say whether the concept came back.
@@ -96,7 +96,8 @@ def run_attack(
         concept: What should stay forgotten.
         judge: Names the target in pictures.
         settings: How much is drawn.
-        controls: Also run the attack on the unedited model, and its random control.
+        controls: Also run the attack on the unedited model, where it must succeed, and its random control;
+            ``"unedited"`` leaves the second out.
         progress: Told how far the attack and its controls are.
 
     Raises:
@@ -111,13 +112,13 @@ def run_attack(
     target_class(judge, concept)
     chosen = settings if settings is not None else AttackSettings()
     subject = Subject(backbone=backbone, edit=edit, concept=concept, judge=judge, settings=chosen)
-    with _edited(subject):
+    with edited(subject):
         before = _without(subject)
         outcome, meter = _measured(attack, subject, staged(progress, attack.name))
     attacked = Sight.of(subject, _checked(outcome, subject))
     plain = dataclasses.replace(subject, edit=None)
     original = before if edit is None else _without(plain)
-    unedited, random = _controls(attack, subject, progress) if controls else (None, None)
+    unedited, random = control_rates(attack, subject, controls=controls, progress=progress)
     of = partial(Rate.of, seed=chosen.seed)
     result = AttackResult(
         **asked_of(attack, subject),
@@ -128,6 +129,7 @@ def run_attack(
         unedited_before=of(original.seen) if edit is not None else None,
         unedited=unedited,
         random=random,
+        controls=controls,
         spent=meter.spent(),
         details=outcome.details,
         warnings=_warnings(attack, edit=edit, alone=float(attacked.seen.mean()), unedited=unedited, random=random),
@@ -140,15 +142,6 @@ def run_attack(
 def _without(subject: Subject) -> Sight:
     """Return what is drawn without the attack, from the cache if it is there: no attack has paid for it."""
     return Sight.of(subject, dataclasses.replace(subject, cached=True).draw(subject.jobs))
-
-
-@contextlib.contextmanager
-def _edited(subject: Subject) -> Iterator[None]:
-    if subject.edit is None:
-        yield
-        return
-    with subject.edit.applied(subject.backbone.pipe):
-        yield
 
 
 def _measured(attack: Attack, subject: Subject, progress: Progress | None) -> tuple[Outcome, Meter]:
@@ -165,21 +158,6 @@ def _checked(outcome: Outcome, subject: Subject) -> np.ndarray:
     if len(outcome.images) != len(subject.jobs):
         raise ValueError(f"the attack drew {len(outcome.images)} pictures for {len(subject.jobs)} jobs")
     return outcome.images
-
-
-def _controls(
-    attack: Attack, subject: Subject, progress: StageProgress | None
-) -> tuple[Rate | None, Rate | None]:  # fmt: skip
-    """Return the rates of the attack on the unedited model, unless that is the subject, and of its random control."""
-
-    def rate(control: Subject, name: str) -> Rate:
-        images = attack.attack(control, progress=staged(progress, f"{attack.name}, {name}")).images
-        return Rate.of(subject.shows(images), seed=subject.settings.seed)
-
-    unedited = None if subject.edit is None else rate(dataclasses.replace(subject, edit=None), "unedited")
-    with _edited(subject), contextlib.suppress(NotApplicable):
-        return unedited, rate(dataclasses.replace(subject, random=True), "random")
-    return unedited, None
 
 
 def _warnings(

@@ -44,7 +44,11 @@ def run_on_ray(
         size = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": workers or os.cpu_count() or 1}
         ray.init(include_dashboard=False, log_to_driver=False, **size)
     try:
-        remote = ray.remote(num_cpus=1, max_retries=0)(work)
+
+        def answer(job: Job) -> Answer:  # Ray takes plain functions only, no partial ones and none of C
+            return work(job)
+
+        remote = ray.remote(num_cpus=1, max_retries=0)(answer)
         pending = {remote.remote(job): job for job in jobs}
         while pending:
             (done,), _ = ray.wait(list(pending), num_returns=1)

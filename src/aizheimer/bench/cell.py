@@ -15,6 +15,7 @@ from aizheimer.attacks.base import AttackSettings
 from aizheimer.attacks.results import AttackResult
 from aizheimer.backbones.base import Backbone
 from aizheimer.bench.plan import BenchPlan, Cell
+from aizheimer.bench.twins import adopt
 from aizheimer.edits.edit import Edit
 from aizheimer.edits.storage import RECORD
 from aizheimer.engine.run_folder import RunFolder
@@ -80,6 +81,7 @@ def read_row(cell: Cell, *, folder: Path) -> Row | None:
 def _measure(cell: Cell, *, plan: BenchPlan, run: Path, say: Say, progress: StageProgress | None) -> Row:
     backbone = _backbone(plan.model)
     edit, made = _edit(cell, plan=plan, run=run, backbone=backbone)
+    twin = adopt(cell, edit, plan=plan, runs=run.parent)
     judges = _networks(plan.model).judges(extra=(edit.provenance.concept.target,))
     result = _evaluation(plan, run=run, backbone=backbone, edit=edit, judges=judges, progress=progress)
     scene = Scene(
@@ -95,6 +97,7 @@ def _measure(cell: Cell, *, plan: BenchPlan, run: Path, say: Say, progress: Stag
         "kind": result.kind,
         "model": result.model_name,
         "seconds_forget": made["seconds"],
+        "same_edit_as": twin,
         "megabytes": round(edit.size_bytes / 1e6, 6),
         "no_op": result.no_op,
         "collapse": result.collapse,

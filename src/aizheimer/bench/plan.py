@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from aizheimer.attacks.base import Attack
+from aizheimer.attacks.base import Attack, Controls
 from aizheimer.attacks.load import load_attack
 from aizheimer.errors import InputError
 from aizheimer.evaluation.settings import EvaluationSettings, Precision
@@ -104,7 +104,9 @@ class BenchPlan(BaseModel):
     precision: Precision = Field(default="model", description="What is computed in while pictures are drawn.")
     attack_images: AtLeastOne = Field(default=20, description="Pictures that decide on an attack.")
     attack_steps: AtLeastOne = Field(default=20, description="DDIM steps of those.")
-    controls: bool = Field(default=True, description="Also attack the unedited model, and with random words.")
+    controls: Controls = Field(
+        default=True, description="Also attack the unedited model, and with random words; `unedited`: the first alone."
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> BenchPlan:

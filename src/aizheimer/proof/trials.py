@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from aizheimer._registry import ATTACKS, SUITES
-from aizheimer.attacks.base import Attack, AttackSettings, Subject
+from aizheimer.attacks.base import Attack, AttackSettings, Controls, Subject
 from aizheimer.attacks.load import load_attack
 from aizheimer.attacks.results import AttackResult
 from aizheimer.attacks.resume import finished
@@ -44,7 +44,7 @@ def run_trials(
     suites: Iterable[str | Path] | None = None,
     attacks: Iterable[str | Attack] | None = None,
     attack_settings: AttackSettings | None = None,
-    controls: bool = True,
+    controls: Controls = True,
     say: Say = quiet,
     progress: StageProgress | None = None,
 ) -> Trials:
@@ -108,7 +108,7 @@ def _attack(
     file: Path,
     *,
     settings: AttackSettings | None,
-    controls: bool,
+    controls: Controls,
     say: Say,
     progress: StageProgress | None,
 ) -> AttackResult:

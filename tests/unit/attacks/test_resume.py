@@ -7,6 +7,7 @@ import pytest
 
 from aizheimer.attacks.quantise import Quantise
 from aizheimer.attacks.relearn import Relearn
+from aizheimer.attacks.results import AttackResult
 from aizheimer.attacks.resume import asked_of, finished
 from tests.unit.edits.test_edit import edit_of
 from tests.unit.evaluation.builders import MemoryJudge
@@ -27,7 +28,7 @@ def kept(plain, tmp_path):
     def again(attack=attack, *, controls=True, **changes):
         subject = dataclasses.replace(edited, **changes)
         found = finished(file, attack, subject=subject, controls=controls, say=said.append)
-        assert found in (None, result)
+        assert found is None or found == AttackResult.load(file)
         return found is not None
 
     return again, said, file, pictures, result
@@ -70,6 +71,15 @@ def test_a_result_without_controls_answers_only_who_asks_for_none(kept):
     result.model_copy(update={"unedited": None}).save(file)
     assert not again()
     assert said == ["attack-relearn.json is measured again: it was made without its controls"]
+
+
+def test_a_result_with_one_control_answers_who_asks_for_that_one(kept):
+    again, said, file, _, result = kept
+    result.model_copy(update={"controls": "unedited"}).save(file)
+    assert not again()
+    assert said == ["attack-relearn.json is measured again: it was made without its random control"]
+    assert again(controls="unedited")
+    assert again(controls=False)
 
 
 def test_a_file_of_before_digests_were_kept_is_measured_again(kept):

@@ -1,5 +1,6 @@
 """An attack's rate, the rate before it, the controls, and the pipeline as it was."""
 
+import dataclasses
 from typing import ClassVar
 
 import numpy as np
@@ -90,6 +91,29 @@ class TestRates:
         ).result
         assert found.unedited is None
         assert found.before.value == 1
+
+    def test_the_unedited_model_is_attacked_once_for_all_edits(self, subject, tmp_path, monkeypatch):
+        knows_the_unedited(subject)
+        attacked = []
+        original = Undo.attack
+        monkeypatch.setattr(
+            Undo, "attack", lambda own, of, **options: attacked.append(of.edit) or original(own, of, **options)
+        )
+        first = run(subject).result
+        other = dataclasses.replace(subject, edit=edit_of(subject.backbone.pipe, seed=3))
+        second = run(other, controls="unedited").result
+        assert second.unedited == first.unedited
+        assert attacked.count(None) == 1
+        (kept,) = (tmp_path / "cache" / "controls").iterdir()
+        kept.write_text("{")
+        assert run(subject).result.unedited == first.unedited
+        assert attacked.count(None) == 2
+
+    def test_the_unedited_model_alone(self, subject, monkeypatch):
+        monkeypatch.setattr(SeedSearch, "attack", Undo.attack)
+        found = run(subject, SeedSearch(), controls="unedited").result
+        assert found.unedited is not None
+        assert (found.random, found.controls) == (None, "unedited")
 
     def test_the_pipeline_is_as_it_was(self, subject):
         before = bits(subject.backbone.pipe)

@@ -246,6 +246,7 @@ class TestRay:
         )
         assert self.run(code, cache=tmp_path) == [2.0, 3.0, True]
 
+    @pytest.mark.long
     def test_a_bench_has_the_rows_that_it_has_here(self, plan, tmp_path):
         jobs = plan(concepts=["cat", TOO_LONG])
         here = run_bench(jobs, tmp_path / "here", say=quiet)
