@@ -15,7 +15,8 @@ class TestCheck:
         run = write_run(tmp_path / "run", evaluation=good())
         done = cli("check", run)
         assert done.code == 3
-        assert done.error.startswith(f"{run}: 5 of 11 lines of the gate fail: min_ua_by_family: wanted UA of every")
+        asked = "min_ua_by_family, max_group_gap, max_asr, min_attacks, min_relearn_steps"
+        assert done.error == f"{run}: 5 of 11 lines of the gate fail: {asked}."
         assert "FAILS  max_asr: wanted an ASR of at most 30%" in done.out
         assert "holds  min_ua: found 100% (97 to 100%, n=100), wanted at least 90%" in done.out
 

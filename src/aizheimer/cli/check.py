@@ -41,7 +41,7 @@ def check(
     else:
         print_verdict(verdict)
     if not verdict.passed:
-        raise GateError(f"{run}: {verdict.summary}.")
+        raise GateError(f"{run}: {verdict.brief}.")
 
 
 def print_verdict(verdict: Verdict) -> None:

@@ -13,13 +13,20 @@ from aizheimer.evaluation.suite_file import list_suites, ships
 from aizheimer.proof.bounds import widened
 from aizheimer.proof.findings import Findings
 from aizheimer.proof.gate import Gate
-from aizheimer.proof.verdict import Fault, GateLine, Verdict
+from aizheimer.proof.verdict import FAULTS, Fault, GateLine, Verdict
 
 FAMILIES, FAIRNESS, RELEARN = "families", "fairness", "relearn"
 """The suites and the attack that a gate's own keys ask for."""
 
 FAMILY_FIGURE, GAP_FIGURE, STEPS_KEY = "ua.", "gap", "steps_to_recover"
 """How they name what a gate compares: figures of the suites, an entry of the attack's details."""
+
+FOLLOWS: dict[Fault, frozenset[Fault]] = {
+    "no-op": frozenset(FAULTS) - {"no-op"},
+    "collapse": frozenset(FAULTS) - {"collapse"},
+    "not-forgotten": frozenset({"prompt-only", "recoverable"}),
+}
+"""Faults that say nothing more where a deeper one was caught, the deepest first."""
 
 DROPS = {"max_ira_drop": "ira", "max_cra_drop": "cra", "max_near_drop": "near"}
 
@@ -36,7 +43,7 @@ def check(found: Findings, gate: Gate, *, gate_name: str = "") -> Verdict:
 
     Returns:
         A line for everything asked. A fault is named by the line that caught it; where the model collapsed or nothing
-        changed, that alone is the fault.
+        changed, that alone is the fault, and what was not forgotten is not called recoverable.
     """
     lines = [
         *_flags(found, gate),
@@ -51,11 +58,11 @@ def check(found: Findings, gate: Gate, *, gate_name: str = "") -> Verdict:
 
 
 def _one_cause(lines: list[GateLine]) -> list[GateLine]:
-    """Name only the deepest fault: a destroyed model kills its neighbours, and one that does nothing is recoverable."""
+    """Name only the deepest fault: a destroyed model kills its neighbours, and what was not forgotten can come back."""
     caught = {line.fault for line in lines if not line.passed}
-    for deepest in ("no-op", "collapse"):
+    for deepest, follow in FOLLOWS.items():
         if deepest in caught:
-            return [line if line.fault in ("", deepest) else line.model_copy(update={"fault": ""}) for line in lines]
+            return [line.model_copy(update={"fault": ""}) if line.fault in follow else line for line in lines]
     return lines
 
 
@@ -78,7 +85,7 @@ def _flags(found: Findings, gate: Gate) -> Iterator[GateLine]:
 
 def _accuracies(found: Findings, gate: Gate) -> Iterator[GateLine]:
     if gate.min_ua is not None:
-        yield _measured("min_ua", "ua", found) or _at_least("min_ua", gate.min_ua, _figure(found, "ua"), use=gate.use)
+        yield _measured("min_ua", "ua", found) or _unlearned(gate.min_ua, _figure(found, "ua"), use=gate.use)
     for rule, name in DROPS.items():
         limit = getattr(gate, rule)
         if limit is None:
@@ -101,6 +108,10 @@ def _measured(rule: str, name: str, found: Findings) -> GateLine | None:
     reasons = [line for line in found.evaluation.warnings if line.startswith("not measured")]
     reason = "; ".join(reasons) or "it could not be measured: give a CLIP folder to judge with, --clip"
     return GateLine(rule=rule, wanted=wanted, passed=False, reason=reason)
+
+
+def _unlearned(limit: float, metric: Metric, *, use: str) -> GateLine:
+    return _at_least("min_ua", limit, metric, use=use, fault="not-forgotten" if metric.value < limit else "")
 
 
 def _at_least(rule: str, limit: float, metric: Metric, *, use: str, fault: Fault = "") -> GateLine:
@@ -305,7 +316,7 @@ def _percent(value: float) -> str:
 
 
 def _points(change: float) -> str:
-    return f"{100 * change:.3g} points"
+    return f"{round(100 * change, 6) + 0.0:.3g} points"  # no -0
 
 
 def _share(value: float, interval: tuple[float, float], n: int) -> str:

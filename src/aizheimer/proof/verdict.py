@@ -8,11 +8,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from aizheimer.proof.gate import Gate
 
-Fault: TypeAlias = Literal["", "no-op", "collapse", "neighbour-killer", "prompt-only", "recoverable", "unfair"]
+Fault: TypeAlias = Literal[
+    "", "no-op", "collapse", "not-forgotten", "neighbour-killer", "prompt-only", "recoverable", "unfair"
+]
 
 FAULTS: dict[Fault, str] = {
     "no-op": "the edit changes nothing",
     "collapse": "the model lost more than the concept",
+    "not-forgotten": "the concept is still drawn when it is asked for plainly",
     "neighbour-killer": "the concept went, and what is like it went too",
     "prompt-only": "the concept is gone under the words it was trained on, and comes with others",
     "recoverable": "the concept is hidden, not gone: it can be brought back",
@@ -86,6 +89,13 @@ class Verdict(BaseModel):
         """One line: what failed, named."""
         if self.passed:
             return f"all {len(self.lines)} lines of the gate hold"
+        return self._told("; ".join(line.text for line in self.failures))
+
+    @property
+    def brief(self) -> str:
+        """The same, with the failing rules by name alone."""
+        return self.summary if self.passed else self._told(", ".join(line.rule for line in self.failures))
+
+    def _told(self, failing: str) -> str:
         kinds = f"{', '.join(self.faults)}: " if self.faults else ""
-        listed = "; ".join(line.text for line in self.failures)
-        return f"{kinds}{len(self.failures)} of {len(self.lines)} lines of the gate fail: {listed}"
+        return f"{kinds}{len(self.failures)} of {len(self.lines)} lines of the gate fail: {failing}"

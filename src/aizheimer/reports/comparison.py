@@ -20,17 +20,16 @@ SHORT = {"ua": "UA", "ira": "IRA", "near": "IRA near", "far": "IRA far", "cra": 
 
 
 def comparison_table(comparison: Comparison) -> Table:
-    """Return the runs as a rich table."""
+    """Return the runs as a rich table: a column each, a line for each figure, which are the more of the two."""
     from rich.markup import escape
     from rich.table import Table
 
     table = Table(title=f"“{escape(comparison.target)}” on {escape(comparison.model_name)}", title_justify="left")
-    table.add_column("run")
-    table.add_column("method")
-    for figure in comparison.figures:
-        table.add_column(escape(heading(figure)), justify="right")
-    for i, row in enumerate(comparison.rows):
-        table.add_row(*(escape(text) for text in _texts(row, comparison)), end_section=i == 0)
+    heads, *lines = _lines(comparison)
+    for i, name in enumerate(heads):
+        table.add_column(escape(name), justify="right" if i else "left", overflow="fold")
+    for i, line in enumerate(lines):
+        table.add_row(*(escape(text) for text in line), end_section=i == 0)
     table.caption = escape(" ".join(notes(comparison)))
     table.caption_justify = "left"
     return table
@@ -38,19 +37,26 @@ def comparison_table(comparison: Comparison) -> Table:
 
 def comparison_markdown(comparison: Comparison) -> str:
     """Return the runs as a markdown page: the table, how to read it, and what must be known of single runs."""
-    heads = ["run", "method", *(heading(figure) for figure in comparison.figures)]
+    heads, *rows = _lines(comparison)
     lines = [
         f"# “{comparison.target}” on {comparison.model_name}",
         "",
         _line(heads),
-        "|---|---|" + "---:|" * len(comparison.figures),
-        *(_line(_texts(row, comparison)) for row in comparison.rows),
+        "|---|" + "---:|" * (len(heads) - 1),
+        *(_line(row) for row in rows),
         "",
         *notes(comparison),
     ]
     for name, warnings in comparison.warnings.items():
         lines += ["", f"{name}:", "", *(f"- {warning}" for warning in warnings)]
     return "\n".join(lines) + "\n"
+
+
+def _lines(comparison: Comparison) -> list[list[str]]:
+    """Return the table line by line: names of runs, their methods, then each figure."""
+    columns = [_texts(row, comparison) for row in comparison.rows]
+    heads = ["", "method", *(heading(figure) for figure in comparison.figures)]
+    return [[head, *(column[i] for column in columns)] for i, head in enumerate(heads)]
 
 
 def write_comparison(path: Path, comparison: Comparison) -> Path:

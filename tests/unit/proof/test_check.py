@@ -157,10 +157,20 @@ class TestFaults:
         verdict = held(Gate(max_group_gap=0.2), evaluation=good(), suites=[nobody])
         assert "max_group_gap: wanted a gap of at most 20 points (this world names no people)" in verdict.summary
 
+    def test_what_was_not_forgotten_is_not_called_recoverable(self, held):
+        back = attack("relearn", before=20, asr=100, details={"steps_to_recover": 2})
+        gate = Gate(min_ua=0.9, max_asr=0.3, min_relearn_steps=20)
+        verdict = held(gate, evaluation=good(ua=share(10, 100)), attacks=[back])
+        assert verdict.faults == ["not-forgotten"]
+        assert (
+            verdict.brief == "not-forgotten: 3 of 5 lines of the gate fail: min_ua, max_asr.relearn, min_relearn_steps"
+        )
+        assert verdict.summary.startswith("not-forgotten: 3 of 5 lines of the gate fail: min_ua: found 10%")
+
     def test_a_failing_line_without_a_fault_of_its_own(self, held):
-        verdict = held(Gate(min_ua=0.9), evaluation=good(ua=share(10, 100)))
+        verdict = held(Gate(max_ira_drop=0.01), evaluation=good(ira=share(80, 100, original=90)))
         assert verdict.faults == []
-        assert verdict.summary.startswith("1 of 3 lines of the gate fail: min_ua: found 10%")
+        assert verdict.summary.startswith("1 of 3 lines of the gate fail: max_ira_drop: found a drop of 10 points")
 
 
 class TestFindings:
