@@ -45,8 +45,8 @@ def pareto(results: Mapping[str, EvaluationResult]) -> Figure | None:
     original = next(iter(both.values()))[1].original
     axes.axhline(_percent(original), color=INK, linewidth=0.8, linestyle=":", label="IRA of the unedited model")
     axes.set(xlabel="UA, % of target pictures without the target", ylabel="IRA, % of other concepts named right")
-    axes.set(xlim=(-4, 104), ylim=(-4, 104))
-    axes.legend(frameon=False, loc="best", fontsize=8)
+    axes.set(xlim=_window([ua for ua, _ in both.values()]), ylim=_window([ira for _, ira in both.values()]))
+    figure.legend(frameon=False, loc="outside right upper", fontsize=8)
     return figure
 
 
@@ -103,7 +103,7 @@ def attack_bars(attacks: Mapping[str, Mapping[str, AttackResult]]) -> Figure | N
     names = list(dict.fromkeys(name for own in attacks.values() for name in own))
     if not names:
         return None
-    figure, axes = canvas("What attacks bring back", width=max(6.0, 1.2 * len(names) * len(attacks)))
+    figure, axes = canvas("What attacks bring back", width=max(6.4, 3.0 + 0.4 * len(names) * len(attacks)))
     width = 0.8 / len(attacks)
     for i, (run, own) in enumerate(attacks.items()):
         for k, name in enumerate(names):
@@ -123,7 +123,7 @@ def attack_bars(attacks: Mapping[str, Mapping[str, AttackResult]]) -> Figure | N
     axes.set(ylabel="pictures that show the target, %", ylim=(0, 104))
     axes.plot([], [], color=INK, linewidth=2, label="without the attack")
     axes.plot([], [], color=INK, linestyle=":", label="same attack on the unedited model")
-    axes.legend(frameon=False, fontsize=8)
+    figure.legend(frameon=False, loc="outside right upper", fontsize=8)
     return figure
 
 
@@ -150,6 +150,12 @@ def canvas(title: str, *, width: float = 6.4) -> tuple[Figure, Axes]:
 
 def _percent(value: float) -> float:
     return 100 * value
+
+
+def _window(metrics: Sequence[Metric]) -> tuple[float, float]:
+    """Return the ends of an axis up to 100 % that shows these with their intervals, and no empty half below."""
+    lowest = min(_percent(min(metric.interval[0], metric.value)) for metric in metrics)
+    return min(lowest, 80.0) - 4, 104
 
 
 def _bars(metric: Metric) -> Sequence[Sequence[float]]:
