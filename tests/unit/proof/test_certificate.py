@@ -103,6 +103,12 @@ class TestPage:
         assert "ab" * 32 in page
         assert "No gate was asked" in render_certificate(certify(found))
 
+    def test_pictures_that_all_agree_are_no_certainty(self, tmp_path):
+        page = render_certificate(
+            certify(read_findings(write_run(tmp_path / "run", evaluation=good(ua=share(30, 30)))))
+        )
+        assert "100% <small>90 to 100%</small>" in page
+
     def test_what_came_from_outside_is_escaped(self, tmp_path):
         origin = provenance("<script>alert(1)</script>")
         page = render_certificate(certify(read_findings(write_run(tmp_path / "run", edit=origin))))
