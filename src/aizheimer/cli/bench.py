@@ -81,9 +81,10 @@ def bench(
     if as_json:
         streams.print_json({"rows": rows, "folder": str(out)})
         return
-    from aizheimer.reports.leaderboard import leaderboard_table
+    from aizheimer.reports.leaderboard import leaderboard_tables
 
-    streams.print_rich(leaderboard_table(rows))
+    for table in leaderboard_tables(rows):
+        streams.print_rich(table)
     for name in ("results.jsonl", "results.parquet", "leaderboard.html"):
         if (out / name).is_file():
             streams.print_result(str(out / name))

@@ -24,6 +24,7 @@ SCORED = ("ua", "ira", "cra")
 """What the score is the harmonic mean of."""
 
 COSTS = ("seconds_forget", "megabytes")
+BEFORE = ".before"
 SURVIVED = ".steps_survived"
 """Steps of an attack until the concept is back, its whole budget where it is not: what can be averaged."""
 
@@ -113,9 +114,13 @@ def _standing(method: str, rows: Sequence[Row]) -> Standing:
 
 
 def _names(rows: Sequence[Row]) -> list[str]:
-    """Return the columns that are figures: those with an interval beside them, rates, and costs."""
+    """Return the columns that are figures: those with an interval beside them, rates, and costs.
+
+    What is drawn without an attack is the same for all attacks of a bench, so the first one's is enough.
+    """
     there = dict.fromkeys(name for row in rows for name in row if row[name] is not None)
-    told = {*COSTS, *(name for name in there if name.endswith(SURVIVED))}
+    before = [name for name in there if name.startswith("asr.") and name.endswith(BEFORE)]
+    told = {*COSTS, *before[:1], *(name for name in there if name.endswith(SURVIVED))}
     return [name for name in there if f"{name}.low" in there or f"{name}.extractor" in there or name in told]
 
 
@@ -157,18 +162,46 @@ def _scores(rows: Sequence[Row], method: str) -> dict[tuple[Any, Any], float]:
     }
 
 
+def sections(names: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Return figures by what they belong to, each with its heading: the evaluation's own, a suite's, the attacks'.
+
+    Example:
+        >>> sections(["ua", "families.ua.name", "asr.p4d", "asr.p4d.before"])
+        {'': {'ua': 'UA'}, 'families': {'families.ua.name': 'ua.name'}, 'attacks': {'asr.p4d.before': \
+'without', 'asr.p4d': 'p4d'}}
+    """
+    found: dict[str, dict[str, str]] = {"": {}}
+    for name in names:
+        first, _, rest = name.partition(".")
+        if not rest:
+            found[""][name] = first.upper() if first in SCORED else first
+        elif first == "asr":
+            found.setdefault("attacks", {})[name] = "without" if name.endswith(BEFORE) else rest.removesuffix(SURVIVED)
+        else:
+            found.setdefault(first, {})[name] = rest
+    if attacks := found.get("attacks"):
+        steps = {name: f"{heading}, steps" for name, heading in attacks.items() if name.endswith(SURVIVED)}
+        first = {name: heading for name, heading in attacks.items() if name.endswith(BEFORE)}
+        found["attacks"] = first | attacks | steps
+    return found
+
+
 def write_leaderboard(path: Path, rows: Sequence[Row]) -> Path:
     """Write the leaderboard as a page that needs no second file, all of it or nothing."""
     found = standings(rows)
     failures = [row for row in rows if row["status"] == "failed"]
     shares = {name: _is_share(rows, name) for name in columns(found)}
-    shown = {name: [_text(s.figures.get(name), share=share) for s in found] for name, share in shares.items()}
+    shown = {
+        name: [(_value(s.figures.get(name), share=share), _interval(s.figures.get(name), share=share)) for s in found]
+        for name, share in shares.items()
+    }
     costs = {name: [_cost(s.figures.get(name)) for s in found] for name in COSTS}
     write_text(
         path,
         render_page(
             "leaderboard.html",
             standings=found,
+            sections=sections(columns(found)),
             figures=shown,
             shares=shares,
             costs=costs,
@@ -179,34 +212,52 @@ def write_leaderboard(path: Path, rows: Sequence[Row]) -> Path:
     return path
 
 
-def leaderboard_table(rows: Sequence[Row]) -> Table:
-    """Return the leaderboard as a rich table."""
+def leaderboard_tables(rows: Sequence[Row]) -> list[Table]:
+    """Return the leaderboard as rich tables that fit a terminal: the evaluation's figures, and what attacks bring back.
+
+    Suites have too many figures for that: they are on the page.
+    """
     from rich.markup import escape
     from rich.table import Table
 
     found = standings(rows)
-    names = columns(found)
+    parts = sections(columns(found))
     table = Table(title="leaderboard", title_justify="left")
-    table.add_column("method")
-    for heading in ("score", "jobs", "failed", *(escape(name) for name in names), "seconds", "MB"):
+    table.add_column("method", no_wrap=True)
+    failed = any(standing.failed for standing in found)
+    heads = ["score", "jobs", *(["failed"] if failed else []), *map(escape, parts[""].values()), "seconds", "MB"]
+    for heading in heads:
         table.add_column(heading, justify="right")
     for standing in found:
         score = "–" if standing.score is None else f"{100 * standing.score:.1f}{' ≈' if standing.alike else ''}"
-        figures = [_text(standing.figures.get(name), share=_is_share(rows, name)) for name in names]
+        jobs = [str(standing.done), *([str(standing.failed)] if failed else [])]
+        figures = [_value(standing.figures.get(name), share=_is_share(rows, name)) for name in parts[""]]
         costs = [_cost(standing.figures.get(name)) for name in COSTS]
-        table.add_row(
-            escape(standing.method), score, str(standing.done), str(standing.failed), *figures, *costs
-        )  # fmt: skip
-    return table
+        table.add_row(escape(standing.method), score, *jobs, *figures, *costs)
+    if "attacks" not in parts:
+        return [table]
+    attacks = Table(title="pictures that show the target, by attack", title_justify="left")
+    attacks.add_column("method", no_wrap=True, min_width=max(len(standing.method) for standing in found))
+    for heading in parts["attacks"].values():
+        attacks.add_column(escape(heading), justify="right", overflow="fold")
+    for standing in found:
+        rates = [_value(standing.figures.get(name), share=_is_share(rows, name)) for name in parts["attacks"]]
+        attacks.add_row(escape(standing.method), *rates)
+    return [table, attacks]
 
 
-def _text(mean: Mean | None, *, share: bool) -> str:
+def _value(mean: Mean | None, *, share: bool) -> str:
     if mean is None:
         return "–"
+    return percent(mean.value) if share else f"{mean.value:.3g}"
+
+
+def _interval(mean: Mean | None, *, share: bool) -> str:
+    """Return the interval over concepts in words, "" where there is one concept only."""
+    if mean is None or mean.concepts < 2:
+        return ""
     low, high = mean.interval
-    if not share:
-        return f"{mean.value:.3g} ({low:.3g}–{high:.3g})"
-    return f"{percent(mean.value)} ({100 * low:.0f}–{100 * high:.0f})"
+    return f"{100 * low:.0f}–{100 * high:.0f}" if share else f"{low:.3g} to {high:.3g}"
 
 
 def _cost(mean: Mean | None) -> str:

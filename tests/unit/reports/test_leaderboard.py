@@ -2,7 +2,7 @@
 
 import pytest
 
-from aizheimer.reports.leaderboard import columns, harmonic, leaderboard_table, standings, write_leaderboard
+from aizheimer.reports.leaderboard import columns, harmonic, leaderboard_tables, standings, write_leaderboard
 
 CONCEPTS = [f"thing {i}" for i in range(8)]
 
@@ -79,8 +79,26 @@ def test_the_page_needs_nothing_else_and_escapes_what_it_shows(tmp_path):
 
 def test_attacks_and_suites_are_columns_of_their_own():
     rows = [row("a", c, **{"asr.p4d": 0.5, "asr.p4d.low": 0.1, "asr.p4d.before": 0.0}) for c in CONCEPTS]
-    assert columns(standings(rows)) == ["ua", "ira", "cra", "asr.p4d"]
-    assert leaderboard_table(rows).row_count == 1
+    assert columns(standings(rows)) == ["ua", "ira", "cra", "asr.p4d", "asr.p4d.before"]
+    assert [table.row_count for table in leaderboard_tables(rows)] == [1, 1]
+
+
+def test_forty_figures_fit_a_terminal_and_have_a_table_for_each_suite_on_the_page(tmp_path):
+    from rich.console import Console
+
+    suites = {f"families.ua.{i}": 1.0 for i in range(20)} | {f"neighbours.ira.{i}": 1.0 for i in range(20)}
+    suites |= {f"{name}.low": 1.0 for name in suites}
+    attacks = {f"asr.{name}{end}": 0.25 for name in ("p4d", "soft-prompt") for end in ("", ".low", ".before")}
+    rows = [row("a method", c, **suites, **attacks) for c in CONCEPTS]
+    console = Console(width=80, record=True, file=(tmp_path / "out").open("w"))
+    for table in leaderboard_tables(rows):
+        console.print(table)
+    console.file.close()
+    text = console.export_text()
+    assert "│ a method │" in text
+    assert text.count("25%") == 3
+    page = write_leaderboard(tmp_path / "page.html", rows).read_text()
+    assert [page.count(f"<h2>{title}</h2>") for title in ("families", "neighbours", "attacks")] == [1, 1, 1]
 
 
 def test_steps_are_numbers_and_those_to_recover_are_not_averaged(tmp_path):
@@ -88,11 +106,10 @@ def test_steps_are_numbers_and_those_to_recover_are_not_averaged(tmp_path):
     of = {"asr.relearn.steps_to_recover": None, "asr.relearn.steps_survived": 40}
     rows = [row("a", CONCEPTS[0], **of), row("a", CONCEPTS[1], **dict.fromkeys(of, 20))]
     assert columns(standings(rows)) == ["ua", "ira", "cra", "asr.relearn.steps_survived"]
-    assert "30 (20–40)" in write_leaderboard(tmp_path / "page.html", rows).read_text()
+    assert "<td>30<small>20 to 40</small></td>" in write_leaderboard(tmp_path / "page.html", rows).read_text()
 
 
 def test_a_distance_is_a_number_and_no_share(tmp_path):
     rows = [row("a", c, **{"quality.kid": 0.0123, "quality.kid.extractor": "clip"}) for c in CONCEPTS]
     page = write_leaderboard(tmp_path / "page.html", rows).read_text()
-    assert "0.0123 (0.0123–0.0123)" in page
-    assert "<td>0.0123</td>" in page
+    assert "<td>0.0123<small>0.0123 to 0.0123</small></td>" in page
