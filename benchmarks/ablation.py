@@ -54,7 +54,7 @@ FIGURES = ("ua", "synonyms", "ira", "near", "cra")
 def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return a row for each variant: means over its targets, retained shares as part of the unedited model's."""
     found = []
-    for variant in dict.fromkeys(row["variant"] for row in rows):
+    for variant in dict.fromkeys([*VARIANTS, *(row["variant"] for row in rows)]):
         own = [row for row in rows if row["variant"] == variant and "error" not in row]
         if not own:
             continue
