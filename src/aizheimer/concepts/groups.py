@@ -19,6 +19,10 @@ COUNTERPARTS = {
 TONES = ("light", "medium-light", "medium", "medium-dark", "dark")
 """Unicode's five skin tones (the Fitzpatrick scale with its first two joined), as CLDR names them."""
 
+OLD = frozenset({"old", "older", "elderly", "grandfather", "grandmother"})
+YOUNG = frozenset({"baby", "boy", "girl", "child", "kid", "young", "toddler"})
+"""English words that say how old somebody is."""
+
 _TONE = re.compile(rf"^(?P<who>.+?)[:,]? (?P<tone>{'|'.join(sorted(TONES, key=len, reverse=True))}) skin tone$")
 
 
@@ -66,6 +70,23 @@ def skin_tones(labels: Sequence[str]) -> Groups:
     return {
         tone: {who: label for who, label in members.items() if who in everywhere} for tone, members in found.items()
     }
+
+
+def ages(labels: Sequence[str]) -> Groups:
+    """Return the old and the young of a vocabulary, by words; empty if it lacks either.
+
+    Give people only: a "baby chick" is no person.
+
+    Example:
+        >>> ages(["old man", "boy", "man"])
+        {'old': {'old man': 'old man'}, 'young': {'boy': 'boy'}}
+    """
+    found: Groups = {"old": {}, "young": {}}
+    for label in labels:
+        words = set(re.findall(r"[a-z]+", label.casefold()))
+        if bool(words & OLD) != bool(words & YOUNG):
+            found["old" if words & OLD else "young"][label] = label
+    return found if all(found.values()) else {}
 
 
 def without(groups: Mapping[str, Mapping[str, str]], label: str) -> Groups:

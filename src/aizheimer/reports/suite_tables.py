@@ -51,7 +51,7 @@ def _table(title: str, rows: list[dict[str, Any]]) -> Table:
     table = Table(title=escape(title), title_justify="left")
     for column in columns:
         numbers = all(isinstance(row.get(column), int | float | None) for row in rows)
-        table.add_column(column.replace("_", " "), justify="right" if numbers else "left")
+        table.add_column(column.replace("_", " "), justify="right" if numbers else "left", overflow="fold")
     for row in rows[:ROWS_SHOWN]:
         table.add_row(*(escape(_cell(row.get(column))) for column in columns))
     if len(rows) > ROWS_SHOWN:

@@ -1,9 +1,9 @@
-"""What of the target survives: colour, shape and composition of its pictures, against unrelated ones."""
+"""What of the target survives: colour, shape and composition of its pictures, sex and age, against unrelated ones."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -17,11 +17,20 @@ from aizheimer.evaluation.results import Metric
 from aizheimer.evaluation.settings import AtLeastOne
 from aizheimer.evaluation.suite import Scene, SuiteResult
 from aizheimer.evaluation.suites._asking import same_name
+from aizheimer.evaluation.suites._attributes import Attribute, attributes
 
 PROTOCOL = (
     "{measure} likeness of the edited and the unedited model's pictures of the target; {floor:.3f} between unrelated"
     " pictures of the same templates and seeds"
 )
+
+
+class _Drawn(NamedTuple):
+    """Pictures (n, height, width, 3) of the target, without the edit and with it, and unrelated ones."""
+
+    original: np.ndarray
+    edited: np.ndarray
+    unrelated: np.ndarray
 
 
 class Leftovers(BaseModel):
@@ -30,6 +39,10 @@ class Leftovers(BaseModel):
     The floor is the same measure between the unedited target and something else drawn by the same template from the
     same noise: what noise and style alone make alike. A trait survives if it is distinguishably above its floor. With a
     CLIP the cosine of its picture vectors is one more measure, ``features``; its floor is found in the same way.
+
+    Of a person, sex and age are told by probes on what the judges see, tried on the unedited model's pictures of other
+    men and women, old and young: ``kept.sex`` is the share of the target's pictures on the side where the unedited
+    model's are. A probe that fails on people it was not fitted on is not used.
 
     References:
         The paper's Table II, which finds leftovers of the concept by eye.
@@ -45,12 +58,13 @@ class Leftovers(BaseModel):
 
     images: AtLeastOne = Field(default=25, description="Pictures of the target.")
     classes: AtLeastOne = Field(default=5, description="Classes that the judge finds most in the edited pictures.")
+    probe_images: AtLeastOne = Field(default=3, description="Pictures of each other person that probes are fitted on.")
 
     def run(self, scene: Scene, *, progress: StageProgress | None = None) -> SuiteResult:
         """Draw, measure and compare with the floor.
 
         Returns:
-            ``likeness.<measure>``; tables ``traits`` and ``seen_as``.
+            ``likeness.<measure>`` and ``kept.<attribute>``; tables ``traits``, ``probes`` and ``seen_as``.
 
         Raises:
             InputError: If the world has nothing else to draw.
@@ -70,7 +84,11 @@ class Leftovers(BaseModel):
             figures[f"likeness.{measure}"] = scene.metric(np.ones_like(values), values, judge=looked, protocol=protocol)
             traits.append(_trait(measure, self._compare(scene, values, floor[measure])))
         tables: dict[str, list[dict[str, Any]]] = {"traits": traits}
-        warnings = []
+        warnings: list[str] = []
+        if scene.concept.kind == "object":
+            drawn = _Drawn(pairs.original, pairs.edited, other)
+            found = attributes(scene, images=self.probe_images, progress=progress)
+            self._add_attributes(scene, found, drawn, figures=figures, tables=tables, warnings=warnings)
         if judge is None:
             warnings.append(
                 f"not measured: what the pictures are taken for, for there is no {scene.concept.kind} judge"
@@ -82,6 +100,48 @@ class Leftovers(BaseModel):
                 {"class": judge.classes[i], "unedited": float(before[i]), "edited": float(after[i])} for i in top
             ]
         return SuiteResult.of(self, scene, figures, tables=tables, warnings=warnings)
+
+    def _add_attributes(
+        self,
+        scene: Scene,
+        found: list[Attribute],
+        drawn: _Drawn,
+        *,
+        figures: dict[str, Metric],
+        tables: dict[str, list[dict[str, Any]]],
+        warnings: list[str],
+    ) -> None:
+        """Count on which side of each attribute the target's pictures are."""
+        for attribute in found:
+            first, second = attribute.sides
+            told = f"{100 * attribute.accuracy:.0f} % of the people that it was not fitted on"
+            if not attribute.tells:
+                warnings.append(f"not measured: {attribute.name}, for the probe is right about only {told}")
+                continue
+            sides = [attribute.on_first(part) for part in drawn]
+            is_first = bool(sides[0].mean() >= 0.5)
+            original, edited, floor = ((side == is_first).astype(float) for side in sides)
+            side = first if is_first else second
+            figures[f"kept.{attribute.name}"] = scene.metric(
+                original,
+                edited,
+                judge=attribute.judge,
+                protocol=f"share of pictures on the side of the {side}, by a probe that is right about {told}; "
+                f"{floor.mean():.3f} of unrelated pictures",
+            )
+            tables["traits"].append(_trait(f"{attribute.name}: {side}", self._compare(scene, edited, floor)))
+            tables.setdefault("probes", []).append(
+                {
+                    "attribute": attribute.name,
+                    "judge": attribute.judge,
+                    "sides": f"{first}, {second}",
+                    "unedited": float(original.mean()),
+                    "edited": float(edited.mean()),
+                    "unrelated": float(floor.mean()),
+                    "held_out_accuracy": attribute.accuracy,
+                    "pictures": attribute.pictures,
+                }
+            )
 
     def _plans(self, scene: Scene) -> tuple[list[PlannedImage], list[PlannedImage]]:
         """Return the target's pictures, and for each something else by the same template from the same noise."""
