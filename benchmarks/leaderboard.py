@@ -1,0 +1,245 @@
+r"""The leaderboard page, from what ``aizheimer bench`` measured by `leaderboard/plan.yaml`.
+
+Keeps the rows and the damage by distance as one JSON file, from which the page and its pictures can be made again.
+
+Example:
+    aizheimer bench benchmarks/leaderboard/plan.yaml --out build/leaderboard
+    python benchmarks/leaderboard.py build/leaderboard
+    python benchmarks/leaderboard.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from measuring import write_json
+from methods_table import between_marks
+
+from aizheimer.bench.cell import RUNS
+from aizheimer.reports.leaderboard import Mean, Standing, standings
+
+matplotlib.use("Agg")
+
+ATTACKS = ("concept-inversion", "soft-prompt", "relearn", "noise-inversion", "quantise")
+OMITTED = (".n", ".extractor", ".seconds")
+"""Columns that say the same in each row, or that other work on the machine moves."""
+BINS = np.array([0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.2])
+"""Of the distance (one minus the cosine of the text embeddings), for the damage curve."""
+OWN_JUDGE = "judge-filter"
+Content = dict[str, Any]
+
+
+def collect(folder: Path) -> Content:
+    """Return the rows of a bench, the damage by distance of each method, and which families are the worst."""
+    rows = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
+    damage: dict[str, list[list[float]]] = {}
+    worst: dict[str, Counter[str]] = {}
+    for row in rows:
+        run = folder / RUNS / Path(row["run"]).name
+        if row["status"] != "done":
+            continue
+        if (file := run / "suite-neighbours.json").is_file():
+            found = json.loads(file.read_text())["tables"]["concepts"]
+            damage.setdefault(row["method"], []).extend(
+                [one["distance"], one["unedited"], one["edited"]] for one in found
+            )
+        if (file := run / "suite-families.json").is_file():
+            counter = worst.setdefault(row["method"], Counter())
+            counter.update(one["family"] for one in json.loads(file.read_text())["tables"].get("worst", []))
+    return {
+        "rows": [_kept(row) for row in rows],
+        "damage": {method: _binned(np.array(found)) for method, found in damage.items()},
+        "worst": {method: counter.most_common() for method, counter in worst.items()},
+    }
+
+
+def _kept(row: Content) -> Content:
+    """Leave out what no table needs, and round."""
+    return {
+        name: round(value, 4) if isinstance(value, float) else value
+        for name, value in row.items()
+        if value is not None and not (name.endswith(OMITTED) and name != "quality.kid.extractor")
+    }
+
+
+def _binned(found: np.ndarray) -> list[Content]:
+    """Average accuracy before and after by distance, over all concepts around all targets."""
+    places = np.digitize(found[:, 0], BINS[1:-1])
+    return [
+        {
+            "distance": round(float(found[places == place, 0].mean()), 4),
+            "unedited": round(float(found[places == place, 1].mean()), 4),
+            "edited": round(float(found[places == place, 2].mean()), 4),
+            "pictures": int((places == place).sum()),
+        }
+        for place in range(len(BINS) - 1)
+        if (places == place).any()
+    ]
+
+
+def share(mean: Mean | None, of: float = 1.0) -> str:
+    """Return a share with its interval, as part of another."""
+    if mean is None or not of:
+        return ""
+    low, high = (100 * end / of for end in mean.interval)
+    return f"{100 * mean.value / of:.0f} % ({low:.0f}-{high:.0f})"
+
+
+def originals(rows: list[Content], method: str, name: str) -> float:
+    """Return the unedited model's figure on the jobs of a method."""
+    key = f"{name}.original"
+    found = [row[key] for row in rows if row["method"] == method and key in row]
+    return float(np.mean(found)) if found else 0.0
+
+
+def table(content: Content) -> str:
+    """Return the methods, best score first, as Markdown."""
+    rows = content["rows"]
+    asr = [f"after {attack}" for attack in ATTACKS]
+    heads = ["method", "jobs", "score", "UA", "worst family", "IRA kept", "CRA kept", "nearest kept"]
+    heads += ["KID more", "before", *asr, "steps to relearn", "seconds", "MB"]
+    lines = [f"| {' | '.join(heads)} |", "| --- |" + " ---: |" * (len(heads) - 1)]
+    for standing in standings(rows):
+        lines.append(f"| {' | '.join(_line(standing, content))} |")
+    return "\n".join(lines) + "\n"
+
+
+def _line(standing: Standing, content: Content) -> list[str]:
+    rows, figures, method = content["rows"], standing.figures, standing.method
+    score = "" if standing.score is None else f"{100 * standing.score:.1f}{' ≈' if standing.alike else ''}"
+    name = f"[{method}](methods/{method}.md)" + (" †" if method == OWN_JUDGE else "")
+    families = content["worst"].get(method)
+    worst = "" if not families else f"{families[0][0]}, {share(figures.get('families.ua.worst'))}"
+    kept = [share(figures.get(key), originals(rows, method, key)) for key in ("ira", "cra", "neighbours.ira.nearest")]
+    kid = _mean(rows, method, lambda row: row["quality.kid"] - row["quality.kid.original"])
+    before = _mean(rows, method, lambda row: row[f"asr.{ATTACKS[0]}.before"])
+    attacked = [figures.get(f"asr.{attack}") for attack in ATTACKS]
+    relearnt = figures.get("asr.relearn.steps_survived")
+    costs = [figures.get(key) for key in ("seconds_forget", "megabytes")]
+    return [
+        name,
+        f"{standing.done}" + (f", {standing.failed} failed" if standing.failed else ""),
+        score,
+        share(figures.get("ua")),
+        worst,
+        *kept,
+        "" if kid is None else f"{kid:.3f}",
+        "" if before is None else f"{100 * before:.0f} %",
+        *("" if rate is None else f"{100 * rate.value:.0f} %" for rate in attacked),
+        "" if relearnt is None else f"{relearnt.value:.0f}",
+        *("" if cost is None else f"{cost.value:.3g}" for cost in costs),
+    ]
+
+
+def _mean(rows: list[Content], method: str, of: Any) -> float | None:
+    found = []
+    for row in rows:
+        if row["method"] == method and row["status"] == "done":
+            try:
+                found.append(of(row))
+            except KeyError:
+                continue
+    return float(np.mean(found)) if found else None
+
+
+def controls(content: Content) -> str:
+    """Return what each attack reaches on the unedited model, over the targets, as Markdown."""
+    lines = ["| attack | on the unedited model |", "| --- | ---: |"]
+    for attack in ATTACKS:
+        key = f"asr.{attack}.unedited"
+        found = {row["concept"]: row[key] for row in content["rows"] if key in row}
+        if found:
+            least = min(found, key=lambda concept: found[concept])
+            said = f"{100 * np.mean(list(found.values())):.0f} % (least: {least}, {100 * found[least]:.0f} %)"
+            lines.append(f"| [{attack}](attacks/{attack}.md) | {said} |")
+    return "\n".join(lines) + "\n"
+
+
+def attack_picture(content: Content, path: Path) -> None:
+    """Draw the rate of each attack on each method, most resistant first, beside how much it keeps."""
+    from matplotlib import pyplot as plt
+
+    names = ("before", *ATTACKS)
+    found = [standing for standing in standings(content["rows"]) if f"asr.{ATTACKS[0]}" in standing.figures]
+    values = np.full((len(found), len(names)), np.nan)
+    for place, standing in enumerate(found):
+        before = _mean(content["rows"], standing.method, lambda row: row[f"asr.{ATTACKS[0]}.before"])
+        rates = [standing.figures.get(f"asr.{attack}") for attack in ATTACKS]
+        values[place] = [np.nan if before is None else before, *(np.nan if r is None else r.value for r in rates)]
+    order = np.argsort(np.nanmean(values, axis=1), kind="stable")
+    figure, axis = plt.subplots(figsize=(8.2, 1.2 + 0.32 * len(found)), dpi=120)
+    axis.imshow(values[order], cmap="Reds", vmin=0, vmax=1, aspect="auto")
+    for y, place in enumerate(order):
+        for x, value in enumerate(values[place]):
+            if not np.isnan(value):
+                dark = value > 0.6
+                axis.text(
+                    x, y, f"{100 * value:.0f}", ha="center", va="center", color="w" if dark else "#333", fontsize=9
+                )
+    axis.set_xticks(range(len(names)), ["without attack", *ATTACKS], fontsize=9)
+    axis.xaxis.tick_top()
+    axis.set_yticks(range(len(found)), [found[place].method for place in order], fontsize=9)
+    axis.tick_params(length=0)
+    axis.set_xlabel("pictures in which the judge sees the forgotten concept, %: low resists", fontsize=9)
+    _save(figure, path)
+
+
+def damage_picture(content: Content, path: Path) -> None:
+    """Draw what was lost by distance to the target, a line for each method that forgets at least half."""
+    from matplotlib import pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(9, 5), dpi=120)
+    shown = [s for s in standings(content["rows"]) if s.figures.get("ua") and s.figures["ua"].value >= 0.5]
+    colours = plt.get_cmap("tab20").colors
+    ends = []
+    for place, standing in enumerate(shown):
+        bins = content["damage"].get(standing.method, [])
+        lost = [one["unedited"] - one["edited"] for one in bins]
+        style = "-" if place % 2 else "--"
+        axis.plot([one["distance"] for one in bins], lost, style, color=colours[place % 20], label=standing.method)
+        ends.append((lost[0] if lost else 0.0, place))
+    handles, labels = axis.get_legend_handles_labels()
+    order = [place for _, place in sorted(ends, reverse=True)]
+    axis.legend(
+        [handles[i] for i in order], [labels[i] for i in order], loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8,
+        title="most damage nearby first", title_fontsize=8,
+    )  # fmt: skip
+    axis.axhline(0, color="#999", linewidth=0.8)
+    axis.set_xlabel("distance to the target (1 - cosine of the text embeddings)")
+    axis.set_ylabel("accuracy lost")
+    axis.grid(alpha=0.3)
+    _save(figure, path)
+
+
+def _save(figure: Any, path: Path) -> None:
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+
+
+def main() -> None:
+    """Collect a bench if one is given; then write the page's table and its pictures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, nargs="?", help="of the bench; without, what was collected before is used")
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/leaderboard.json"))
+    parser.add_argument("--page", type=Path, default=Path("docs/leaderboard.md"))
+    parser.add_argument("--pictures", type=Path, default=Path("docs/images"))
+    args = parser.parse_args()
+    if args.folder is not None:
+        write_json(args.output, collect(args.folder))
+    content = json.loads(args.output.read_text())
+    text = between_marks(args.page.read_text(), "leaderboard", table(content))
+    args.page.write_text(between_marks(text, "controls", controls(content)))
+    attack_picture(content, args.pictures / "leaderboard-attacks.png")
+    damage_picture(content, args.pictures / "leaderboard-damage.png")
+    print(table(content))
+
+
+if __name__ == "__main__":
+    main()

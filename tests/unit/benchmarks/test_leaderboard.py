@@ -1,0 +1,101 @@
+"""The leaderboard page is made of a bench's files: what it averages, and how it says it."""
+
+import json
+import sys
+
+import pytest
+
+from aizheimer.bench.plan import load_plan
+from tests.architecture.source import REPOSITORY
+
+BENCHMARKS = REPOSITORY / "benchmarks"
+
+
+@pytest.fixture
+def leaderboard(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    for name in ("leaderboard", "measuring", "methods_table"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    import leaderboard
+
+    return leaderboard
+
+
+def row(method, concept, seed, **changes):
+    figures = {"ua": 1.0, "ira": 0.9, "cra": 0.8, "neighbours.ira.nearest": 0.5, "families.ua.worst": 0.6}
+    found = {
+        "method": method,
+        "concept": concept,
+        "seed": seed,
+        "status": "done",
+        "run": f"runs/{method}-{concept}-{seed}",
+    }
+    for name, value in figures.items():
+        found |= {name: value, f"{name}.low": value, f"{name}.high": value, f"{name}.original": 1.0, f"{name}.n": 10}
+    found |= {"quality.kid": -0.1, "quality.kid.original": -0.16, "quality.kid.extractor": "clip"}
+    for attack, asr in (("concept-inversion", 0.4), ("soft-prompt", 1.0), ("relearn", 0.5)):
+        found |= {f"asr.{attack}": asr, f"asr.{attack}.low": asr, f"asr.{attack}.before": 0.1}
+        found |= {f"asr.{attack}.unedited": 0.9 if concept == "cat" else 0.7}
+    found |= {"asr.relearn.steps_survived": 10 * (1 + seed)}
+    return found | {"seconds_forget": 2.0, "megabytes": 1.77} | changes
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A bench of one method on two concepts, one seed of which the neighbours' table is there."""
+    rows = [row("esd", concept, seed) for concept in ("cat", "dog") for seed in (0, 1)]
+    rows.append({"method": "uce", "concept": "cat", "seed": 0, "status": "failed", "error": "E", "run": "runs/x"})
+    (tmp_path / "results.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
+    run = tmp_path / "runs" / "esd-cat-0"
+    run.mkdir(parents=True)
+    near = [{"distance": 0.05, "unedited": 1.0, "edited": 0.0}, {"distance": 0.06, "unedited": 1.0, "edited": 1.0}]
+    far = [{"distance": 1.0, "unedited": 1.0, "edited": 1.0}]
+    (run / "suite-neighbours.json").write_text(json.dumps({"tables": {"concepts": near + far}}))
+    (run / "suite-families.json").write_text(json.dumps({"tables": {"worst": [{"family": "scenes"}]}}))
+    return tmp_path
+
+
+def test_damage_is_pooled_by_distance_and_the_worst_family_named(leaderboard, folder):
+    found = leaderboard.collect(folder)
+    assert found["damage"]["esd"] == [
+        {"distance": 0.055, "unedited": 1.0, "edited": 0.5, "pictures": 2},
+        {"distance": 1.0, "unedited": 1.0, "edited": 1.0, "pictures": 1},
+    ]
+    assert found["worst"] == {"esd": [("scenes", 1)]}
+    assert all("ua.n" not in one for one in found["rows"])
+
+
+def test_the_table_by_hand(leaderboard, folder):
+    text = leaderboard.table(leaderboard.collect(folder)).splitlines()
+    heads = [cell.strip() for cell in text[0].strip("|").split("|")]
+    cells = dict(zip(heads, [cell.strip() for cell in text[2].strip("|").split("|")], strict=True))
+    assert cells["method"] == "[esd](methods/esd.md)"
+    assert cells["UA"] == "100 % (100-100)"
+    assert cells["IRA kept"] == "90 % (90-90)"
+    assert cells["nearest kept"] == "50 % (50-50)"
+    assert cells["worst family"] == "scenes, 60 % (60-60)"
+    assert (cells["KID more"], cells["before"]) == ("0.060", "10 %")
+    assert (cells["after concept-inversion"], cells["after soft-prompt"]) == ("40 %", "100 %")
+    assert (cells["steps to relearn"], cells["seconds"], cells["MB"]) == ("15", "2", "1.77")
+    assert text[3].startswith("| [uce](methods/uce.md) | 0, 1 failed |  |")
+
+
+def test_controls_are_averaged_over_targets_and_the_least_is_named(leaderboard, folder):
+    assert "| 80 % (least: dog, 70 %) |" in leaderboard.controls(leaderboard.collect(folder))
+
+
+def test_its_pictures_are_drawn(leaderboard, folder, tmp_path):
+    content = json.loads(json.dumps(leaderboard.collect(folder)))
+    for draw in (leaderboard.attack_picture, leaderboard.damage_picture):
+        draw(content, tmp_path / "picture.png")
+        assert (tmp_path / "picture.png").stat().st_size > 5000
+
+
+def test_its_plan_is_what_it_says(monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    plan = load_plan(BENCHMARKS / "leaderboard" / "plan.yaml", {})
+    from aizheimer._registry import METHODS
+
+    assert {entry.recipe for entry in plan.methods} == set(METHODS.names())
+    assert (len(plan.concepts), len(plan.seeds)) == (17, 3)
+    assert len([entry for entry in plan.attacks if entry.attack()]) >= 4
