@@ -42,7 +42,7 @@ from aizheimer.backbones.conditioning import joined
 from aizheimer.concepts.concept import Concept
 from aizheimer.concepts.mentions import mention
 from aizheimer.data.anchors import anchor_prompts
-from aizheimer.data.cache import TensorCache, default_cache_dir
+from aizheimer.data.cache import TensorCache, cache_folder
 from aizheimer.data.latents import LatentBank, RolloutPlan
 from aizheimer.data.sources import BankSource, teacher_source
 from aizheimer.data.trajectories import kept_trajectories
@@ -124,7 +124,7 @@ def lesson(teacher: Backbone, asked: list[str], read: list[str], *, count: int, 
         plan=plan,
         name=f"distillation, {name}",
         seed=0,
-        cache=TensorCache(default_cache_dir()),
+        cache=TensorCache(cache_folder(None)),
         progress=lambda done, total: (
             print(f"{name}: {done} of {total} rollouts", flush=True) if done == total else None
         ),
