@@ -114,7 +114,9 @@ def with_denoiser(backbone: Backbone, unet: nn.Module) -> Backbone:
     return backbone_for(made, world=backbone.world)
 
 
-def lesson(teacher: Backbone, asked: list[str], read: list[str], *, count: int, plan: RolloutPlan, name: str) -> Lesson:
+def lesson(
+    teacher: Backbone, asked: list[str], read: list[str], *, count: int, plan: RolloutPlan, name: str, folder: Path
+) -> Lesson:
     """Roll the teacher out on some prompts; the student will read others in their place, or the same."""
     bank = kept_trajectories(
         teacher,
@@ -124,7 +126,7 @@ def lesson(teacher: Backbone, asked: list[str], read: list[str], *, count: int, 
         plan=plan,
         name=f"distillation, {name}",
         seed=0,
-        cache=TensorCache(cache_folder(None)),
+        cache=TensorCache(cache_folder(folder)),
         progress=lambda done, total: (
             print(f"{name}: {done} of {total} rollouts", flush=True) if done == total else None
         ),
@@ -133,7 +135,7 @@ def lesson(teacher: Backbone, asked: list[str], read: list[str], *, count: int, 
 
 
 def lessons(
-    teacher: Backbone, concept: Concept, *, told: bool, rollouts: int, plan: RolloutPlan
+    teacher: Backbone, concept: Concept, *, told: bool, rollouts: int, plan: RolloutPlan, folder: Path
 ) -> tuple[Lesson, Lesson]:
     """Return what is taught of everything else, and of the concept.
 
@@ -146,10 +148,12 @@ def lessons(
     others = [others[i] for i in order]
     own = world.prompts(concept)
     asked = own if told else anchor_prompts(own, concept)
-    kept = lesson(teacher, others[:rollouts], others[:rollouts], count=rollouts, plan=plan, name="the rest")
+    kept = lesson(
+        teacher, others[:rollouts], others[:rollouts], count=rollouts, plan=plan, name="the rest", folder=folder
+    )
     count = max(len(own), rollouts // 16) + HELD_OUT
     label = "the concept" if told else "in its place"
-    return kept, lesson(teacher, asked, own, count=count, plan=plan, name=f"{label}: {concept.target}")
+    return kept, lesson(teacher, asked, own, count=count, plan=plan, name=f"{label}: {concept.target}", folder=folder)
 
 
 def distilled(
@@ -216,7 +220,7 @@ def row(bench: Bench, key: tuple[str, str, str], args: argparse.Namespace) -> di
     target, init, way = key
     teacher, concept = load_model("emoji"), bench.concept(target)
     plan = RolloutPlan(steps=args.rollout_steps)
-    taught = lessons(teacher, concept, told=way == "told", rollouts=args.rollouts, plan=plan)
+    taught = lessons(teacher, concept, told=way == "told", rollouts=args.rollouts, plan=plan, folder=args.students)
     student = with_denoiser(teacher, narrower(teacher.denoiser, args.shrink, init=init, seed=0))
     settings = TrainSettings(
         steps=args.steps, lr=args.lr, schedule="cosine", warmup=min(100, args.steps - 1), batch_size=args.batch,

@@ -132,10 +132,13 @@ def test_a_student(load, tiny_backbone, tmp_path):
     assert student.fingerprint() != tiny_backbone.fingerprint()
 
 
-def test_the_concept_is_never_shown(load, tiny_backbone):
+def test_the_concept_is_never_shown(load, tiny_backbone, tmp_path):
     """In place of the concept's rollouts are the empty prompt's, prediction for prediction."""
     module, concept, plan = load("distill_smaller"), Concept("santa claus"), RolloutPlan(steps=2)
-    spared, told = (module.lessons(tiny_backbone, concept, told=told, rollouts=3, plan=plan) for told in (False, True))
+    spared, told = (
+        module.lessons(tiny_backbone, concept, told=told, rollouts=3, plan=plan, folder=tmp_path)
+        for told in (False, True)
+    )
     for kept, own in (spared, told):
         assert own.prompts == tiny_backbone.world.prompts(concept)
         assert not any("santa claus" in prompt for prompt in kept.prompts)
