@@ -40,6 +40,7 @@ PICTURES = {
     "aizheimer-paper": "target",
     "forget-me-not": "target",
     "salun": "target",
+    "sepme": "target",
     "concept-ablation": "anchor",
     "doco": "anchor",
     "data-censoring": "everything",

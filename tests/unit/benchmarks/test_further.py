@@ -22,7 +22,10 @@ SMALL = {
 }
 FEW = [f"{group}.{key}=1" for group, keys in SMALL.items() for key in keys]
 FEW += ["rollouts.steps=2", "rollouts.picture_steps=2"]
-BASE = "settings=[retain_neighbours=1,retain_others=1,retain_general=1]"
+SURGERY = (
+    "surgery base=uce cut=1 training.steps=1 rollouts.steps=1 rollouts.retain=1 rollouts.forget=1 retain.monitor=1"
+)
+"""Short: a row names a folder."""
 
 
 @pytest.fixture
@@ -52,9 +55,8 @@ def load(monkeypatch, tiny_backbone, tmp_path):
 
 def test_surgery(load, tmp_path, monkeypatch):
     module, output = load("surgery"), tmp_path / "surgery.json"
-    surgery = " ".join(["surgery", "base=uce", "cut=1", BASE, *FEW])
     words = ["--output", str(output), "--edits", str(tmp_path / "edits"), "--targets", "cat", "--samples", "3"]
-    words += ["--images", "2", "--steps", "1", "--rows", "uce retain_others=1", surgery, "sepme protect=-1"]
+    words += ["--images", "2", "--steps", "1", "--rows", "uce retain_others=1", SURGERY, "sepme protect=-1"]
     module.main(words)
     cells = json.loads(output.read_text())["cells"]
     assert [cell["row"].split()[0] for cell in cells] == ["uce", "surgery", "sepme"]
