@@ -21,18 +21,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measuring import SETTINGS, Bench, write_json
+from measuring import Bench, write_json
 
 import aizheimer
 from aizheimer import api
 from aizheimer.api import load_model
-from aizheimer.detectors.base import see
 from aizheimer.edits.compose import stack
 from aizheimer.edits.edit import Edit
 from aizheimer.edits.io import load_edit
 from aizheimer.errors import AizheimerError
 from aizheimer.evaluation.functional.proportions import wilson_interval
-from aizheimer.evaluation.generate import PromptJob, generate
 
 TARGETS = (
     *("Santa Claus", "cat", "pizza", "rocket", "castle"),
@@ -89,27 +87,11 @@ class Measure:
 
     def right(self, edit: Edit | None, labels: Sequence[str], *, seeds: int) -> dict[str, list[bool]]:
         """Return, by label, which of its pictures are judged to show it."""
-        world = self.bench.plain.world
-        backbone = self.bench.fast if edit is None else self.bench.backbone_for(edit)
-        jobs = [
-            (label, PromptJob(prompt, 900 + seed))
-            for label in labels
-            for prompt in world.prompts_for(label)
-            for seed in range(seeds)
-        ]
-        options: dict[str, Any] = {"guidance": world.guidance, "precision": SETTINGS.precision}
-        drawn = [job for _, job in jobs]
         if edit is None:
-            pictures = generate(backbone.pipe, drawn, **options)
-        else:
-            with edit.applied(backbone.pipe):
-                pictures = generate(backbone.pipe, drawn, **options)
-        judge = self.bench.judges.object
-        assert judge is not None, "the embedded model ships its judges"
-        found: dict[str, list[bool]] = {}
-        for (label, _), seen in zip(jobs, see(judge, pictures).labels, strict=True):
-            found.setdefault(label, []).append(seen == label)
-        return found
+            return self.bench.right(self.bench.fast, labels, seeds=seeds)
+        backbone = self.bench.backbone_for(edit)
+        with edit.applied(backbone.pipe):
+            return self.bench.right(backbone, labels, seeds=seeds)
 
     def row(self, edit: Edit, targets: Sequence[str]) -> dict[str, Any]:
         """Return UA of each target and the retained objects' accuracy, edited and unedited."""

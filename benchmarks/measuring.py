@@ -27,7 +27,9 @@ from aizheimer.api import load_model
 from aizheimer.backbones.base import Backbone
 from aizheimer.concepts.concept import Concept
 from aizheimer.concepts.families import prompt_families
+from aizheimer.detectors.base import see
 from aizheimer.evaluation.evaluate import AppliedEdit, draw_pairs, evaluate
+from aizheimer.evaluation.generate import PromptJob, generate
 from aizheimer.evaluation.judges import Judges, load_judges
 from aizheimer.evaluation.results import EvaluationResult
 from aizheimer.evaluation.settings import EvaluationSettings
@@ -108,6 +110,30 @@ class Bench:
             judges=self.judges,
             settings=self.settings,
         )
+
+    def right(
+        self, backbone: Backbone, labels: Sequence[str], *, seeds: int, first_seed: int = 900
+    ) -> dict[str, list[bool]]:
+        """Return, by label, which of its pictures are judged to show it: all its prompts, each from so many seeds."""
+        world, judge = self.plain.world, self.judges.object
+        assert judge is not None, "the embedded model ships its judges"
+        jobs = [
+            (label, PromptJob(prompt, first_seed + seed))
+            for label in labels
+            for prompt in world.prompts_for(label)
+            for seed in range(seeds)
+        ]
+        pictures = generate(
+            backbone.pipe,
+            [job for _, job in jobs],
+            steps=self.settings.steps,
+            guidance=world.guidance,
+            precision=self.settings.precision,
+        )
+        found: dict[str, list[bool]] = {}
+        for (label, _), seen in zip(jobs, see(judge, pictures).labels, strict=True):
+            found.setdefault(label, []).append(seen == label)
+        return found
 
     def _synonyms(self, edit: Judged, target: str) -> dict[str, Any] | None:
         """Return UA of the suite `families` under synonyms alone; None for a target that the world has none of."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from aizheimer.edits.io import load_edit
     from aizheimer.errors import AizheimerError
     from aizheimer.tuning.search import tune
+    from aizheimer.tuning.shrink import shrink
 
 __all__ = [
     "AizheimerError",
@@ -36,6 +37,7 @@ __all__ = [
     "import_edit",
     "load_edit",
     "load_model",
+    "shrink",
     "stack",
     "tune",
 ]
@@ -51,6 +53,7 @@ _HOMES = {
     "import_edit": "aizheimer.api",
     "load_edit": "aizheimer.edits.io",
     "load_model": "aizheimer.api",
+    "shrink": "aizheimer.tuning.shrink",
     "stack": "aizheimer.api",
     "tune": "aizheimer.tuning.search",
 }

@@ -138,6 +138,7 @@ METHODS = Registry(
         "advunlearn": "aizheimer.methods.advunlearn:AdvUnlearn",
         "spm": "aizheimer.methods.spm:SPM",
         "receler": "aizheimer.methods.receler:Receler",
+        "surgery": "aizheimer.methods.surgery:Surgery",
         "data-censoring": "aizheimer.methods.data_censoring:DataCensoring",
         "negative-prompt": "aizheimer.methods.negative_prompt:NegativePrompt",
         "sld": "aizheimer.methods.sld:SLD",

@@ -193,7 +193,7 @@ def no_cross_attention(name: str) -> Bad | None:
     if name == "spm":
         said = "has no linear layer in a Transformer2DModel to put an adapter on; wanted a Stable Diffusion UNet"
         return Bad(SelectorError, said, backbone=without_cross_attention)
-    if has(METHODS.get(name)(), "layers"):
+    if has(METHODS.get(name)(), "layers") or name == "surgery":  # whose base has them
         return Bad(SelectorError, "this denoiser has no cross-attention layers", backbone=without_cross_attention)
     return Bad(
         SelectorError,

@@ -17,6 +17,7 @@ RUN = {"ls", "show", "validate", "env", "stack", "diff"}
 REASONS = {
     "forget": "trains or solves on the embedded model; tests/cli/test_forget.py runs it on the tiny one",
     "tune": "makes several edits; tests/cli/test_tune.py runs a short search",
+    "shrink": "measures parts of an edit; tests/cli/test_shrink.py and tests/unit/tuning/test_shrink.py",
     "plan": "takes two small steps on the model; tests/cli/test_plan.py runs it",
     "evaluate": "draws 170 pictures; tests/end_to_end/test_forgets.py runs it",
     "attack": "draws and trains for minutes; tests/cli/test_attack.py runs it on the tiny pipeline",

@@ -26,6 +26,7 @@ from aizheimer.cli.ls import ls
 from aizheimer.cli.plan import plan
 from aizheimer.cli.report import report
 from aizheimer.cli.show import show
+from aizheimer.cli.shrink import shrink
 from aizheimer.cli.stack import diff, stack
 from aizheimer.cli.studio import studio
 from aizheimer.cli.tune import tune
@@ -55,6 +56,7 @@ EXAMPLES = {
         'aizheimer tune "Santa Claus" --require "UA>=0.95" --minimise "IRA drop"',
         'aizheimer tune cat --method uce --require "UA>=0.9" --search strength=0.2..1.2 --trials 8',
     ),
+    shrink: ('aizheimer shrink runs/santa-claus --require "UA>=0.95"',),
     plan: ('aizheimer plan "Santa Claus" --method esd', "aizheimer plan cat --model path/to/model --fit 8GiB"),
     evaluate: ("aizheimer evaluate runs/santa-claus", "aizheimer evaluate runs/santa-claus --require ua=0.9"),
     attack: (

@@ -49,6 +49,11 @@ class ThinChange:
         """Relative error: the root of ``lost / size``."""
         return (self.lost / self.size) ** 0.5 if self.size > 0 else 0.0
 
+    @property
+    def product(self) -> Float[Tensor, "outputs inputs ..."]:
+        """U D, in the shape of the weight."""
+        return (self.up.flatten(1) @ self.down.flatten(1)).reshape(len(self.up), *self.down.shape[1:])
+
     def widened(self, rank: int) -> ThinChange:
         """Return the same product with as many columns as ``rank``, the new ones zero."""
         more = rank - self.rank
@@ -111,7 +116,7 @@ def thin_edit(edit: Edit, networks: Mapping[str, nn.Module], *, rank: int, parti
     changes: list[ThinChange] = []
     for name, delta in edit.deltas.items():
         change = strength * delta
-        if _is_matrix(name, networks):
+        if is_matrix(name, networks):
             changes.append(_thin(name.removesuffix(".weight"), change, rank=rank))
         else:
             left_out[name] = float(change.double().square().sum())
@@ -121,8 +126,8 @@ def thin_edit(edit: Edit, networks: Mapping[str, nn.Module], *, rank: int, parti
     return ThinEdit(tuple(change.widened(common) for change in changes), left_out)
 
 
-def _is_matrix(name: str, networks: Mapping[str, nn.Module]) -> bool:
-    """Whether a parameter is the weight of a linear layer or of an ungrouped convolution."""
+def is_matrix(name: str, networks: Mapping[str, nn.Module]) -> bool:
+    """Whether a parameter, ``"<part>.<name>"``, is the weight of a linear layer or of an ungrouped convolution."""
     part, _, parameter = name.partition(".")
     module = networks[part].get_submodule(parameter.rpartition(".")[0])
     linear = isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1)

@@ -121,3 +121,71 @@ class TuneRecord(_Frozen):
         return load_record(
             cls, path, missing="run `aizheimer tune` first", damaged="not a search ({reason}); run it again"
         )
+
+
+class Cut(_Frozen):
+    """A part of an edit, measured.
+
+    Attributes:
+        rank: Most dimensions of each layer's change; None if every matrix is as it was.
+        dropped: Layers that are left out.
+        numbers: How many numbers it needs; see `aizheimer.edits.shrunk.size_in_numbers`.
+        values: Every quantity of its evaluation, by name.
+        met: Whether all demands are met.
+        seconds: What measuring it took.
+    """
+
+    rank: int | None
+    dropped: tuple[str, ...] = ()
+    numbers: int
+    values: dict[str, float]
+    met: bool
+    seconds: float
+
+
+class ShrinkRecord(_Frozen):
+    """A search for the smallest part of an edit.
+
+    Attributes:
+        schema_version: Of this file.
+        target: The concept.
+        method: The method that made the edit.
+        source: The edit's digest.
+        require: The demands, as typed.
+        numbers: How many numbers the edit needs, whole.
+        layers: How many layers it changes.
+        before: Every quantity of the whole edit, on fresh pictures.
+        trials: Every part that was tried, in order; the first is the whole edit.
+        confirmations: The smallest of them measured again on fresh pictures; the last one is the chosen one.
+    """
+
+    schema_version: Literal[1] = 1
+    target: str
+    method: str
+    source: str
+    require: list[str]
+    numbers: int
+    layers: int
+    before: dict[str, float]
+    trials: list[Cut]
+    confirmations: list[Cut]
+
+    @property
+    def chosen(self) -> Cut:
+        """The part that is in the run folder."""
+        return self.confirmations[-1]
+
+    def save(self, path: str | Path) -> None:
+        """Write JSON, all of it or nothing."""
+        save_record(self, path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> ShrinkRecord:
+        """Read what ``save`` wrote.
+
+        Raises:
+            DataError: If the file is missing or is no such search.
+        """
+        return load_record(
+            cls, path, missing="run `aizheimer shrink` first", damaged="not a search ({reason}); run it again"
+        )

@@ -75,6 +75,7 @@ FIELDS: Mapping[str, Space] = {
     "doco": _RATE,
     "spm": _RATE,
     "receler": _RATE,
+    "surgery": {"hold_weight": Range(low=0.1, high=10.0, log=True)},
     "hirm": {"retain_weight": Range(low=1.0, high=1e5, log=True)},
     "advunlearn": {"retain_weight": Range(low=0.1, high=100.0, log=True)},
     "adavd": {"centre": Range(low=0.3, high=0.95)},

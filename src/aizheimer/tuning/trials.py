@@ -192,16 +192,10 @@ class Search:
         return made if strength == 1.0 else made.scale(strength)
 
     def _look(self, edit: Edit, settings: EvaluationSettings, *, stage: str) -> EvaluationResult:
-        progress = self.progress
-        return evaluate(
-            self.backbone.pipe,
-            edit,
-            concept=self.concept,
-            world=self.backbone.world,
-            judges=self.judges,
-            settings=settings,
-            progress=None if progress is None else lambda done, total: progress(stage, done, total),
-        )
+        return look(
+            self.backbone, edit, concept=self.concept, judges=self.judges, settings=settings, stage=stage,
+            progress=self.progress,
+        )  # fmt: skip
 
     def conclude(self, study: Study) -> Tuned:
         """Confirm the best on fresh pictures, and write the first that still meets the demand as the run.
@@ -256,6 +250,38 @@ class Search:
             points, self.run.file(PICTURE), demand=(first.quantity.label, first.sense, first.bound),
             cost=record.wanted.label, title=f"{record.target} by {record.method}",
         )  # fmt: skip
+
+
+def look(
+    backbone: Backbone,
+    edit: Edit,
+    *,
+    concept: Concept,
+    judges: Judges,
+    settings: EvaluationSettings,
+    stage: str,
+    progress: StageProgress | None,
+) -> EvaluationResult:
+    """Return what the judges see of an edit; pictures that were drawn before are found in the cache.
+
+    Args:
+        backbone: The base.
+        edit: The edit.
+        concept: The target.
+        judges: Who looks.
+        settings: At how many pictures, and from which noise.
+        stage: What the drawing is called to ``progress``.
+        progress: Called with (stage, done, total).
+    """
+    return evaluate(
+        backbone.pipe,
+        edit,
+        concept=concept,
+        world=backbone.world,
+        judges=judges,
+        settings=settings,
+        progress=None if progress is None else lambda done, total: progress(stage, done, total),
+    )
 
 
 def recorded(study: Study) -> list[Trial]:
