@@ -39,6 +39,12 @@ $(VENV)/.installed-dev: $(VENV)/.installed-core
 	$(PIP) -e '.[dev]' | $(TERSE)
 	touch $@
 
+# What the long tests run for real beside that: Ray, NudeNet with its network, parquet. 300 MB.
+$(VENV)/.installed-extras: $(VENV)/.installed-dev
+	@echo "installing Ray, NudeNet and pyarrow into $(VENV)"
+	$(PIP) -e '.[ray,safety,parquet]' | $(TERSE)
+	touch $@
+
 # Gradio's own metadata wants a pillow below the pinned one, on which it runs all the same (tests/browser); so what it
 # needs is installed first, and then Gradio without a look at what it needs.
 $(VENV)/.installed-studio: $(VENV)/.installed-dev
@@ -57,7 +63,7 @@ demo: $(VENV)/.installed-core ## forget "Santa Claus" and show what happened
 	$(BIN)/aizheimer evaluate $(RUN)
 	$(BIN)/aizheimer report $(RUN)
 
-test: $(VENV)/.installed-dev ## run the tests; LONG=1 for those that take long as well, as CI does
+test: $(VENV)/.installed-$(if $(LONG),extras,dev) ## run the tests; LONG=1 for those that take long as well, as CI does
 	@$(BIN)/python -m pytest -m '$(if $(LONG),not browser,not browser and not long)' $(SPREAD)
 
 browser: $(VENV)/.installed-studio ## test the studio in Chromium (apt-get install chromium)
