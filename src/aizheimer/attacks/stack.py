@@ -21,10 +21,10 @@ from aizheimer.recipes.load import load_recipe
 class Stack(BaseModel):
     r"""Apply a second edit to the edited model, made for the same base.
 
-    Weights become :math:`W + \Delta_1 + \Delta_2`. Edits are made and passed on one by one and applied together, so this
-    needs no attacker at all. The second one comes from a folder, or is made here, on the unedited model, of another
-    concept. The random control takes changes of the same size (tensor by tensor, the same Frobenius norm) in random
-    directions.
+    Weights become :math:`W + \Delta_1 + \Delta_2`. Edits are made and passed on one by one and applied together, so
+    this needs no attacker at all. The second one comes from a folder, or is made here, on the unedited model, of
+    another concept. The random control takes changes of the same size (tensor by tensor, the same Frobenius norm) in
+    random directions.
 
     Example:
         >>> Stack(method="uce", concept="cat").method
