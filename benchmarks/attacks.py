@@ -77,8 +77,8 @@ def write_pages(folder: Path, rows: list[Row]) -> None:
         text = (
             f"On the embedded model, by its defaults, {n} pictures each "
             "(`python benchmarks/attacks.py --precision bfloat16 --pages docs/attacks`, raw "
-            "`benchmarks/results/attacks.json`); [how to read the rates](index.md#reading-the-rates). Seconds are of one "
-            f"thread beside other work.\n\n{table(own)}"
+            "`benchmarks/results/attacks.json`); [how to read the rates](index.md#reading-the-rates). Seconds are of "
+            f"one thread beside other work.\n\n{table(own)}"
         )
         page = folder / f"{name}.md"
         page.write_text(between_marks(page.read_text(), "measured", text))
