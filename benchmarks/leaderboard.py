@@ -22,6 +22,7 @@ from measuring import write_json
 from methods_table import between_marks
 
 from aizheimer.bench.cell import RUNS
+from aizheimer.bench.plan import load_plan
 from aizheimer.reports.leaderboard import Mean, Standing, standings
 
 matplotlib.use("Agg")
@@ -32,6 +33,7 @@ OMITTED = (".n", ".extractor", ".seconds")
 BINS = np.array([0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.2])
 """Of the distance (one minus the cosine of the text embeddings), for the damage curve."""
 OWN_JUDGE = "judge-filter"
+PLAN = Path(__file__).parent / "leaderboard" / "plan.yaml"
 Content = dict[str, Any]
 
 
@@ -161,6 +163,20 @@ def controls(content: Content) -> str:
     return "\n".join(lines) + "\n"
 
 
+def state(content: Content) -> str:
+    """Return how much of the plan is measured, while it is not the whole."""
+    cells = load_plan(PLAN, {}).cells()
+    there = {(row["method"], row["concept"], row["seed"]) for row in content["rows"]}
+    done = [cell for cell in cells if (cell.method.name, cell.concept, cell.seed) in there]
+    if len(done) == len(cells):
+        return ""
+    targets = ", ".join(dict.fromkeys(cell.concept for cell in done))
+    return (
+        f"**Not finished: {len(done):,} of {len(cells):,} jobs are measured; targets so far: {targets}.** Means are "
+        "over what is there, which for some methods is less than for others."
+    )
+
+
 def attack_picture(content: Content, path: Path) -> None:
     """Draw the rate of each attack on each method, most resistant first, beside how much it keeps."""
     from matplotlib import pyplot as plt
@@ -235,6 +251,7 @@ def main() -> None:
         write_json(args.output, collect(args.folder))
     content = json.loads(args.output.read_text())
     text = between_marks(args.page.read_text(), "leaderboard", table(content))
+    text = between_marks(text, "state", state(content))
     args.page.write_text(between_marks(text, "controls", controls(content)))
     attack_picture(content, args.pictures / "leaderboard-attacks.png")
     damage_picture(content, args.pictures / "leaderboard-damage.png")

@@ -84,6 +84,17 @@ def test_controls_are_averaged_over_targets_and_the_least_is_named(leaderboard, 
     assert "| 80 % (least: dog, 70 %) |" in leaderboard.controls(leaderboard.collect(folder))
 
 
+def test_a_page_that_is_not_finished_says_so(leaderboard, folder, monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    content = leaderboard.collect(folder)
+    cells = load_plan(leaderboard.PLAN, {}).cells()
+    assert f"**Not finished: 3 of {len(cells):,} jobs are measured; targets so far: cat.**" in leaderboard.state(
+        content
+    )
+    whole = [{"method": cell.method.name, "concept": cell.concept, "seed": cell.seed} for cell in cells]
+    assert leaderboard.state({"rows": whole}) == ""
+
+
 def test_its_pictures_are_drawn(leaderboard, folder, tmp_path):
     content = json.loads(json.dumps(leaderboard.collect(folder)))
     for draw in (leaderboard.attack_picture, leaderboard.damage_picture):
