@@ -32,6 +32,8 @@ OMITTED = (".n", ".extractor", ".seconds")
 """Columns that say the same in each row, or that other work on the machine moves."""
 BINS = np.array([0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.2])
 """Of the distance (one minus the cosine of the text embeddings), for the damage curve."""
+LEAST_PICTURES = 10
+"""Of a bin, to be drawn: one picture of fewer would be a peak."""
 OWN_JUDGE = "judge-filter"
 PLAN = Path(__file__).parent / "leaderboard" / "plan.yaml"
 Content = dict[str, Any]
@@ -215,7 +217,7 @@ def damage_picture(content: Content, path: Path) -> None:
     colours = plt.get_cmap("tab20").colors
     ends = []
     for place, standing in enumerate(shown):
-        bins = content["damage"].get(standing.method, [])
+        bins = [one for one in content["damage"].get(standing.method, []) if one["pictures"] >= LEAST_PICTURES]
         lost = [one["unedited"] - one["edited"] for one in bins]
         style = "-" if place % 2 else "--"
         axis.plot([one["distance"] for one in bins], lost, style, color=colours[place % 20], label=standing.method)

@@ -295,8 +295,6 @@ def main() -> None:
     trainer.resume()
     size = sum(p.numel() for p in trainer.transformer.parameters())
     print(f"{size / 1e6:.2f} M parameters, {2 * size / 1e6:.1f} MB in float16", flush=True)
-    if args.fast:
-        trainer.transformer.compile()
     sit(trainer, Log(args.out / f"{args.name}.jsonl", trainer.elapsed), args)
 
 

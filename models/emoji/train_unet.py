@@ -213,8 +213,6 @@ def main() -> None:
     torch.set_flush_denormal(True)
     trainer = Trainer(args)
     trainer.resume()
-    if args.fast:
-        trainer.unet.compile()
     sit(trainer, Log(args.out / f"{args.name}.jsonl", trainer.elapsed), args)
 
 
