@@ -13,6 +13,7 @@ from aizheimer.cli.options import Debug, Json
 from aizheimer.errors import InputError
 
 if TYPE_CHECKING:
+    from aizheimer.bench.cell import Row
     from aizheimer.bench.run import Step
 
 
@@ -81,6 +82,11 @@ def bench(
     if as_json:
         streams.print_json({"rows": rows, "folder": str(out)})
         return
+    _show(rows, out)
+
+
+def _show(rows: list[Row], out: Path) -> None:
+    """Print the leaderboard and where its files are."""
     from aizheimer.reports.leaderboard import leaderboard_tables
 
     for table in leaderboard_tables(rows):

@@ -34,13 +34,6 @@ TRAINED["parameters"] = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(monkeypatch, tmp_path):
-    monkeypatch.setenv("AIZHEIMER_CACHE", str(tmp_path / "cache"))
-    cells._backbone.cache_clear()
-    cells._networks.cache_clear()
-
-
 @pytest.fixture
 def plan(saved_tiny_pipeline):
     def make(**changes):

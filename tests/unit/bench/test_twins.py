@@ -11,13 +11,6 @@ from aizheimer.proof.findings import EVALUATION
 from tests.unit.bench.test_run import TRAINED
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(monkeypatch, tmp_path):
-    monkeypatch.setenv("AIZHEIMER_CACHE", str(tmp_path / "cache"))
-    cells._backbone.cache_clear()
-    cells._networks.cache_clear()
-
-
 @pytest.fixture
 def rows(saved_tiny_pipeline, tmp_path):
     def run(method, seeds=(0, 1)):

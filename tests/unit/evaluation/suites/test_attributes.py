@@ -11,7 +11,7 @@ from aizheimer.evaluation.suite import Scene
 from aizheimer.evaluation.suites._attributes import groupings
 from aizheimer.evaluation.suites.leftovers import Leftovers
 from tests.unit.evaluation.builders import DecoderEdit
-from tests.unit.evaluation.suites.scenes import SETTINGS, scene_of
+from tests.unit.evaluation.suites.scenes import scene_of
 
 PEOPLE = ("santa claus", "mrs claus", "man", "woman", "boy", "girl", "old man", "old woman")
 MEN = {"santa claus", "man", "boy", "old man"}
@@ -60,11 +60,7 @@ def scene(tiny_backbone, monkeypatch):
 
         monkeypatch.setattr(Scene, "pairs", pairs)
         scene = scene_of(backbone, objects=objects, **options)
-        return dataclasses.replace(
-            scene,
-            judges=dataclasses.replace(scene.judges, clip=clip),
-            settings=SETTINGS.model_copy(update={"steps": 1}),
-        )
+        return dataclasses.replace(scene, judges=dataclasses.replace(scene.judges, clip=clip))
 
     return make
 
