@@ -126,7 +126,12 @@ class CountedRows:
         value = torch.cat([heads(attn.to_v(image)), heads(attn.add_v_proj(text))], 2)
         bias = torch.zeros(1, 1, 1, key.shape[2], dtype=query.dtype, device=query.device)
         bias[..., -1] = self.extra
-        output = F.scaled_dot_product_attention(query, key, value.to(query), attn_mask=bias).transpose(1, 2).flatten(2)
+        if torch.is_autocast_enabled("cpu"):  # the fused attention's backward is slow in bfloat16
+            weights = (query @ key.mT * query.shape[-1] ** -0.5 + bias).softmax(-1)
+            output = weights.to(value.dtype) @ value
+        else:
+            output = F.scaled_dot_product_attention(query, key, value.to(query), attn_mask=bias)
+        output = output.transpose(1, 2).flatten(2)
         image, text = output.split([image.shape[1], text.shape[1]], 1)
         return attn.to_out[0](image), text if attn.context_pre_only else attn.to_add_out(text)
 

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor
 from sitting import Drawings, add_arguments, check_fast, draw_sheet, sit
 from training import EMA, Log, Muon, load_state, save_atomic
 from transformers import CLIPTextModel, CLIPTokenizer
@@ -91,6 +92,9 @@ class Trainer:
         self.tokenizer = CLIPTokenizer.from_pretrained(args.out / "tokenizer")
         self.text = CLIPTextModel.from_pretrained(args.out / "text_encoder")
         self.unet = build_unet(self.text.config.hidden_size).to(memory_format=torch.channels_last)
+        if args.fast:  # the fused attention's backward is slow in bfloat16: a third of the update
+            self.unet.set_attn_processor(AttnProcessor())
+            self.text.set_attn_implementation("eager")
         self.scheduler = build_scheduler()
         self.noise = NoiseSampler(self.scheduler, args.noise_power)
         hidden, rest = split_parameters(self.unet)
