@@ -69,13 +69,8 @@ def evaluate(
             raise InputError("Got --suite and --workers or --share; start suites with accelerate launch to share them.")
         evaluate_run(run, suite, model=model, seed=seed, clip=clip, effective_only=effective_only, as_json=as_json)
         return
-    if effective_only:
-        raise InputError("Got --effective-only without a suite; name one with --suite.")
     gates = [Gate.parse(text) for text in require or ()]
-    if full and samples is not None:
-        raise InputError("Got --full and --samples; choose one.")
-    if workers > 1 and share:
-        raise InputError("Got --workers and --share; choose one.")
+    _check_together(samples=samples, full=full, workers=workers, share=share, effective_only=effective_only)
     from aizheimer import api
     from aizheimer.cli.live import progress_bar
 
@@ -98,6 +93,15 @@ def evaluate(
         _print_table(result)
     if failed := [line for gate in gates if (line := gate.failure(result))]:
         raise GateError("; ".join(failed) + ".")
+
+
+def _check_together(*, samples: int | None, full: bool, workers: int, share: str | None, effective_only: bool) -> None:
+    if effective_only:
+        raise InputError("Got --effective-only without a suite; name one with --suite.")
+    if full and samples is not None:
+        raise InputError("Got --full and --samples; choose one.")
+    if workers > 1 and share:
+        raise InputError("Got --workers and --share; choose one.")
 
 
 @dataclass(frozen=True)

@@ -93,18 +93,8 @@ def shrink(
     Example:
         >>> shrink("runs/santa", require="UA>=0.95", out="runs/santa-small").record.chosen  # doctest: +SKIP
     """
-    demands = [Demand.parse(text) for text in ([require] if isinstance(require, str) else require)]
-    if not demands:
-        raise InputError("Got nothing to require; say what must hold, such as 'UA>=0.95'.")
-    if samples is not None and samples < 3:
-        raise InputError(f"samples: got {samples}; wanted 3 or more.")
-    if isinstance(edit, Edit) and model is None:
-        raise InputError("Got an edit without a model; name its base with model.")
-    found = edit if isinstance(edit, Edit) else api.load_edit(edit)
-    hook = found.hook
-    if hook is not None or found.is_noop:
-        what = "changes nothing" if hook is None else f"acts while pictures are drawn (hook {hook.name!r})"
-        raise EditError(f"this edit of the method {found.provenance.method} {what}; give one that changes weights")
+    demands = _demands(require, samples=samples)
+    found = _shrinkable(edit, model=model)
     backbone = api.load_model(model if model is not None else api.model_of_run(str(edit)))
     concept = found.provenance.concept.to_concept()
     searching = _Shrinking(
@@ -123,6 +113,26 @@ def shrink(
     except BaseException:
         searching.run.undo()
         raise
+
+
+def _demands(require: str | Sequence[str], *, samples: int | None) -> list[Demand]:
+    demands = [Demand.parse(text) for text in ([require] if isinstance(require, str) else require)]
+    if not demands:
+        raise InputError("Got nothing to require; say what must hold, such as 'UA>=0.95'.")
+    if samples is not None and samples < 3:
+        raise InputError(f"samples: got {samples}; wanted 3 or more.")
+    return demands
+
+
+def _shrinkable(edit: Edit | str | Path, *, model: api.Model | None) -> Edit:
+    if isinstance(edit, Edit) and model is None:
+        raise InputError("Got an edit without a model; name its base with model.")
+    found = edit if isinstance(edit, Edit) else api.load_edit(edit)
+    hook = found.hook
+    if hook is not None or found.is_noop:
+        what = "changes nothing" if hook is None else f"acts while pictures are drawn (hook {hook.name!r})"
+        raise EditError(f"this edit of the method {found.provenance.method} {what}; give one that changes weights")
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)
