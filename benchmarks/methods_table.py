@@ -4,7 +4,7 @@ The table goes between the marks of a page; with ``--pages`` every method's own 
 
 Example:
     python benchmarks/methods_table.py --table docs/comparison.md --picture docs/images/methods.png \
-        --pages docs/methods
+        --pages docs/methods --readme README.md
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ BAR = 0.8
 """UA and share of IRA from which a target counts as done."""
 OWN_JUDGE = ("judge-filter",)
 """Rows that decide by the judge which then scores them: their UA is right by construction, so they are on no front."""
+
+PAPERS = ("doco", "concept-ablation", "spm", "forget-me-not", "sepme", "esd")
+"""What the AIzheimer paper names."""
 
 RETRAINED = "data-censoring start=scratch"
 NOTES = {
@@ -114,6 +117,21 @@ def table(rows: list[dict[str, Any]], *, among: list[dict[str, Any]] | None = No
     for row in rows:
         if row["method"] in NOTES:
             lines += ["", " ".join(NOTES[row["method"]]).strip()]
+    return "\n".join(lines) + "\n"
+
+
+NAMED = ("aizheimer", "closed-distraction", "mace", "hirm", "uce", *PAPERS)
+"""Rows of the README's table."""
+
+
+def brief(rows: list[dict[str, Any]]) -> str:
+    """Return the front, the systems that the paper names and UCE as Markdown of few columns, for the README."""
+    lines = ["| method | UA | by synonyms | IRA kept | nearest kept | CPU seconds |", "| --- |" + " ---: |" * 5]
+    for row in rows:
+        if row["method"] in NAMED:
+            name = row["method"] if is_dominated(row, rows) else f"**{row['method']}**"
+            shares = [f"{100 * row[key]:.0f} %" for key in ("ua", "synonyms", "ira", "near")]
+            lines.append(f"| {' | '.join([name, *shares, format(row['cpu_seconds'], '.0f')])} |")
     return "\n".join(lines) + "\n"
 
 
@@ -205,6 +223,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results/methods.json"))
     parser.add_argument("--table", type=Path, help="write the table between the marks of this page")
     parser.add_argument("--pages", type=Path, help="write each method's rows into its page in this folder")
+    parser.add_argument("--readme", type=Path, help="write a short table between the marks of this page")
     parser.add_argument("--picture", type=Path, help="write the picture here")
     args = parser.parse_args()
     cells = json.loads(args.results.read_text())["cells"]
@@ -212,6 +231,8 @@ def main() -> None:
     print(table(rows))
     if args.table:
         args.table.write_text(between_marks(args.table.read_text(), "comparison", table(rows)))
+    if args.readme:
+        args.readme.write_text(between_marks(args.readme.read_text(), "methods", brief(rows)))
     if args.pages:
         write_pages(args.pages, rows, cells)
     if args.picture:
