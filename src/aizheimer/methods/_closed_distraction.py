@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 from aizheimer._seeding import generator_for
 from aizheimer.backbones.base import Backbone
 from aizheimer.concepts.concept import Concept
+from aizheimer.data.captioned import concept_words
 from aizheimer.data.latents import rollout
 from aizheimer.data.rows import (
     Prompts,
@@ -21,6 +23,7 @@ from aizheimer.data.rows import (
     RowPolicy,
     anchor_pairs,
     average_pairs,
+    forget_prompts,
     prompt_rows,
 )
 from aizheimer.edits.edit import Edit
@@ -43,6 +46,7 @@ from aizheimer.methods._revival import revived, undoing
 from aizheimer.methods.base import UNETS, MethodInfo, check_family
 from aizheimer.modules.query_metric import TextPencil, query_moments, solve_keys
 from aizheimer.modules.ridge import RidgeSums
+from aizheimer.modules.subspace import constrained_ridge, null_space
 
 
 class ClosedDistraction(BaseModel):
@@ -56,7 +60,7 @@ class ClosedDistraction(BaseModel):
         + \lambda\, \bar c\, \lVert W' - W \rVert_F^2 ;
 
     see `aizheimer.modules.query_metric`. Values, which no query looks at, are replaced by the same problem with
-    :math:`C = I`: there it is ridge regression.
+    :math:`C = I`, which is ridge regression; or, with ``values="null-space"``, by SPEED's, which moves no retained row.
 
     Example:
         >>> edit = ClosedDistraction().unlearn(backbone, Concept("Santa Claus"))  # doctest: +SKIP
@@ -84,6 +88,9 @@ class ClosedDistraction(BaseModel):
     prompts: Prompts = Field(
         default="both", description="Prompts that the concept is read in: bare words, templates, or both."
     )
+    synonyms: tuple[str, ...] | None = Field(
+        default=(), description="Further words whose rows are replaced like the concept's; null for the world's own."
+    )
     empty_anchor: RowAnchor = Field(
         default="average",
         description="What stands for an anchor without words: average, the mean row of the world's other concepts in "
@@ -110,6 +117,16 @@ class ClosedDistraction(BaseModel):
     damping: float = Field(default=0.01, gt=0, description="Mu of that search, which keeps found rows short; see rece.")
     metric: Literal["queries", "identity"] = Field(
         default="queries", description="What keys are measured by: the image's queries, or all directions alike."
+    )
+    values: Literal["ridge", "null-space"] = Field(
+        default="ridge",
+        description="How values are replaced: held as firmly as the keys, or in the null space of the retained rows.",
+    )
+    tolerance: float = Field(
+        default=0.01,
+        ge=0,
+        lt=1,
+        description="Of that null space: singular values below this share of the retained rows' norm count as zero.",
     )
     pictures: int = Field(default=8, ge=1, description="Pictures that are begun to see queries.")
     picture_steps: int = Field(default=4, ge=1, description="Denoising steps of each.")
@@ -143,11 +160,13 @@ class ClosedDistraction(BaseModel):
         held += prior_sums(task, prompts=self.prior_prompts).times(self.prior)
         erase, metrics, attacks = RidgeSums.of(pairs.keys, pairs.sources).mean(), self._metrics(task), []
 
+        apart = self._null_space_values(task, pairs, retained=retained)
+
         def solved(erase: RidgeSums) -> tuple[dict[str, Tensor], dict[str, float]]:
             pencil = TextPencil.of(erase, held.gram, ridge=self.ridge)
 
             def at(firmness: float) -> tuple[dict[str, Tensor], dict[str, float]]:
-                changes = _solved(task.weights, metrics, pencil.held(firmness))
+                changes = _solved(task.weights, metrics, pencil.held(firmness)) | apart
                 return changes, outcome(task.weights, changes, pairs=pairs, retained=retained)
 
             firmness = 1.0 if self.residual is None else _firmest(lambda f: at(f)[1]["residual"], self.residual)
@@ -171,20 +190,38 @@ class ClosedDistraction(BaseModel):
                 "what its blocks have made of them; set metric to identity."
             )
 
+    def _null_space_values(self, task: Task, pairs: RowPairs, *, retained: Tensor) -> dict[str, Tensor]:
+        """Return the values' changes where they are replaced in the null space of the retained rows."""
+        if self.values == "ridge":
+            return {}
+        free = null_space(retained, tolerance=self.tolerance)
+        nothing = retained[:0]
+        change = constrained_ridge(pairs.keys, pairs.sources, free=free, invariant=nothing, ridge=self.ridge)
+        return {name: weight @ change for name, weight in task.weights.items() if name.endswith("to_v.weight")}
+
     def _pairs(self, task: Task) -> RowPairs:
-        """Return the target's rows and what should answer in their place."""
+        """Return the rows of the target, and of its synonyms, and what should answer in their place."""
         concept, world = task.concept, task.backbone.world
+        pairs = [self._pairs_of(task, concept, prompts=task.prompts)]
+        for word in concept_words(concept, world, self.synonyms)[1:]:
+            synonym = replace(concept, target=word)
+            prompts = forget_prompts(task.backbone, synonym, which=self.prompts)
+            pairs.append(self._pairs_of(task, synonym, prompts=prompts))
+        return RowPairs(keys=torch.cat([p.keys for p in pairs]), sources=torch.cat([p.sources for p in pairs]))
+
+    def _pairs_of(self, task: Task, concept: Concept, *, prompts: list[str]) -> RowPairs:
+        world = task.backbone.world
         if concept.anchor or self.empty_anchor != "average":
             empty = "auto" if self.empty_anchor == "average" else self.empty_anchor
             return anchor_pairs(
-                task.backbone, task.prompts, concept=concept, policy=self.rows, empty=empty, scale=task.scale
+                task.backbone, prompts, concept=concept, policy=self.rows, empty=empty, scale=task.scale
             )
         words = world.styles if concept.kind == "style" else [item.label for item in world.vocabulary]
-        words = [word for word in words if not mentions(word, concept)]
+        words = [word for word in words if not mentions(word, concept) and not mentions(word, task.concept)]
         order = torch.randperm(len(words), generator=generator_for(self.seed, "average"))[: self.average_of].tolist()
         return average_pairs(
             task.backbone,
-            task.prompts,
+            prompts,
             concept=concept,
             policy=self.rows,
             words=[words[i] for i in order],
