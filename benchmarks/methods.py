@@ -40,8 +40,14 @@ from aizheimer.recipes.load import load_recipe
 
 TARGETS = ("cat", "jack-o-lantern", "rocket", "pizza", "Santa Claus", "old woman", "twemoji", "fluent")
 """Four objects or animals, two people, two styles; the unedited model draws each so that the judge names it."""
-EXTRA_ROWS = ("aizheimer-paper", "aizheimer-notebook", "esd group=esd-u", "forget-me-not weights=unet")
-"""The paper's own system beside the default, and whole UNets against cross-attention only (the paper's section II)."""
+EXTRA_ROWS = (
+    "aizheimer-paper",
+    "aizheimer-notebook",
+    "esd group=esd-u",
+    "forget-me-not weights=unet",
+    "mace lora=false",
+)
+"""The paper's own system, whole UNets against cross-attention only (its section II), MACE's first stage alone."""
 RESULTS = Path("benchmarks/results/methods.json")
 
 

@@ -16,7 +16,7 @@ from aizheimer.modules.attention import attention_probe
 from aizheimer.modules.maps import AttentionMap, mass
 from aizheimer.modules.ridge import RidgeSums, projection_weights
 
-SMALL = {"retain_neighbours": 2, "retain_others": 1, "retain_general": 1, "prior_prompts": 8}
+SMALL = {"retain_neighbours": 2, "retain_others": 1, "retain_general": 1, "prior_prompts": 8, "lora": False}
 SANTA = Concept("santa claus", anchor="old man", keep=("cat",))
 
 

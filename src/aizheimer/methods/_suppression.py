@@ -104,8 +104,8 @@ def suppress(
         with attention_probe(backbone.denoiser, layers, ends[i : i + 1]) as probe:
             functional_call(asked, current, inputs)
             loss = suppression_loss(probe.maps, masks)
-        optimizer.zero_grad()
-        loss.backward()
+        for tensor, gradient in zip(trained, torch.autograd.grad(loss, trained), strict=True):
+            tensor.grad = gradient  # backward() would leave gradients on the pipeline's own parameters
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
     return {name: up[name].detach().cpu().double() @ down[name].detach().cpu().double() for name in base}

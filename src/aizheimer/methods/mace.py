@@ -39,10 +39,11 @@ class MACE(BaseModel):
     rows :math:`k` of the prompts as the trained ones, :math:`(W + B A) k`, and to everyday rows as stage 1.
 
     Both solves are :math:`W' = (N + \lambda W)(G + \lambda I)^{-1}` on mean moments plus a prior of everyday prompts.
-    **Without stage 2, the default for now, the concept's own rows are left as they are**, and stage 3 changes nothing.
+    Without stage 2 the concept's own rows are left as they are, and stage 3 changes nothing: no picture is needed, and
+    nothing is trained.
 
     Example:
-        >>> edit = MACE(lora=True).unlearn(backbone, Concept("Santa Claus", anchor="old man"))  # doctest: +SKIP
+        >>> edit = MACE().unlearn(backbone, Concept("Santa Claus", anchor="old man"))  # doctest: +SKIP
 
     References:
         Lu et al., MACE: Mass Concept Erasure in Diffusion Models, arXiv:2403.06135, section 3.
@@ -53,7 +54,7 @@ class MACE(BaseModel):
     info: ClassVar[MethodInfo] = MethodInfo(
         paper="Lu et al., MACE: Mass Concept Erasure in Diffusion Models, arXiv:2403.06135",
         kind="closed form",
-        needs=("retain prompts",),
+        needs=("images", "retain prompts"),
         edits="cross-attention keys and values",
         status="stable",
         families=EVERYWHERE,
@@ -93,8 +94,8 @@ class MACE(BaseModel):
         description="repository multiplies the prior by its weight twice in stage 1, as the published code does.",
     )
     lora: bool = Field(
-        default=False,
-        description="Train stage 2. Experimental: pictures and masks are the model's own, not a segmenter's.",
+        default=True,
+        description="Train stage 2, and fuse: pictures and masks are the model's own, not a segmenter's.",
     )
     lora_steps: int = Field(default=50, ge=1, description="Steps of stage 2; 50 in the paper.")
     lora_lr: float = Field(

@@ -14,13 +14,14 @@ from tests.tiny import tiny_pipeline, tiny_world
 
 NAMES = ("uce", "speed", "dp", "oce", "rece", "mace")
 SMALL = {"retain_neighbours": 2, "retain_others": 1, "retain_general": 1}
+QUICK = {"mace": {"lora_steps": 2, "lora_pictures": 1}}
 SANTA = Concept("santa claus", anchor="old man", keep=("cat",))
 
 every_method = pytest.mark.parametrize("name", NAMES)
 
 
 def unlearn(name, backbone, concept=SANTA, *, callbacks=None, **options):
-    return METHODS.get(name)(**SMALL | options).unlearn(backbone, concept, callbacks=callbacks)
+    return METHODS.get(name)(**SMALL | QUICK.get(name, {}) | options).unlearn(backbone, concept, callbacks=callbacks)
 
 
 def tensors(backbone):
