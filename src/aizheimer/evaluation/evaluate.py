@@ -101,6 +101,7 @@ def evaluate(
     return _conclude(
         concept, world.name, plan=plan, pairs=pairs, sight=sight, judges=judges, similarity=similarity,
         settings=settings, guidance=guidance, edit_is_noop=edit is None or edit.is_noop,
+        edit_name=getattr(edit, "digest", edit_key),
     )  # fmt: skip
 
 
@@ -213,6 +214,7 @@ def _conclude(
     settings: EvaluationSettings,
     guidance: float,
     edit_is_noop: bool,
+    edit_name: str,
 ) -> EvaluationResult:
     """Turn labels and pixels into figures and flags."""
     metrics, missing = accuracies(concept, plan=plan, sight=sight, judges=judges, settings=settings)
@@ -229,6 +231,7 @@ def _conclude(
         target=concept.target,
         kind=concept.kind,
         model_name=model_name,
+        edit=edit_name,
         ua=metrics.get("ua"),
         ira=metrics.get("ira"),
         cra=metrics.get("cra"),

@@ -14,7 +14,7 @@ from aizheimer.attacks.results import AttackResult, Rate
 from aizheimer.edits.provenance import current_versions
 from aizheimer.errors import InputError
 from aizheimer.evaluation.results import Distance, EvaluationResult, Metric
-from aizheimer.proof.findings import Findings
+from aizheimer.proof.findings import Findings, refuse_unproven
 from aizheimer.proof.units import FIGURES
 from aizheimer.proof.verdict import Verdict
 
@@ -158,10 +158,12 @@ def certify(found: Findings, *, verdict: Verdict | None = None) -> Certificate:
 
     Raises:
         InputError: If the folder holds no edit: there is nothing to vouch for.
+        DataError: If a result is of another edit, or does not say of which.
     """
     origin = found.provenance
     if origin is None:
         raise InputError(f"{found.folder} holds no edit (edit.json is missing), so nothing can be vouched for")
+    refuse_unproven(found)
     return Certificate(
         target=found.target,
         kind=origin.concept.kind,

@@ -11,7 +11,7 @@ from aizheimer.evaluation.results import Metric
 from aizheimer.evaluation.suite import SuiteResult
 from aizheimer.evaluation.suite_file import list_suites, ships
 from aizheimer.proof.bounds import widened
-from aizheimer.proof.findings import Findings
+from aizheimer.proof.findings import Findings, refuse_unproven
 from aizheimer.proof.gate import Gate
 from aizheimer.proof.verdict import FAULTS, Fault, GateLine, Verdict
 
@@ -44,7 +44,12 @@ def check(found: Findings, gate: Gate, *, gate_name: str = "") -> Verdict:
     Returns:
         A line for everything asked. A fault is named by the line that caught it; where the model collapsed or nothing
         changed, that alone is the fault, and what was not forgotten is not called recoverable.
+
+    Raises:
+        DataError: If a result is of another edit than the folder's, or does not say of which.
+        EditError: If the edit's files are damaged.
     """
+    refuse_unproven(found)
     lines = [
         *_flags(found, gate),
         *_accuracies(found, gate),

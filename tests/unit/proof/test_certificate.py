@@ -1,12 +1,12 @@
 """What a certificate states, what it admits, and that verify finds what does not hold."""
 
-import json
 import re
 
 import pytest
 import torch
 
 from aizheimer._registry import ATTACKS
+from aizheimer.edits.hooks.negative_prompt import NegativePromptHook
 from aizheimer.errors import DataError, InputError
 from aizheimer.evaluation.image_cache import ImageCache
 from aizheimer.evaluation.results import EvaluationResult
@@ -39,7 +39,7 @@ class TestCertificate:
         assert tried.figures["asr"].original == 1, "what the same attack reaches on the unedited model"
         assert tried.budget["tries"] == 8
         assert tried.budget["spent: queries"] == 5
-        assert (stated.edit_sha256, stated.base_fingerprint) == ("ab" * 32, "0" * 16)
+        assert (stated.edit_sha256, stated.base_fingerprint) == (found.edit_sha256, "0" * 16)
 
     def test_it_admits_what_was_not(self, found, monkeypatch):
         monkeypatch.setitem(ATTACKS.entries, "p4d", "nowhere:P4D")
@@ -53,11 +53,9 @@ class TestCertificate:
         assert any("no white box attack was tried" in limit for limit in stated.limits)
 
     def test_an_edit_that_acts_while_drawing_can_be_left_out(self, tmp_path):
-        folder = write_run(tmp_path / "run", evaluation=good())
-        record = json.loads((folder / "edit.json").read_text()) | {"hook": {"name": "sld", "settings": {}}}
-        (folder / "edit.json").write_text(json.dumps(record))
-        stated = certify(read_findings(folder))
-        assert "hook 'sld'" in stated.acts
+        hook = NegativePromptHook("cat")
+        stated = certify(read_findings(write_run(tmp_path / "run", evaluation=good(), hook=hook)))
+        assert "hook 'negative-prompt'" in stated.acts
         assert any("can leave it out" in limit for limit in stated.limits)
 
     def test_a_suite_from_a_file_is_stated_by_its_name_with_its_kind(self, tmp_path):
@@ -100,7 +98,7 @@ class TestPage:
         assert "mine.yaml" in page
         assert "is not met (recoverable)" in page
         assert "max_asr.seed-search: found 20%" in page
-        assert "ab" * 32 in page
+        assert found.edit_sha256 in page
         assert "No gate was asked" in render_certificate(certify(found))
 
     def test_pictures_that_all_agree_are_no_certainty(self, tmp_path):

@@ -2,8 +2,11 @@
 
 import pytest
 
+from aizheimer.edits.io import load_edit
 from aizheimer.errors import DataError, RunFolderError
+from aizheimer.proof.certificate import certify
 from aizheimer.proof.check import check
+from aizheimer.proof.comparison import compare
 from aizheimer.proof.findings import read_findings
 from aizheimer.proof.gate import Gate, load_gate
 from tests.unit.proof.builders import attack, good, provenance, share, suite, write_run
@@ -178,6 +181,39 @@ class TestFindings:
         folder = write_run(tmp_path / "run", evaluation=good(), edit=provenance("cat"))
         with pytest.raises(DataError, match=r"evaluation.json was measured for 'Santa Claus', the run is about 'cat'"):
             read_findings(folder)
+
+    @pytest.mark.parametrize("judge", [lambda found: check(found, Gate()), certify, lambda found: compare([found])])
+    def test_results_of_another_edit_of_the_same_target_are_refused(self, tmp_path, judge):
+        """An edit that was made again, or scaled to nothing, over a run that had passed."""
+        folder = write_run(tmp_path / "run", evaluation=good())
+        judge(read_findings(folder))
+        load_edit(folder).scale(0.0001).save(folder)
+        with pytest.raises(DataError, match=r"evaluation\.json was measured on edit \w+, the run holds edit \w+;"):
+            judge(read_findings(folder))
+
+    def test_an_attack_or_a_suite_of_another_edit_is_refused(self, tmp_path):
+        for name, files in {
+            "attack-seed-search": {"attacks": [attack(edit="feedfeedfeedfeed")]},
+            "suite-families": {"suites": [suite("families", {}, made_from={"edit": "feedfeedfeedfeed"})]},
+        }.items():
+            found = read_findings(write_run(tmp_path / name, evaluation=good(), **files))
+            with pytest.raises(DataError, match=rf"{name}\.json was measured on edit feedfeedfeedfeed"):
+                check(found, Gate(max_asr=0.3))
+
+    def test_results_of_the_unedited_model_are_refused(self, tmp_path):
+        found = read_findings(write_run(tmp_path / "run", suites=[suite("families", {}, made_from={"base": "0" * 16})]))
+        with pytest.raises(DataError, match=r"suite-families\.json was measured on the unedited model"):
+            check(found, Gate())
+
+    def test_old_results_that_name_no_edit_are_read_and_not_vouched_for(self, tmp_path):
+        folder = write_run(tmp_path / "run")
+        good().save(folder / "evaluation.json")
+        assert compare([read_findings(folder)]).target == "Santa Claus"
+        for vouch in (lambda found: check(found, Gate()), certify):
+            with pytest.raises(
+                DataError, match=r"evaluation\.json does not say which edit was measured.*evaluate again"
+            ):
+                vouch(read_findings(folder))
 
     def test_a_folder_of_something_else(self, tmp_path):
         with pytest.raises(RunFolderError, match="holds neither an edit nor an evaluation"):
