@@ -14,7 +14,7 @@ from aizheimer.attacks.results import AttackResult, Rate
 from aizheimer.edits.provenance import current_versions
 from aizheimer.errors import InputError
 from aizheimer.evaluation.results import Distance, EvaluationResult, Metric
-from aizheimer.proof.findings import Findings, refuse_unproven
+from aizheimer.proof.findings import Findings, Result, refuse_unproven
 from aizheimer.proof.units import FIGURES
 from aizheimer.proof.verdict import Verdict
 
@@ -67,7 +67,9 @@ class Tried(_Frozen):
     kind: Literal["evaluation", "suite", "attack"]
     name: str
     access: str = ""
-    budget: dict[str, Any] = Field(description="Its parameters, how much was drawn, and what it took.")
+    budget: dict[str, Any] = Field(
+        description="Its own parameters, how pictures were drawn, and what it took: apart, for they share names."
+    )
     figures: dict[str, Stated]
     distances: dict[str, Distance] = Field(
         default_factory=dict, description="Numbers that only mean something with the network that computed them."
@@ -200,12 +202,7 @@ def _tried(found: Findings) -> Iterator[Tried]:
         yield Tried(
             kind="suite",
             name=name,
-            budget={
-                "suite": suite.suite,
-                **suite.parameters,
-                **suite.settings.model_dump(mode="json"),
-                "guidance": suite.guidance,
-            },
+            budget={"suite": suite.suite, "parameters": suite.parameters, "drawing": _drawing(suite)},
             figures={figure: Stated.of(metric) for figure, metric in suite.figures.items()},
             distances=suite.distances,
             warnings=suite.warnings,
@@ -216,7 +213,7 @@ def _tried(found: Findings) -> Iterator[Tried]:
 
 def _evaluation(result: EvaluationResult) -> Tried:
     figures = {name: Stated.of(metric) for name in FIGURES if (metric := getattr(result, name)) is not None}
-    budget = {"pictures": len(result.images), **result.settings.model_dump(mode="json"), "guidance": result.guidance}
+    budget = {"pictures": len(result.images), "drawing": _drawing(result)}
     return Tried(kind="evaluation", name="evaluation", budget=budget, figures=figures, warnings=result.warnings)
 
 
@@ -227,16 +224,19 @@ def _attack(name: str, attack: AttackResult) -> Tried:
     }
     if attack.random is not None:
         rates["random control"] = Stated.of_rate(attack.random, judge=attack.judge)
-    budget = {**attack.parameters, **attack.settings.model_dump(mode="json"), "guidance": attack.guidance}
-    spent = {f"spent: {key}": value for key, value in attack.spent.model_dump(mode="json").items()}
+    spent = attack.spent.model_dump(mode="json")
     return Tried(
         kind="attack",
         name=name,
         access=attack.access,
-        budget=budget | spent,
+        budget={"parameters": attack.parameters, "drawing": _drawing(attack), "spent": spent},
         figures=rates,
         warnings=attack.warnings,
     )
+
+
+def _drawing(result: Result) -> dict[str, Any]:
+    return {**result.settings.model_dump(mode="json"), "guidance": result.guidance}
 
 
 def _not_tried(found: Findings) -> Iterator[NotTried]:

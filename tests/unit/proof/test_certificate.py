@@ -37,9 +37,21 @@ class TestCertificate:
         tried = stated.tried[2]
         assert tried.figures["asr"].value == 0.2
         assert tried.figures["asr"].original == 1, "what the same attack reaches on the unedited model"
-        assert tried.budget["tries"] == 8
-        assert tried.budget["spent: queries"] == 5
+        assert tried.budget["parameters"] == {"tries": 8}
+        assert tried.budget["spent"]["queries"] == 5
         assert (stated.edit_sha256, stated.base_fingerprint) == (found.edit_sha256, "0" * 16)
+
+    def test_a_budget_is_never_overwritten_by_how_pictures_were_drawn(self, tmp_path):
+        """Of concept-inversion's 200 steps of training, the 20 of the sampler were certified."""
+        long = attack("concept-inversion", parameters={"steps": 200, "seed": 7}, asr=20)
+        own = suite("canvas", {"ua": share(1, 1)}, parameters={"steps": 90, "level": 3})
+        stated = certify(read_findings(write_run(tmp_path / "run", suites=[own], attacks=[long])))
+        (canvas, inversion) = (tried.budget for tried in stated.tried)
+        assert (inversion["parameters"], inversion["drawing"]["steps"]) == ({"steps": 200, "seed": 7}, 20)
+        assert (canvas["parameters"], canvas["drawing"]["steps"]) == ({"steps": 90, "level": 3}, own.settings.steps)
+        page = render_certificate(stated)
+        assert "parameters.steps: 200\n" in page
+        assert "drawing.steps: 20\n" in page
 
     def test_it_admits_what_was_not(self, found, monkeypatch):
         monkeypatch.setitem(ATTACKS.entries, "p4d", "nowhere:P4D")
