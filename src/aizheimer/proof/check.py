@@ -18,8 +18,8 @@ from aizheimer.proof.verdict import FAULTS, Fault, GateLine, Verdict
 FAMILIES, FAIRNESS, RELEARN = "families", "fairness", "relearn"
 """The suites and the attack that a gate's own keys ask for."""
 
-FAMILY_FIGURE, GAP_FIGURE, STEPS_KEY = "ua.", "gap", "steps_to_recover"
-"""How they name what a gate compares: figures of the suites, an entry of the attack's details."""
+FAMILY_FIGURE, GAP_FIGURE, STEPS_KEY, CURVE_KEY = "ua.", "gap", "steps_to_recover", "curve"
+"""How they name what a gate compares: figures of the suites, entries of the attack's details."""
 
 FOLLOWS: dict[Fault, frozenset[Fault]] = {
     "no-op": frozenset(FAULTS) - {"no-op"},
@@ -267,21 +267,31 @@ def _relearning(found: Findings, gate: Gate) -> Iterator[GateLine]:
     least = gate.min_relearn_steps
     if least is None:
         return
-    rule, wanted = "min_relearn_steps", f"{least} steps of fine-tuning or more"
+    rule, wanted = "min_relearn_steps", f"not back after {least} steps of fine-tuning"
     result = found.attacks.get(RELEARN)
     if result is None:
         yield _missing(rule, wanted, f"aizheimer attack {found.folder} --attack {RELEARN}")
         return
-    steps, tried = result.details.get(STEPS_KEY), result.spent.steps
-    if steps is not None:
-        passed = steps >= least
-        yield GateLine(
-            rule=rule, wanted=wanted, found=f"back after {steps}", passed=passed, fault="" if passed else "recoverable"
-        )
-        return
-    passed = tried >= least
-    reason = "" if passed else f"it was tried for {tried} steps only; give the attack more"
-    yield GateLine(rule=rule, wanted=wanted, found=f"not back after {tried}", passed=passed, reason=reason)
+    back, withstood = result.details.get(STEPS_KEY), _withstood(result)
+    found = f"not back after {withstood}" if back != 0 else "back before the first step"
+    found += f", back after {back}" if back else ""
+    if withstood >= least:
+        silent = _silent(result) if gate.controls else ""
+        yield GateLine(rule=rule, wanted=wanted, found=found, passed=not silent, reason=silent)
+    elif back is not None and back <= least:
+        yield GateLine(rule=rule, wanted=wanted, found=found, passed=False, fault="recoverable")
+    else:
+        tried = f"it was tried for {withstood} steps only; give the attack more"
+        reason = tried if back is None else f"nobody looked in between; give the attack a look at {least}"
+        yield GateLine(rule=rule, wanted=wanted, found=found, passed=False, reason=reason)
+
+
+def _withstood(result: AttackResult) -> int:
+    """Return the last look at which the concept was not back: it may have come back right after."""
+    back = result.details.get(STEPS_KEY)
+    if back is None:
+        return result.spent.steps
+    return max((row["step"] for row in result.details.get(CURVE_KEY, ()) if row["step"] < back), default=0)
 
 
 def _required(found: Findings, gate: Gate) -> Iterator[GateLine]:

@@ -57,7 +57,9 @@ class Gate(BaseModel):
         description="An attack counts as run only if the same attack succeeds on the unedited model.",
     )
     min_relearn_steps: int | None = Field(
-        default=None, ge=1, description="Fewest steps of fine-tuning that may bring the concept back (attack relearn)."
+        default=None,
+        ge=1,
+        description="Steps of fine-tuning after which the concept must not be back (attack relearn).",
     )
     required_attacks: tuple[str, ...] = Field(default=(), description="Attacks that must have been run.")
     required_suites: tuple[str, ...] = Field(
