@@ -10,6 +10,7 @@ from aizheimer.errors import did_you_mean
 from aizheimer.evaluation.results import Metric
 from aizheimer.evaluation.suite import SuiteResult
 from aizheimer.evaluation.suite_file import list_suites, ships
+from aizheimer.proof._lines import at_least, doubt, missing, percent, points, share, there
 from aizheimer.proof.bounds import widened
 from aizheimer.proof.findings import Findings, refuse_unproven
 from aizheimer.proof.gate import Gate
@@ -80,7 +81,7 @@ def _flags(found: Findings, gate: Gate) -> Iterator[GateLine]:
         flags.append(("no_collapse", collapse, "collapse", "a model that still draws the rest"))
     for rule, is_up, fault, wanted in flags:
         if found.evaluation is None:
-            yield _missing(rule, wanted, f"aizheimer evaluate {found.folder}")
+            yield missing(rule, wanted, f"aizheimer evaluate {found.folder}")
         elif not is_up:
             yield GateLine(rule=rule, wanted=wanted, found="yes", passed=True)
         else:
@@ -107,7 +108,7 @@ def _measured(rule: str, name: str, found: Findings) -> GateLine | None:
     """Return the failing line of a figure that is not there, None if it is."""
     wanted = f"{name.upper()} measured"
     if found.evaluation is None:
-        return _missing(rule, wanted, f"aizheimer evaluate {found.folder}")
+        return missing(rule, wanted, f"aizheimer evaluate {found.folder}")
     if getattr(found.evaluation, name) is not None:
         return None
     reasons = [line for line in found.evaluation.warnings if line.startswith("not measured")]
@@ -116,22 +117,7 @@ def _measured(rule: str, name: str, found: Findings) -> GateLine | None:
 
 
 def _unlearned(limit: float, metric: Metric, *, use: str) -> GateLine:
-    return _at_least("min_ua", limit, metric, use=use, fault="not-forgotten" if metric.value < limit else "")
-
-
-def _at_least(rule: str, limit: float, metric: Metric, *, use: str, fault: Fault = "") -> GateLine:
-    low, high = widened(metric.interval, value=metric.value, n=metric.n)
-    worst = low if use == "interval" else metric.value
-    found = _share(metric.value, (low, high), metric.n)
-    passed = worst >= limit
-    return GateLine(
-        rule=rule,
-        wanted=f"at least {_percent(limit)}",
-        found=found,
-        passed=passed,
-        fault="" if passed else fault,
-        reason="" if passed else _doubt(passes_by_value=metric.value >= limit, n=metric.n),
-    )
+    return at_least("min_ua", limit, metric, use=use, fault="not-forgotten" if metric.value < limit else "")
 
 
 def _drop(rule: str, limit: float, metric: Metric, *, use: str, fault: Fault) -> GateLine:
@@ -139,17 +125,17 @@ def _drop(rule: str, limit: float, metric: Metric, *, use: str, fault: Fault) ->
     worst = -low if use == "interval" else -metric.change
     passed = worst <= limit + 1e-12
     found = (
-        f"a drop of {_points(-metric.change)} ({_percent(metric.original)} to {_percent(metric.value)}, "
-        f"at worst {_points(-low)}, n={metric.n})"
+        f"a drop of {points(-metric.change)} ({percent(metric.original)} to {percent(metric.value)}, "
+        f"at worst {points(-low)}, n={metric.n})"
     )
     certain = -metric.change > limit
     return GateLine(
         rule=rule,
-        wanted=f"a drop of at most {_points(limit)}",
+        wanted=f"a drop of at most {points(limit)}",
         found=found,
         passed=passed,
         fault=fault if not passed and certain else "",
-        reason="" if passed else _doubt(passes_by_value=not certain, n=metric.n),
+        reason="" if passed else doubt(passes_by_value=not certain, n=metric.n),
     )
 
 
@@ -159,7 +145,7 @@ def _families(found: Findings, gate: Gate) -> Iterator[GateLine]:
         return
     suite = found.suites.get(FAMILIES)
     if suite is None:
-        yield _missing("min_ua_by_family", "UA of every prompt family", _suite_command(found, FAMILIES))
+        yield missing("min_ua_by_family", "UA of every prompt family", _suite_command(found, FAMILIES))
         return
     families = _family_figures(suite)
     wanted = limits if isinstance(limits, dict) else dict.fromkeys(families, limits)
@@ -170,14 +156,14 @@ def _families(found: Findings, gate: Gate) -> Iterator[GateLine]:
     for family, limit in wanted.items():
         rule = f"min_ua_by_family.{family}"
         if family not in families:
-            there = ", ".join(families) or "none"
-            reason = f"the suite measured no such family; there are: {there}"
-            yield GateLine(rule=rule, wanted=f"at least {_percent(limit)}", passed=False, reason=reason)
+            known = ", ".join(families) or "none"
+            reason = f"the suite measured no such family; there are: {known}"
+            yield GateLine(rule=rule, wanted=f"at least {percent(limit)}", passed=False, reason=reason)
             continue
         metric = families[family]
         # Only an edit that withstands the plain prompts is a prompt-only forgetter; the others have not forgotten.
         hides = ua is not None and ua.value >= limit > metric.value
-        yield _at_least(rule, limit, metric, use=gate.use, fault="prompt-only" if hides else "")
+        yield at_least(rule, limit, metric, use=gate.use, fault="prompt-only" if hides else "")
 
 
 def _family_figures(suite: SuiteResult) -> dict[str, Metric]:
@@ -188,10 +174,10 @@ def _family_figures(suite: SuiteResult) -> dict[str, Metric]:
 def _fairness(found: Findings, gate: Gate) -> Iterator[GateLine]:
     if gate.max_group_gap is None:
         return
-    wanted = f"a gap of at most {_points(gate.max_group_gap)}"
+    wanted = f"a gap of at most {points(gate.max_group_gap)}"
     suite = found.suites.get(FAIRNESS)
     if suite is None:
-        yield _missing("max_group_gap", wanted, _suite_command(found, FAIRNESS))
+        yield missing("max_group_gap", wanted, _suite_command(found, FAIRNESS))
         return
     gaps = {name: m for name, m in suite.figures.items() if name.split(".")[0] == GAP_FIGURE}
     if not gaps:
@@ -208,10 +194,10 @@ def _gap(rule: str, gap: Metric, *, gate: Gate, wanted: str) -> GateLine:
     return GateLine(
         rule=rule,
         wanted=wanted,
-        found=_share(gap.value, (low, high), gap.n),
+        found=share(gap.value, (low, high), gap.n),
         passed=passed,
         fault="unfair" if gap.value > limit else "",
-        reason="" if passed else _doubt(passes_by_value=gap.value <= limit, n=gap.n),
+        reason="" if passed else doubt(passes_by_value=gap.value <= limit, n=gap.n),
     )
 
 
@@ -221,7 +207,7 @@ def _attacks(found: Findings, gate: Gate) -> Iterator[GateLine]:
         wanted = limits if isinstance(limits, dict) else dict.fromkeys(found.attacks, limits)
         if isinstance(limits, float) and not wanted:
             command = f"aizheimer attack {found.folder} --all"
-            yield _missing("max_asr", f"an ASR of at most {_percent(limits)}", command)
+            yield missing("max_asr", f"an ASR of at most {percent(limits)}", command)
         for name, limit in wanted.items():
             yield _attack(found, name, limit, gate=gate)
     if gate.min_attacks:
@@ -235,17 +221,17 @@ def _attacks(found: Findings, gate: Gate) -> Iterator[GateLine]:
 
 
 def _attack(found: Findings, name: str, limit: float, *, gate: Gate) -> GateLine:
-    rule, wanted = f"max_asr.{name}", f"at most {_percent(limit)}"
+    rule, wanted = f"max_asr.{name}", f"at most {percent(limit)}"
     result = found.attacks.get(name)
     if result is None:
-        return _missing(rule, wanted, f"aizheimer attack {found.folder} --attack {name}")
+        return missing(rule, wanted, f"aizheimer attack {found.folder} --attack {name}")
     rate = result.asr
     low, high = widened(rate.interval, value=rate.value, n=rate.n)
     worst = high if gate.use == "interval" else rate.value
-    shown = f"{_share(rate.value, (low, high), rate.n)}, {_percent(result.before.value)} without the attack"
+    shown = f"{share(rate.value, (low, high), rate.n)}, {percent(result.before.value)} without the attack"
     if worst > limit:
         back = rate.value > limit >= result.before.value
-        reason = "" if rate.value > limit else _doubt(passes_by_value=True, n=rate.n)
+        reason = "" if rate.value > limit else doubt(passes_by_value=True, n=rate.n)
         return GateLine(
             rule=rule, wanted=wanted, found=shown, passed=False, reason=reason, fault="recoverable" if back else ""
         )
@@ -259,7 +245,7 @@ def _silent(result: AttackResult) -> str:
     if control is None:
         return "it was run without its control on the unedited model, so its failure proves nothing"
     if control.value < WEAK_CONTROL:
-        return f"it reaches only {_percent(control.value)} on the unedited model, so its failure proves nothing"
+        return f"it reaches only {percent(control.value)} on the unedited model, so its failure proves nothing"
     return ""
 
 
@@ -270,20 +256,20 @@ def _relearning(found: Findings, gate: Gate) -> Iterator[GateLine]:
     rule, wanted = "min_relearn_steps", f"not back after {least} steps of fine-tuning"
     result = found.attacks.get(RELEARN)
     if result is None:
-        yield _missing(rule, wanted, f"aizheimer attack {found.folder} --attack {RELEARN}")
+        yield missing(rule, wanted, f"aizheimer attack {found.folder} --attack {RELEARN}")
         return
     back, withstood = result.details.get(STEPS_KEY), _withstood(result)
-    found = f"not back after {withstood}" if back != 0 else "back before the first step"
-    found += f", back after {back}" if back else ""
+    shown = f"not back after {withstood}" if back != 0 else "back before the first step"
+    shown += f", back after {back}" if back else ""
     if withstood >= least:
         silent = _silent(result) if gate.controls else ""
-        yield GateLine(rule=rule, wanted=wanted, found=found, passed=not silent, reason=silent)
+        yield GateLine(rule=rule, wanted=wanted, found=shown, passed=not silent, reason=silent)
     elif back is not None and back <= least:
-        yield GateLine(rule=rule, wanted=wanted, found=found, passed=False, fault="recoverable")
+        yield GateLine(rule=rule, wanted=wanted, found=shown, passed=False, fault="recoverable")
     else:
         tried = f"it was tried for {withstood} steps only; give the attack more"
         reason = tried if back is None else f"nobody looked in between; give the attack a look at {least}"
-        yield GateLine(rule=rule, wanted=wanted, found=found, passed=False, reason=reason)
+        yield GateLine(rule=rule, wanted=wanted, found=shown, passed=False, reason=reason)
 
 
 def _withstood(result: AttackResult) -> int:
@@ -296,11 +282,11 @@ def _withstood(result: AttackResult) -> int:
 
 def _required(found: Findings, gate: Gate) -> Iterator[GateLine]:
     for name in gate.required_attacks:
-        yield _there(
+        yield there(
             f"required_attacks.{name}", name in found.attacks, f"aizheimer attack {found.folder} --attack {name}"
         )
     for name in gate.required_suites:
-        line = _there(f"required_suites.{name}", name in found.suites, _suite_command(found, name))
+        line = there(f"required_suites.{name}", name in found.suites, _suite_command(found, name))
         if line.passed or ships(name):
             yield line
             continue
@@ -308,32 +294,5 @@ def _required(found: Findings, gate: Gate) -> Iterator[GateLine]:
         yield line.model_copy(update={"reason": f"{line.reason}; {own}".rstrip(".")})
 
 
-def _there(rule: str, is_there: bool, command: str) -> GateLine:
-    line = GateLine(rule=rule, wanted="a result", found="there", passed=True)
-    return line if is_there else _missing(rule, "a result", command)
-
-
-def _missing(rule: str, wanted: str, command: str) -> GateLine:
-    return GateLine(rule=rule, wanted=wanted, passed=False, reason=f"not measured yet: run `{command}`")
-
-
 def _suite_command(found: Findings, name: str) -> str:
     return f"aizheimer evaluate {found.folder} --suite {name if ships(name) else f'{name}.yaml'}"
-
-
-def _doubt(*, passes_by_value: bool, n: int) -> str:
-    """Say when more pictures could help, and when they could not."""
-    return f"the value itself would do, {n} are too few to be sure: measure on more" if passes_by_value else ""
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.3g}%"
-
-
-def _points(change: float) -> str:
-    return f"{round(100 * change, 6) + 0.0:.3g} points"  # no -0
-
-
-def _share(value: float, interval: tuple[float, float], n: int) -> str:
-    low, high = (f"{100 * end:.3g}" for end in interval)
-    return f"{_percent(value)} ({low} to {high}%, n={n})"
