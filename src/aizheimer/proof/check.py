@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from aizheimer.attacks.results import AttackResult, Rate
 from aizheimer.attacks.run import WEAK_CONTROL
 from aizheimer.errors import did_you_mean
+from aizheimer.evaluation.flags import WEAK_TARGET_SHARE
 from aizheimer.evaluation.results import Metric
 from aizheimer.evaluation.suite import SuiteResult
 from aizheimer.evaluation.suite_file import list_suites, ships
@@ -91,7 +92,7 @@ def _flags(found: Findings, gate: Gate) -> Iterator[GateLine]:
 
 def _accuracies(found: Findings, gate: Gate) -> Iterator[GateLine]:
     if gate.min_ua is not None:
-        yield _measured("min_ua", "ua", found) or _unlearned(gate.min_ua, _figure(found, "ua"), use=gate.use)
+        yield _measured("min_ua", "ua", found) or _unlearned(gate.min_ua, _figure(found, "ua"), gate=gate)
     for rule, name in DROPS.items():
         limit = getattr(gate, rule)
         if limit is None:
@@ -116,8 +117,9 @@ def _measured(rule: str, name: str, found: Findings) -> GateLine | None:
     return GateLine(rule=rule, wanted=wanted, passed=False, reason=reason)
 
 
-def _unlearned(limit: float, metric: Metric, *, use: str) -> GateLine:
-    return at_least("min_ua", limit, metric, use=use, fault="not-forgotten" if metric.value < limit else "")
+def _unlearned(limit: float, metric: Metric, *, gate: Gate) -> GateLine:
+    fault: Fault = "not-forgotten" if metric.value < limit else ""
+    return _proving(at_least("min_ua", limit, metric, use=gate.use, fault=fault), metric, gate=gate)
 
 
 def _drop(rule: str, limit: float, metric: Metric, *, use: str, fault: Fault) -> GateLine:
@@ -148,22 +150,52 @@ def _families(found: Findings, gate: Gate) -> Iterator[GateLine]:
         yield missing("min_ua_by_family", "UA of every prompt family", _suite_command(found, FAMILIES))
         return
     families = _family_figures(suite)
+    weak = [name for name, metric in families.items() if gate.controls and _says_nothing(metric)]
     wanted = limits if isinstance(limits, dict) else dict.fromkeys(families, limits)
-    if not wanted:
-        reason = "the suite measured no family for this target"
-        yield GateLine(rule="min_ua_by_family", wanted="UA by family", passed=False, reason=reason)
-    ua = found.evaluation.ua if found.evaluation is not None else None
     for family, limit in wanted.items():
-        rule = f"min_ua_by_family.{family}"
-        if family not in families:
+        rule, metric = f"min_ua_by_family.{family}", families.get(family)
+        if metric is None:
             known = ", ".join(families) or "none"
             reason = f"the suite measured no such family; there are: {known}"
             yield GateLine(rule=rule, wanted=f"at least {percent(limit)}", passed=False, reason=reason)
-            continue
-        metric = families[family]
-        # Only an edit that withstands the plain prompts is a prompt-only forgetter; the others have not forgotten.
-        hides = ua is not None and ua.value >= limit > metric.value
-        yield at_least(rule, limit, metric, use=gate.use, fault="prompt-only" if hides else "")
+        elif family not in weak or metric.value < limit:
+            yield _family(rule, limit, metric, ua=found.evaluation.ua if found.evaluation else None, use=gate.use)
+        elif isinstance(limits, dict):  # it was asked for by name; of all that the suite asks, it is left out
+            yield _proving(at_least(rule, limit, metric, use=gate.use), metric, gate=gate)
+    if not isinstance(limits, dict) and (weak or not families):
+        yield _counted_families([name for name in families if name not in weak], weak)
+
+
+def _family(rule: str, limit: float, metric: Metric, *, ua: Metric | None, use: str) -> GateLine:
+    # Only an edit that withstands the plain prompts is a prompt-only forgetter; the others have not forgotten.
+    hides = ua is not None and ua.value >= limit > metric.value
+    return at_least(rule, limit, metric, use=use, fault="prompt-only" if hides else "")
+
+
+def _counted_families(counted: list[str], weak: list[str]) -> GateLine:
+    """Return the line that says which families count: those in which the unedited model shows the target."""
+    left_out = f"{', '.join(weak)}: the unedited model does not show the target there either, so they prove nothing"
+    return GateLine(
+        rule="min_ua_by_family",
+        wanted="prompt families that the unedited model shows the target in",
+        found=f"{len(counted)} of {len(counted) + len(weak)} ({', '.join(counted) or 'none'})",
+        passed=bool(counted),
+        reason=left_out if weak else "the suite measured no family for this target",
+    )
+
+
+def _says_nothing(metric: Metric) -> str:
+    """Say why pictures without the target prove nothing, or nothing: it must be in those of the unedited model."""
+    if metric.original < WEAK_TARGET_SHARE:
+        return ""
+    shown = percent(1 - metric.original)
+    return f"the unedited model shows the target in only {shown} of these pictures, so its absence proves nothing"
+
+
+def _proving(line: GateLine, metric: Metric, *, gate: Gate) -> GateLine:
+    """Fail a line that holds on pictures in which there was nothing to forget."""
+    weak = _says_nothing(metric) if gate.controls and line.passed else ""
+    return line.model_copy(update={"passed": False, "reason": weak}) if weak else line
 
 
 def _family_figures(suite: SuiteResult) -> dict[str, Metric]:

@@ -54,7 +54,8 @@ class Gate(BaseModel):
     min_attacks: int = Field(default=0, ge=0, description="Attacks that must have been run.")
     controls: bool = Field(
         default=True,
-        description="An attack counts as run only if the same attack succeeds on the unedited model.",
+        description="An attack counts as run only if the same attack succeeds on the unedited model; and a prompt "
+        "family, or UA, only if the unedited model shows the target in more than half of those pictures.",
     )
     min_relearn_steps: int | None = Field(
         default=None,

@@ -98,6 +98,40 @@ class TestLines:
         unknown = held(Gate(min_ua_by_family={"homoglyphs": 0.9}), evaluation=good(), suites=[families])
         assert "no such family; there are: bare, synonyms" in unknown.summary
 
+    def test_families_that_the_unedited_model_cannot_draw_are_left_out_and_named(self, held):
+        """Misspellings that a model cannot read have a UA of 100 % with any edit."""
+        figures = {"ua.bare": share(100, 100), "ua.misspellings": share(100, 100, original=100)}
+        files = {"evaluation": good(), "suites": [suite("families", figures)]}
+        verdict = held(Gate(min_ua_by_family=0.7), **files)
+        assert verdict.passed
+        assert line(verdict, "min_ua_by_family").found == "1 of 2 (bare)"
+        assert line(verdict, "min_ua_by_family").reason.startswith("misspellings: the unedited model does not show")
+        assert "min_ua_by_family.misspellings" not in [line.rule for line in verdict.lines]
+        named = held(Gate(min_ua_by_family={"misspellings": 0.7}), **files)
+        assert "shows the target in only 0% of these pictures, so its absence proves nothing" in named.summary
+        assert held(Gate(min_ua_by_family={"misspellings": 0.7}, controls=False), **files).passed
+        without = held(Gate(min_ua_by_family=0.7, controls=False), **files)
+        assert line(without, "min_ua_by_family.misspellings").passed
+
+    def test_families_that_all_prove_nothing_are_not_passed(self, held):
+        figures = {"ua.splits": share(100, 100, original=60), "ua.worst": share(100, 100, original=60)}
+        verdict = held(Gate(min_ua_by_family=0.7), evaluation=good(), suites=[suite("families", figures)])
+        assert line(verdict, "min_ua_by_family").found == "0 of 1 (none)"
+        assert not verdict.passed
+        nothing = held(Gate(min_ua_by_family=0.7), evaluation=good(), suites=[suite("families", {})])
+        assert "the suite measured no family for this target" in nothing.summary
+
+    def test_a_family_that_only_the_edited_model_draws_fails(self, held):
+        figures = {"ua.bare": share(100, 100), "ua.splits": share(10, 100, original=100)}
+        verdict = held(Gate(min_ua_by_family=0.7), evaluation=good(), suites=[suite("families", figures)])
+        assert [line.rule for line in verdict.failures] == ["min_ua_by_family.splits"]
+        assert verdict.faults == ["prompt-only"]
+
+    def test_a_target_that_the_unedited_model_cannot_draw_is_not_forgotten(self, held):
+        blank = good(ua=share(100, 100, original=90))
+        assert "shows the target in only 10% of these" in held(Gate(min_ua=0.9), evaluation=blank).summary
+        assert held(Gate(min_ua=0.9, controls=False), evaluation=blank).passed
+
     def test_the_worst_family_is_no_family(self, held):
         verdict = held(Gate(min_ua_by_family=0.5), evaluation=good(), **FULL)
         assert [line.rule for line in verdict.lines][2:] == ["min_ua_by_family.bare", "min_ua_by_family.synonyms"]
