@@ -177,7 +177,7 @@ def certify(found: Findings, *, verdict: Verdict | None = None) -> Certificate:
         created=origin.created,
         acts=_acts(found),
         threats=_threats(found),
-        tried=list(_tried(found)),
+        tried=list(tried_on(found)),
         not_tried=list(_not_tried(found)),
         limits=_limits(found),
         verdict=verdict,
@@ -195,7 +195,8 @@ def _threats(found: Findings) -> list[Threat]:
     return [Threat(access=access, can=THREATS[access], tried=names) for access, names in by_access.items()]
 
 
-def _tried(found: Findings) -> Iterator[Tried]:
+def tried_on(found: Findings) -> Iterator[Tried]:
+    """Yield what the results in a run folder state: evaluation, suites, attacks."""
     if found.evaluation is not None:
         yield _evaluation(found.evaluation)
     for name, suite in found.suites.items():

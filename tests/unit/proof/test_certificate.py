@@ -7,6 +7,7 @@ import torch
 
 from aizheimer._registry import ATTACKS
 from aizheimer.edits.hooks.negative_prompt import NegativePromptHook
+from aizheimer.edits.io import load_edit
 from aizheimer.errors import DataError, InputError
 from aizheimer.evaluation.image_cache import ImageCache
 from aizheimer.evaluation.results import EvaluationResult
@@ -160,7 +161,7 @@ class TestVerify:
         assert found.passed, found.summary
         names = [line.name for line in found.lines]
         assert "objects seen, edited model" in names
-        assert "certificate's UA" in names
+        assert {"certificate's evaluation", "evaluation.json, its edit"} <= set(names)
         assert " pictures, of every role, chosen with seed 0, without the cache" in found.sample
         assert set(asked) == {None}, "the cache is off"
 
@@ -170,6 +171,43 @@ class TestVerify:
         found = verified(certificate=stated)
         assert not found.passed
         assert "certificate's edit" in found.summary
+        assert "nothing was drawn again" in found.sample
+
+    def test_a_certificate_that_was_beautified(self, run):
+        """Attack, suite and verdict are compared with the files, and not the evaluation alone."""
+        folder, verified = run
+        digest = load_edit(folder).digest
+        files = {"attack-p4d": attack("p4d", asr=90), "suite-canvas": suite("canvas", {"ua": share(1, 2)})}
+        for name, result in files.items():
+            named = {"edit": digest} if name.startswith("attack") else {"made_from": {"edit": digest}}
+            result.model_copy(update={**named, "target": "santa claus"}).save(folder / f"{name}.json")
+        found = read_findings(folder)
+        true = certify(found, verdict=check(found, Gate(max_asr=0.3)))
+        assert verified(certificate=true).passed
+        content = true.model_dump(mode="json")
+        tried = {item["name"]: item for item in content["tried"]}
+        tried["p4d"]["figures"]["asr"]["value"] = 0.1
+        tried["canvas"]["budget"]["drawing"]["steps"] = 1000
+        for line in content["verdict"]["lines"]:
+            line["passed"] = True
+        said = verified(certificate=Certificate.model_validate(content)).summary
+        assert "certificate's attack p4d: stated figures.asr.value 0.1, found figures.asr.value 0.9" in said
+        assert "certificate's suite canvas: stated budget.drawing.steps 1000" in said
+        assert "certificate's verdict: stated" in said
+        assert "max_asr.p4d holds (90%" in said
+        del content["tried"][1:]
+        assert (
+            "certificate's attack p4d: stated not tried, found a file"
+            in verified(certificate=Certificate.model_validate(content)).summary
+        )
+        (folder / "attack-p4d.json").unlink()
+        assert "certificate's attack p4d: stated tried, found no file" in verified(certificate=true).summary
+
+    def test_figures_of_another_edit(self, run):
+        folder, verified = run
+        attack("p4d", edit="feedfeedfeedfeed", target="santa claus").save(folder / "attack-p4d.json")
+        found = verified()
+        assert "attack-p4d.json, its edit: stated feedfeedfeedfeed, found" in found.summary
         assert "nothing was drawn again" in found.sample
 
     def test_an_edit_that_was_altered(self, run):
