@@ -15,7 +15,7 @@ from aizheimer.concepts.concept import Concept
 from aizheimer.concepts.neighbours import nearest
 from aizheimer.concepts.world import World
 from aizheimer.detectors.base import find_class
-from aizheimer.evaluation.calibration import calibrate_labels
+from aizheimer.evaluation.calibration import calibrate_plan
 from aizheimer.evaluation.flags import collapse_reasons, no_op_reasons, weak_target_reasons
 from aizheimer.evaluation.functional.images import broken, unchanged
 from aizheimer.evaluation.generate import Order, Progress, PromptJob, generate
@@ -262,9 +262,7 @@ def _calibration(
     judge, labels = getattr(judges, concept.kind), sight.labels(concept.kind)
     if judge is None or labels is None or find_class(judge, concept.target) is None:
         return None
-    shown = [label for label, image in zip(labels[0], plan, strict=True) if image.role == "target"]
-    clean = [label for label, image in zip(labels[0], plan, strict=True) if image.role != "target"]
-    return calibrate_labels(concept.target, judge=judge.name, shown=shown, clean=clean, level=level)
+    return calibrate_plan(concept.target, judge=judge.name, labels=labels[0], plan=plan, level=level)
 
 
 def _share_of(pair: tuple[np.ndarray, np.ndarray], where: np.ndarray) -> Pair | None:
