@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from aizheimer._processes import is_main, processes
+from aizheimer._records import parse_json
 from aizheimer.api._overrides import dotted
 from aizheimer.api.models import Model, address_of, as_concept, environment, load_model
 from aizheimer.backbones.base import Backbone
 from aizheimer.concepts.concept import Concept
 from aizheimer.edits.edit import Edit
+from aizheimer.edits.provenance import ConceptRecord
 from aizheimer.engine.callbacks import Callbacks
 from aizheimer.engine.run_folder import RunFolder
 from aizheimer.errors import InputError, RunFolderError
@@ -87,7 +89,7 @@ def _forget_into(
     """Forget within a run folder; after bad input it is what it was, or is not there."""
     run = RunFolder(folder).create(resume=resume, overwrite=overwrite)
     try:
-        processes().on_main(lambda: _describe(run, recipe, backbone))
+        processes().on_main(lambda: _describe(run, recipe, backbone, target))
         edit = recipe.method.unlearn(backbone, target, run=run, callbacks=callbacks)
     except InputError:
         run.undo()
@@ -118,9 +120,9 @@ def recipe_of(method: str | Path | Recipe | Method, parameters: Mapping[str, Any
     return Recipe(name=method.name, description="", method_name=method.name, method=method)
 
 
-def _describe(run: RunFolder, recipe: Recipe, backbone: Backbone) -> None:
+def _describe(run: RunFolder, recipe: Recipe, backbone: Backbone, target: Concept) -> None:
     """Write what the run is made with; a resumed run must be made with the same."""
-    content = recipe.resolved()
+    content, concept = recipe.resolved(), ConceptRecord.of(target).model_dump(mode="json")
     file = run.file("recipe.yaml")
     if run.resuming and file.exists():
         before = load_recipe(file).resolved()["parameters"]
@@ -130,5 +132,21 @@ def _describe(run: RunFolder, recipe: Recipe, backbone: Backbone) -> None:
                 f"{run.path} was started with other parameters ({', '.join(changed)}); "
                 "resume with the same, or replace the run with --overwrite."
             )
+    if run.resuming:
+        _same_concept(run, concept)
     run.write_yaml("recipe.yaml", content)
-    run.write_json("env.json", {"model": address_of(backbone), **environment()})
+    run.write_json("env.json", {"model": address_of(backbone), "concept": concept, **environment()})
+
+
+def _same_concept(run: RunFolder, now: Mapping[str, Any]) -> None:
+    """Refuse a resumed run of another concept; one of before the concept was written down is let through."""
+    try:
+        was = parse_json(run.file("env.json").read_text(encoding="utf-8"))["concept"]
+        pairs = [f"concept.{key} was {was.get(key)!r}, is {now[key]!r}" for key in now if was.get(key) != now[key]]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return
+    if pairs:
+        raise RunFolderError(
+            f"{run.path} was started for another concept ({'; '.join(pairs)}); "
+            "resume with the same, or replace the run with --overwrite."
+        )

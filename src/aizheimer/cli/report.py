@@ -36,7 +36,7 @@ def report(
     from aizheimer.cli.live import progress_bar
     from aizheimer.engine.run_folder import RunFolder
     from aizheimer.evaluation.results import EvaluationResult
-    from aizheimer.proof.findings import read_findings
+    from aizheimer.proof.findings import read_findings, refuse_other_edits
     from aizheimer.reports.assemble import assemble
     from aizheimer.reports.html import write_report
     from aizheimer.reports.model_card import write_model_card
@@ -44,6 +44,7 @@ def report(
     edit = api.load_edit(run)
     result = EvaluationResult.load(run / "evaluation.json")
     found = read_findings(run)
+    refuse_other_edits(found)
     backbone = api.load_model(model if model is not None else api.model_of_run(run))
     with progress_bar() as advance:
         content = assemble(

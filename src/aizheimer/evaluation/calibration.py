@@ -13,6 +13,7 @@ from aizheimer.detectors.base import Images, Judge, find_class, see
 from aizheimer.errors import InputError, did_you_mean
 from aizheimer.evaluation.functional.accuracy import matches
 from aizheimer.evaluation.functional.proportions import wilson_interval
+from aizheimer.evaluation.plan import PlannedImage
 from aizheimer.evaluation.results import Calibration, Share
 
 
@@ -74,6 +75,23 @@ def calibrate_labels(
         false_negative=_share(missed, len(shown), level=level),
         false_positive=_share(seen, len(clean), level=level),
     )
+
+
+def calibrate_plan(
+    target: str, *, judge: str, labels: Sequence[str | None], plan: Sequence[PlannedImage], level: float = 0.95
+) -> Calibration:
+    """Count a judge's errors in its answers to the unedited model's pictures of a plan.
+
+    Args:
+        target: The concept, as the judge spells it.
+        judge: The judge's name.
+        labels: Its answers, in the plan's order.
+        plan: Pictures of the target by their role, and of other things.
+        level: Of the intervals.
+    """
+    shown = [label for label, image in zip(labels, plan, strict=True) if image.role == "target"]
+    clean = [label for label, image in zip(labels, plan, strict=True) if image.role != "target"]
+    return calibrate_labels(target, judge=judge, shown=shown, clean=clean, level=level)
 
 
 def _share(hits: int, n: int, *, level: float) -> Share | None:

@@ -15,7 +15,7 @@ from aizheimer.concepts.concept import Concept
 from aizheimer.concepts.neighbours import nearest
 from aizheimer.concepts.world import World
 from aizheimer.detectors.base import find_class
-from aizheimer.evaluation.calibration import calibrate_labels
+from aizheimer.evaluation.calibration import calibrate_plan
 from aizheimer.evaluation.flags import collapse_reasons, no_op_reasons, weak_target_reasons
 from aizheimer.evaluation.functional.images import broken, unchanged
 from aizheimer.evaluation.generate import Order, Progress, PromptJob, generate
@@ -101,6 +101,7 @@ def evaluate(
     return _conclude(
         concept, world.name, plan=plan, pairs=pairs, sight=sight, judges=judges, similarity=similarity,
         settings=settings, guidance=guidance, edit_is_noop=edit is None or edit.is_noop,
+        edit_name=getattr(edit, "digest", edit_key),
     )  # fmt: skip
 
 
@@ -213,6 +214,7 @@ def _conclude(
     settings: EvaluationSettings,
     guidance: float,
     edit_is_noop: bool,
+    edit_name: str,
 ) -> EvaluationResult:
     """Turn labels and pixels into figures and flags."""
     metrics, missing = accuracies(concept, plan=plan, sight=sight, judges=judges, settings=settings)
@@ -229,6 +231,7 @@ def _conclude(
         target=concept.target,
         kind=concept.kind,
         model_name=model_name,
+        edit=edit_name,
         ua=metrics.get("ua"),
         ira=metrics.get("ira"),
         cra=metrics.get("cra"),
@@ -259,9 +262,7 @@ def _calibration(
     judge, labels = getattr(judges, concept.kind), sight.labels(concept.kind)
     if judge is None or labels is None or find_class(judge, concept.target) is None:
         return None
-    shown = [label for label, image in zip(labels[0], plan, strict=True) if image.role == "target"]
-    clean = [label for label, image in zip(labels[0], plan, strict=True) if image.role != "target"]
-    return calibrate_labels(concept.target, judge=judge.name, shown=shown, clean=clean, level=level)
+    return calibrate_plan(concept.target, judge=judge.name, labels=labels[0], plan=plan, level=level)
 
 
 def _share_of(pair: tuple[np.ndarray, np.ndarray], where: np.ndarray) -> Pair | None:

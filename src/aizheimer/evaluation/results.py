@@ -188,6 +188,7 @@ class EvaluationResult(_Frozen):
         target: The concept asked to be forgotten.
         kind: "object" or "style".
         model_name: Name of the world or model.
+        edit: `Edit.digest` of the edit; empty for the unedited model, None in files of before it was written.
         ua: Unlearning accuracy; None if no judge knows the target.
         ira: In-domain retain accuracy, near and far concepts alike.
         cra: Cross-domain retain accuracy.
@@ -215,6 +216,7 @@ class EvaluationResult(_Frozen):
     target: str
     kind: Literal["object", "style"]
     model_name: str
+    edit: str | None = None
     ua: Metric | None = None
     ira: Metric | None = None
     cra: Metric | None = None

@@ -19,7 +19,7 @@ from aizheimer.evaluation.evaluate import AppliedEdit, ImagePairs, draw_pairs
 from aizheimer.evaluation.generate import Progress, StageProgress
 from aizheimer.evaluation.judges import Judges
 from aizheimer.evaluation.plan import PlannedImage
-from aizheimer.evaluation.results import Distance, Metric, Unit
+from aizheimer.evaluation.results import Calibration, Distance, Metric, Unit
 from aizheimer.evaluation.reuse import contents_of, digest_of
 from aizheimer.evaluation.settings import EvaluationSettings
 
@@ -96,6 +96,8 @@ class SuiteResult(BaseModel):
         guidance: The scale that was used.
         made_from: What no other field says and decides the figures: digests of the edit (of the base if there is none),
             of who judged, and of the files that parameters name. Empty in files of before it was written.
+        calibration: How often the judge of UA errs on the unedited model's pictures, in suites that state a UA; None in
+            others, and in files of before it was counted.
         warnings: Why a figure must be read with care, and what could not be measured.
     """
 
@@ -113,6 +115,7 @@ class SuiteResult(BaseModel):
     settings: EvaluationSettings
     guidance: float
     made_from: dict[str, str] = Field(default_factory=dict)
+    calibration: Calibration | None = None
     warnings: list[str] = Field(default_factory=list)
 
     @classmethod

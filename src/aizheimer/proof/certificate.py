@@ -14,7 +14,7 @@ from aizheimer.attacks.results import AttackResult, Rate
 from aizheimer.edits.provenance import current_versions
 from aizheimer.errors import InputError
 from aizheimer.evaluation.results import Distance, EvaluationResult, Metric
-from aizheimer.proof.findings import Findings
+from aizheimer.proof.findings import Findings, Result, refuse_unproven
 from aizheimer.proof.units import FIGURES
 from aizheimer.proof.verdict import Verdict
 
@@ -67,7 +67,9 @@ class Tried(_Frozen):
     kind: Literal["evaluation", "suite", "attack"]
     name: str
     access: str = ""
-    budget: dict[str, Any] = Field(description="Its parameters, how much was drawn, and what it took.")
+    budget: dict[str, Any] = Field(
+        description="Its own parameters, how pictures were drawn, and what it took: apart, for they share names."
+    )
     figures: dict[str, Stated]
     distances: dict[str, Distance] = Field(
         default_factory=dict, description="Numbers that only mean something with the network that computed them."
@@ -158,10 +160,12 @@ def certify(found: Findings, *, verdict: Verdict | None = None) -> Certificate:
 
     Raises:
         InputError: If the folder holds no edit: there is nothing to vouch for.
+        DataError: If a result is of another edit, or does not say of which.
     """
     origin = found.provenance
     if origin is None:
         raise InputError(f"{found.folder} holds no edit (edit.json is missing), so nothing can be vouched for")
+    refuse_unproven(found)
     return Certificate(
         target=found.target,
         kind=origin.concept.kind,
@@ -173,7 +177,7 @@ def certify(found: Findings, *, verdict: Verdict | None = None) -> Certificate:
         created=origin.created,
         acts=_acts(found),
         threats=_threats(found),
-        tried=list(_tried(found)),
+        tried=list(tried_on(found)),
         not_tried=list(_not_tried(found)),
         limits=_limits(found),
         verdict=verdict,
@@ -191,19 +195,15 @@ def _threats(found: Findings) -> list[Threat]:
     return [Threat(access=access, can=THREATS[access], tried=names) for access, names in by_access.items()]
 
 
-def _tried(found: Findings) -> Iterator[Tried]:
+def tried_on(found: Findings) -> Iterator[Tried]:
+    """Yield what the results in a run folder state: evaluation, suites, attacks."""
     if found.evaluation is not None:
         yield _evaluation(found.evaluation)
     for name, suite in found.suites.items():
         yield Tried(
             kind="suite",
             name=name,
-            budget={
-                "suite": suite.suite,
-                **suite.parameters,
-                **suite.settings.model_dump(mode="json"),
-                "guidance": suite.guidance,
-            },
+            budget={"suite": suite.suite, "parameters": suite.parameters, "drawing": _drawing(suite)},
             figures={figure: Stated.of(metric) for figure, metric in suite.figures.items()},
             distances=suite.distances,
             warnings=suite.warnings,
@@ -214,7 +214,7 @@ def _tried(found: Findings) -> Iterator[Tried]:
 
 def _evaluation(result: EvaluationResult) -> Tried:
     figures = {name: Stated.of(metric) for name in FIGURES if (metric := getattr(result, name)) is not None}
-    budget = {"pictures": len(result.images), **result.settings.model_dump(mode="json"), "guidance": result.guidance}
+    budget = {"pictures": len(result.images), "drawing": _drawing(result)}
     return Tried(kind="evaluation", name="evaluation", budget=budget, figures=figures, warnings=result.warnings)
 
 
@@ -225,16 +225,19 @@ def _attack(name: str, attack: AttackResult) -> Tried:
     }
     if attack.random is not None:
         rates["random control"] = Stated.of_rate(attack.random, judge=attack.judge)
-    budget = {**attack.parameters, **attack.settings.model_dump(mode="json"), "guidance": attack.guidance}
-    spent = {f"spent: {key}": value for key, value in attack.spent.model_dump(mode="json").items()}
+    spent = attack.spent.model_dump(mode="json")
     return Tried(
         kind="attack",
         name=name,
         access=attack.access,
-        budget=budget | spent,
+        budget={"parameters": attack.parameters, "drawing": _drawing(attack), "spent": spent},
         figures=rates,
         warnings=attack.warnings,
     )
+
+
+def _drawing(result: Result) -> dict[str, Any]:
+    return {**result.settings.model_dump(mode="json"), "guidance": result.guidance}
 
 
 def _not_tried(found: Findings) -> Iterator[NotTried]:

@@ -7,19 +7,21 @@ from collections.abc import Iterator
 from aizheimer.attacks.results import AttackResult, Rate
 from aizheimer.attacks.run import WEAK_CONTROL
 from aizheimer.errors import did_you_mean
+from aizheimer.evaluation.flags import WEAK_TARGET_SHARE
 from aizheimer.evaluation.results import Metric
 from aizheimer.evaluation.suite import SuiteResult
 from aizheimer.evaluation.suite_file import list_suites, ships
+from aizheimer.proof._lines import at_least, doubt, missing, percent, points, share, there
 from aizheimer.proof.bounds import widened
-from aizheimer.proof.findings import Findings
+from aizheimer.proof.findings import Findings, refuse_unproven
 from aizheimer.proof.gate import Gate
 from aizheimer.proof.verdict import FAULTS, Fault, GateLine, Verdict
 
 FAMILIES, FAIRNESS, RELEARN = "families", "fairness", "relearn"
 """The suites and the attack that a gate's own keys ask for."""
 
-FAMILY_FIGURE, GAP_FIGURE, STEPS_KEY = "ua.", "gap", "steps_to_recover"
-"""How they name what a gate compares: figures of the suites, an entry of the attack's details."""
+FAMILY_FIGURE, GAP_FIGURE, STEPS_KEY, CURVE_KEY = "ua.", "gap", "steps_to_recover", "curve"
+"""How they name what a gate compares: figures of the suites, entries of the attack's details."""
 
 FOLLOWS: dict[Fault, frozenset[Fault]] = {
     "no-op": frozenset(FAULTS) - {"no-op"},
@@ -44,7 +46,12 @@ def check(found: Findings, gate: Gate, *, gate_name: str = "") -> Verdict:
     Returns:
         A line for everything asked. A fault is named by the line that caught it; where the model collapsed or nothing
         changed, that alone is the fault, and what was not forgotten is not called recoverable.
+
+    Raises:
+        DataError: If a result is of another edit than the folder's, or does not say of which.
+        EditError: If the edit's files are damaged.
     """
+    refuse_unproven(found)
     lines = [
         *_flags(found, gate),
         *_accuracies(found, gate),
@@ -75,7 +82,7 @@ def _flags(found: Findings, gate: Gate) -> Iterator[GateLine]:
         flags.append(("no_collapse", collapse, "collapse", "a model that still draws the rest"))
     for rule, is_up, fault, wanted in flags:
         if found.evaluation is None:
-            yield _missing(rule, wanted, f"aizheimer evaluate {found.folder}")
+            yield missing(rule, wanted, f"aizheimer evaluate {found.folder}")
         elif not is_up:
             yield GateLine(rule=rule, wanted=wanted, found="yes", passed=True)
         else:
@@ -85,7 +92,7 @@ def _flags(found: Findings, gate: Gate) -> Iterator[GateLine]:
 
 def _accuracies(found: Findings, gate: Gate) -> Iterator[GateLine]:
     if gate.min_ua is not None:
-        yield _measured("min_ua", "ua", found) or _unlearned(gate.min_ua, _figure(found, "ua"), use=gate.use)
+        yield _measured("min_ua", "ua", found) or _unlearned(gate.min_ua, _figure(found, "ua"), gate=gate)
     for rule, name in DROPS.items():
         limit = getattr(gate, rule)
         if limit is None:
@@ -102,7 +109,7 @@ def _measured(rule: str, name: str, found: Findings) -> GateLine | None:
     """Return the failing line of a figure that is not there, None if it is."""
     wanted = f"{name.upper()} measured"
     if found.evaluation is None:
-        return _missing(rule, wanted, f"aizheimer evaluate {found.folder}")
+        return missing(rule, wanted, f"aizheimer evaluate {found.folder}")
     if getattr(found.evaluation, name) is not None:
         return None
     reasons = [line for line in found.evaluation.warnings if line.startswith("not measured")]
@@ -110,23 +117,9 @@ def _measured(rule: str, name: str, found: Findings) -> GateLine | None:
     return GateLine(rule=rule, wanted=wanted, passed=False, reason=reason)
 
 
-def _unlearned(limit: float, metric: Metric, *, use: str) -> GateLine:
-    return _at_least("min_ua", limit, metric, use=use, fault="not-forgotten" if metric.value < limit else "")
-
-
-def _at_least(rule: str, limit: float, metric: Metric, *, use: str, fault: Fault = "") -> GateLine:
-    low, high = widened(metric.interval, value=metric.value, n=metric.n)
-    worst = low if use == "interval" else metric.value
-    found = _share(metric.value, (low, high), metric.n)
-    passed = worst >= limit
-    return GateLine(
-        rule=rule,
-        wanted=f"at least {_percent(limit)}",
-        found=found,
-        passed=passed,
-        fault="" if passed else fault,
-        reason="" if passed else _doubt(passes_by_value=metric.value >= limit, n=metric.n),
-    )
+def _unlearned(limit: float, metric: Metric, *, gate: Gate) -> GateLine:
+    fault: Fault = "not-forgotten" if metric.value < limit else ""
+    return _proving(at_least("min_ua", limit, metric, use=gate.use, fault=fault), metric, gate=gate)
 
 
 def _drop(rule: str, limit: float, metric: Metric, *, use: str, fault: Fault) -> GateLine:
@@ -134,17 +127,17 @@ def _drop(rule: str, limit: float, metric: Metric, *, use: str, fault: Fault) ->
     worst = -low if use == "interval" else -metric.change
     passed = worst <= limit + 1e-12
     found = (
-        f"a drop of {_points(-metric.change)} ({_percent(metric.original)} to {_percent(metric.value)}, "
-        f"at worst {_points(-low)}, n={metric.n})"
+        f"a drop of {points(-metric.change)} ({percent(metric.original)} to {percent(metric.value)}, "
+        f"at worst {points(-low)}, n={metric.n})"
     )
     certain = -metric.change > limit
     return GateLine(
         rule=rule,
-        wanted=f"a drop of at most {_points(limit)}",
+        wanted=f"a drop of at most {points(limit)}",
         found=found,
         passed=passed,
         fault=fault if not passed and certain else "",
-        reason="" if passed else _doubt(passes_by_value=not certain, n=metric.n),
+        reason="" if passed else doubt(passes_by_value=not certain, n=metric.n),
     )
 
 
@@ -154,25 +147,55 @@ def _families(found: Findings, gate: Gate) -> Iterator[GateLine]:
         return
     suite = found.suites.get(FAMILIES)
     if suite is None:
-        yield _missing("min_ua_by_family", "UA of every prompt family", _suite_command(found, FAMILIES))
+        yield missing("min_ua_by_family", "UA of every prompt family", _suite_command(found, FAMILIES))
         return
     families = _family_figures(suite)
+    weak = [name for name, metric in families.items() if gate.controls and _says_nothing(metric)]
     wanted = limits if isinstance(limits, dict) else dict.fromkeys(families, limits)
-    if not wanted:
-        reason = "the suite measured no family for this target"
-        yield GateLine(rule="min_ua_by_family", wanted="UA by family", passed=False, reason=reason)
-    ua = found.evaluation.ua if found.evaluation is not None else None
     for family, limit in wanted.items():
-        rule = f"min_ua_by_family.{family}"
-        if family not in families:
-            there = ", ".join(families) or "none"
-            reason = f"the suite measured no such family; there are: {there}"
-            yield GateLine(rule=rule, wanted=f"at least {_percent(limit)}", passed=False, reason=reason)
-            continue
-        metric = families[family]
-        # Only an edit that withstands the plain prompts is a prompt-only forgetter; the others have not forgotten.
-        hides = ua is not None and ua.value >= limit > metric.value
-        yield _at_least(rule, limit, metric, use=gate.use, fault="prompt-only" if hides else "")
+        rule, metric = f"min_ua_by_family.{family}", families.get(family)
+        if metric is None:
+            known = ", ".join(families) or "none"
+            reason = f"the suite measured no such family; there are: {known}"
+            yield GateLine(rule=rule, wanted=f"at least {percent(limit)}", passed=False, reason=reason)
+        elif family not in weak or metric.value < limit:
+            yield _family(rule, limit, metric, ua=found.evaluation.ua if found.evaluation else None, use=gate.use)
+        elif isinstance(limits, dict):  # it was asked for by name; of all that the suite asks, it is left out
+            yield _proving(at_least(rule, limit, metric, use=gate.use), metric, gate=gate)
+    if not isinstance(limits, dict) and (weak or not families):
+        yield _counted_families([name for name in families if name not in weak], weak)
+
+
+def _family(rule: str, limit: float, metric: Metric, *, ua: Metric | None, use: str) -> GateLine:
+    # Only an edit that withstands the plain prompts is a prompt-only forgetter; the others have not forgotten.
+    hides = ua is not None and ua.value >= limit > metric.value
+    return at_least(rule, limit, metric, use=use, fault="prompt-only" if hides else "")
+
+
+def _counted_families(counted: list[str], weak: list[str]) -> GateLine:
+    """Return the line that says which families count: those in which the unedited model shows the target."""
+    left_out = f"{', '.join(weak)}: the unedited model does not show the target there either, so they prove nothing"
+    return GateLine(
+        rule="min_ua_by_family",
+        wanted="prompt families that the unedited model shows the target in",
+        found=f"{len(counted)} of {len(counted) + len(weak)} ({', '.join(counted) or 'none'})",
+        passed=bool(counted),
+        reason=left_out if weak else "the suite measured no family for this target",
+    )
+
+
+def _says_nothing(metric: Metric) -> str:
+    """Say why pictures without the target prove nothing, or nothing: it must be in those of the unedited model."""
+    if metric.original < WEAK_TARGET_SHARE:
+        return ""
+    shown = percent(1 - metric.original)
+    return f"the unedited model shows the target in only {shown} of these pictures, so its absence proves nothing"
+
+
+def _proving(line: GateLine, metric: Metric, *, gate: Gate) -> GateLine:
+    """Fail a line that holds on pictures in which there was nothing to forget."""
+    weak = _says_nothing(metric) if gate.controls and line.passed else ""
+    return line.model_copy(update={"passed": False, "reason": weak}) if weak else line
 
 
 def _family_figures(suite: SuiteResult) -> dict[str, Metric]:
@@ -183,10 +206,10 @@ def _family_figures(suite: SuiteResult) -> dict[str, Metric]:
 def _fairness(found: Findings, gate: Gate) -> Iterator[GateLine]:
     if gate.max_group_gap is None:
         return
-    wanted = f"a gap of at most {_points(gate.max_group_gap)}"
+    wanted = f"a gap of at most {points(gate.max_group_gap)}"
     suite = found.suites.get(FAIRNESS)
     if suite is None:
-        yield _missing("max_group_gap", wanted, _suite_command(found, FAIRNESS))
+        yield missing("max_group_gap", wanted, _suite_command(found, FAIRNESS))
         return
     gaps = {name: m for name, m in suite.figures.items() if name.split(".")[0] == GAP_FIGURE}
     if not gaps:
@@ -203,10 +226,10 @@ def _gap(rule: str, gap: Metric, *, gate: Gate, wanted: str) -> GateLine:
     return GateLine(
         rule=rule,
         wanted=wanted,
-        found=_share(gap.value, (low, high), gap.n),
+        found=share(gap.value, (low, high), gap.n),
         passed=passed,
         fault="unfair" if gap.value > limit else "",
-        reason="" if passed else _doubt(passes_by_value=gap.value <= limit, n=gap.n),
+        reason="" if passed else doubt(passes_by_value=gap.value <= limit, n=gap.n),
     )
 
 
@@ -216,7 +239,7 @@ def _attacks(found: Findings, gate: Gate) -> Iterator[GateLine]:
         wanted = limits if isinstance(limits, dict) else dict.fromkeys(found.attacks, limits)
         if isinstance(limits, float) and not wanted:
             command = f"aizheimer attack {found.folder} --all"
-            yield _missing("max_asr", f"an ASR of at most {_percent(limits)}", command)
+            yield missing("max_asr", f"an ASR of at most {percent(limits)}", command)
         for name, limit in wanted.items():
             yield _attack(found, name, limit, gate=gate)
     if gate.min_attacks:
@@ -230,17 +253,17 @@ def _attacks(found: Findings, gate: Gate) -> Iterator[GateLine]:
 
 
 def _attack(found: Findings, name: str, limit: float, *, gate: Gate) -> GateLine:
-    rule, wanted = f"max_asr.{name}", f"at most {_percent(limit)}"
+    rule, wanted = f"max_asr.{name}", f"at most {percent(limit)}"
     result = found.attacks.get(name)
     if result is None:
-        return _missing(rule, wanted, f"aizheimer attack {found.folder} --attack {name}")
+        return missing(rule, wanted, f"aizheimer attack {found.folder} --attack {name}")
     rate = result.asr
     low, high = widened(rate.interval, value=rate.value, n=rate.n)
     worst = high if gate.use == "interval" else rate.value
-    shown = f"{_share(rate.value, (low, high), rate.n)}, {_percent(result.before.value)} without the attack"
+    shown = f"{share(rate.value, (low, high), rate.n)}, {percent(result.before.value)} without the attack"
     if worst > limit:
         back = rate.value > limit >= result.before.value
-        reason = "" if rate.value > limit else _doubt(passes_by_value=True, n=rate.n)
+        reason = "" if rate.value > limit else doubt(passes_by_value=True, n=rate.n)
         return GateLine(
             rule=rule, wanted=wanted, found=shown, passed=False, reason=reason, fault="recoverable" if back else ""
         )
@@ -254,7 +277,7 @@ def _silent(result: AttackResult) -> str:
     if control is None:
         return "it was run without its control on the unedited model, so its failure proves nothing"
     if control.value < WEAK_CONTROL:
-        return f"it reaches only {_percent(control.value)} on the unedited model, so its failure proves nothing"
+        return f"it reaches only {percent(control.value)} on the unedited model, so its failure proves nothing"
     return ""
 
 
@@ -262,30 +285,40 @@ def _relearning(found: Findings, gate: Gate) -> Iterator[GateLine]:
     least = gate.min_relearn_steps
     if least is None:
         return
-    rule, wanted = "min_relearn_steps", f"{least} steps of fine-tuning or more"
+    rule, wanted = "min_relearn_steps", f"not back after {least} steps of fine-tuning"
     result = found.attacks.get(RELEARN)
     if result is None:
-        yield _missing(rule, wanted, f"aizheimer attack {found.folder} --attack {RELEARN}")
+        yield missing(rule, wanted, f"aizheimer attack {found.folder} --attack {RELEARN}")
         return
-    steps, tried = result.details.get(STEPS_KEY), result.spent.steps
-    if steps is not None:
-        passed = steps >= least
-        yield GateLine(
-            rule=rule, wanted=wanted, found=f"back after {steps}", passed=passed, fault="" if passed else "recoverable"
-        )
-        return
-    passed = tried >= least
-    reason = "" if passed else f"it was tried for {tried} steps only; give the attack more"
-    yield GateLine(rule=rule, wanted=wanted, found=f"not back after {tried}", passed=passed, reason=reason)
+    back, withstood = result.details.get(STEPS_KEY), _withstood(result)
+    shown = f"not back after {withstood}" if back != 0 else "back before the first step"
+    shown += f", back after {back}" if back else ""
+    if withstood >= least:
+        silent = _silent(result) if gate.controls else ""
+        yield GateLine(rule=rule, wanted=wanted, found=shown, passed=not silent, reason=silent)
+    elif back is not None and back <= least:
+        yield GateLine(rule=rule, wanted=wanted, found=shown, passed=False, fault="recoverable")
+    else:
+        tried = f"it was tried for {withstood} steps only; give the attack more"
+        reason = tried if back is None else f"nobody looked in between; give the attack a look at {least}"
+        yield GateLine(rule=rule, wanted=wanted, found=shown, passed=False, reason=reason)
+
+
+def _withstood(result: AttackResult) -> int:
+    """Return the last look at which the concept was not back: it may have come back right after."""
+    back = result.details.get(STEPS_KEY)
+    if back is None:
+        return result.spent.steps
+    return max((row["step"] for row in result.details.get(CURVE_KEY, ()) if row["step"] < back), default=0)
 
 
 def _required(found: Findings, gate: Gate) -> Iterator[GateLine]:
     for name in gate.required_attacks:
-        yield _there(
+        yield there(
             f"required_attacks.{name}", name in found.attacks, f"aizheimer attack {found.folder} --attack {name}"
         )
     for name in gate.required_suites:
-        line = _there(f"required_suites.{name}", name in found.suites, _suite_command(found, name))
+        line = there(f"required_suites.{name}", name in found.suites, _suite_command(found, name))
         if line.passed or ships(name):
             yield line
             continue
@@ -293,32 +326,5 @@ def _required(found: Findings, gate: Gate) -> Iterator[GateLine]:
         yield line.model_copy(update={"reason": f"{line.reason}; {own}".rstrip(".")})
 
 
-def _there(rule: str, is_there: bool, command: str) -> GateLine:
-    line = GateLine(rule=rule, wanted="a result", found="there", passed=True)
-    return line if is_there else _missing(rule, "a result", command)
-
-
-def _missing(rule: str, wanted: str, command: str) -> GateLine:
-    return GateLine(rule=rule, wanted=wanted, passed=False, reason=f"not measured yet: run `{command}`")
-
-
 def _suite_command(found: Findings, name: str) -> str:
     return f"aizheimer evaluate {found.folder} --suite {name if ships(name) else f'{name}.yaml'}"
-
-
-def _doubt(*, passes_by_value: bool, n: int) -> str:
-    """Say when more pictures could help, and when they could not."""
-    return f"the value itself would do, {n} are too few to be sure: measure on more" if passes_by_value else ""
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.3g}%"
-
-
-def _points(change: float) -> str:
-    return f"{round(100 * change, 6) + 0.0:.3g} points"  # no -0
-
-
-def _share(value: float, interval: tuple[float, float], n: int) -> str:
-    low, high = (f"{100 * end:.3g}" for end in interval)
-    return f"{_percent(value)} ({low} to {high}%, n={n})"

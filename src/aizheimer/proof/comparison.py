@@ -11,7 +11,7 @@ from aizheimer.evaluation.distances import HIGHER_IS_BETTER, MUST_AGREE
 from aizheimer.evaluation.functional.bootstrap import bootstrap_interval
 from aizheimer.evaluation.functional.paired import PairedDifference, paired_difference
 from aizheimer.evaluation.results import Distance, EvaluationResult, Metric
-from aizheimer.proof.findings import Findings
+from aizheimer.proof.findings import Findings, refuse_other_edits
 from aizheimer.proof.protocol import refuse_mixed
 from aizheimer.proof.units import FIGURES, units_of
 
@@ -106,10 +106,13 @@ def compare(runs: Sequence[Findings], *, reference: Reference = "first") -> Comp
         The table; its first row is the unedited model, whose values all runs share.
 
     Raises:
-        InputError: If a run was not evaluated, two have one name, or the runs were not measured alike.
+        InputError: If a run was not evaluated, two have one name, the runs were not measured alike, or a result is of
+            another edit than its run's.
     """
     evaluations = [_evaluation(run) for run in runs]
     names = _names(runs)
+    for run in runs:
+        refuse_other_edits(run)
     refuse_mixed(runs)
     columns = [_columns(run, result) for run, result in zip(runs, evaluations, strict=True)]
     figures = list(dict.fromkeys(figure for own in columns for figure in own))

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from pydantic import ValidationError
 
 from aizheimer._records import parse_json
 from aizheimer.attacks.results import AttackResult
+from aizheimer.edits.io import load_edit
 from aizheimer.edits.provenance import Provenance
 from aizheimer.edits.storage import RECORD
 from aizheimer.errors import DataError, RunFolderError
@@ -21,12 +23,8 @@ EVALUATION = "evaluation.json"
 SUITE, ATTACK = "suite-", "attack-"
 
 
-class _OfTarget(Protocol):
-    @property
-    def target(self) -> str: ...
-
-
-T = TypeVar("T", bound=_OfTarget)
+Result: TypeAlias = EvaluationResult | SuiteResult | AttackResult
+T = TypeVar("T", bound=Result)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,13 +59,31 @@ class Findings:
         """The concept, by the edit or by whatever was measured."""
         if self.provenance is not None:
             return self.provenance.concept.target
-        found = [self.evaluation, *self.suites.values(), *self.attacks.values()]
-        return next((result.target for result in found if result is not None), "")
+        return next((result.target for result in self.files().values()), "")
 
     @property
     def method(self) -> str:
         """What made the edit, "" if that is not known."""
         return self.provenance.method if self.provenance is not None else ""
+
+    @cached_property
+    def edit(self) -> str | None:
+        """`Edit.digest` of what the folder holds; of one without an edit, what its evaluation names.
+
+        Raises:
+            EditError: If the edit's files are damaged.
+        """
+        if self.provenance is not None:
+            return load_edit(self.folder).digest
+        return self.evaluation.edit if self.evaluation is not None else None
+
+    def files(self) -> dict[str, Result]:
+        """Return every result by the name of its file."""
+        return {
+            **({EVALUATION: self.evaluation} if self.evaluation is not None else {}),
+            **{f"{SUITE}{name}.json": suite for name, suite in self.suites.items()},
+            **{f"{ATTACK}{name}.json": attack for name, attack in self.attacks.items()},
+        }
 
 
 def read_findings(folder: str | Path) -> Findings:
@@ -83,6 +99,7 @@ def read_findings(folder: str | Path) -> Findings:
     Raises:
         RunFolderError: If there is neither an edit nor an evaluation.
         DataError: If a file is damaged, or was measured for another target than the edit's: it is of an older run.
+            Whether it is of this very edit is left to `refuse_other_edits`, which must read the tensors.
     """
     folder = Path(folder)
     evaluation = EvaluationResult.load(folder / EVALUATION) if (folder / EVALUATION).is_file() else None
@@ -116,15 +133,48 @@ def _read_record(path: Path) -> tuple[Provenance, str, Mapping[str, Any] | None]
 
 
 def _check_targets(found: Findings) -> None:
-    measured = [(EVALUATION, found.evaluation)] if found.evaluation is not None else []
-    files: list[tuple[str, _OfTarget]] = [
-        *measured,
-        *((f"{SUITE}{name}.json", result) for name, result in found.suites.items()),
-        *((f"{ATTACK}{name}.json", result) for name, result in found.attacks.items()),
-    ]
-    for file, result in files:
+    for file, result in found.files().items():
         if result.target.strip().casefold() != found.target.strip().casefold():
             raise DataError(
                 f"{found.folder / file} was measured for '{result.target}', the run is about '{found.target}'; "
                 "measure again, or delete the file"
             )
+
+
+def measured_edit(result: Result) -> str | None:
+    """Return the digest of the edit that a result is of; empty for the unedited model, None if its file is too old."""
+    if isinstance(result, SuiteResult):
+        return result.made_from.get("edit", "") if result.made_from else None
+    return result.edit
+
+
+def refuse_other_edits(found: Findings) -> None:
+    """Refuse results of another edit than the folder's, which has the same target and may be anything else.
+
+    Raises:
+        DataError: If a file names another edit; what does not say which is let through.
+        EditError: If the edit's files are damaged.
+    """
+    stated = {file: name for file, result in found.files().items() if (name := measured_edit(result)) is not None}
+    for file, name in stated.items():
+        if found.edit is not None and name != found.edit:
+            raise DataError(
+                f"{found.folder / file} was measured on {f'edit {name}' if name else 'the unedited model'}, "
+                f"the run holds edit {found.edit}; measure again, or delete the file"
+            )
+
+
+def refuse_unproven(found: Findings) -> None:
+    """Refuse results that are not known to be of the folder's edit: nothing can be vouched for by them.
+
+    Raises:
+        DataError: If a file names another edit, or does not say which.
+        EditError: If the edit's files are damaged.
+    """
+    for file, result in found.files().items():
+        if measured_edit(result) is None:
+            raise DataError(
+                f"{found.folder / file} does not say which edit was measured: it was written by an older version; "
+                "evaluate again, or delete the file"
+            )
+    refuse_other_edits(found)

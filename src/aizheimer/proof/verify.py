@@ -1,14 +1,16 @@
-"""Does it still hold: hashes, figures, and a sample of the pictures drawn again."""
+"""Does it still hold: hashes, figures, the certificate, and a sample of the pictures drawn again."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from aizheimer._records import flat
 from aizheimer.backbones.base import Backbone
 from aizheimer.backbones.fingerprints import module_fingerprint
 from aizheimer.detectors.base import see
@@ -19,9 +21,14 @@ from aizheimer.evaluation.evaluate import draw_pairs
 from aizheimer.evaluation.functional.images import unchanged
 from aizheimer.evaluation.judges import Judges
 from aizheimer.evaluation.results import EvaluationResult, ImageRecord
-from aizheimer.proof.certificate import Certificate
-from aizheimer.proof.findings import Findings
+from aizheimer.proof.certificate import Certificate, tried_on
+from aizheimer.proof.check import check
+from aizheimer.proof.findings import Findings, measured_edit
 from aizheimer.proof.units import FIGURES, units_of
+from aizheimer.proof.verdict import Verdict
+
+SHOWN = 3
+"""Differences named in a line."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,8 +104,15 @@ def verify(
     if found.provenance is None or found.evaluation is None:
         raise InputError(f"{found.folder} needs an edit and an evaluation to verify; run `aizheimer evaluate` first")
     hashes = _hashes(found, backbone, certificate)
-    lines = [*hashes, *_figures(found.evaluation, certificate)]
-    if not all(line.passed for line in hashes):
+    if all(line.passed for line in hashes):
+        hashes += _edits(found)
+    same = all(line.passed for line in hashes)
+    lines = [*hashes, *_figures(found.evaluation)]
+    if certificate is not None:
+        lines += _certified(found, certificate)
+        if certificate.verdict is not None and same:  # what is not of this edit, no gate looks at
+            lines.append(_judged_again(found, certificate.verdict))
+    if not same:
         return Verification(lines=lines, sample="nothing was drawn again: this is another edit or another base")
     chosen = sample_of(found.evaluation.images, samples=samples, seed=seed)
     stated = [found.evaluation.images[i] for i in chosen]
@@ -167,7 +181,15 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _figures(result: EvaluationResult, certificate: Certificate | None) -> list[VerifiedLine]:
+def _edits(found: Findings) -> list[VerifiedLine]:
+    """Compare the edit that each result names with the one in the folder."""
+    named = {file: measured_edit(result) for file, result in found.files().items()}
+    return [
+        _same(f"{file}, its edit", "none" if edit is None else edit, found.edit or "") for file, edit in named.items()
+    ]
+
+
+def _figures(result: EvaluationResult) -> list[VerifiedLine]:
     """Count every figure again from the judges' answers that were kept."""
     lines = []
     figures = {name: metric for name in FIGURES if (metric := getattr(result, name)) is not None}
@@ -175,16 +197,41 @@ def _figures(result: EvaluationResult, certificate: Certificate | None) -> list[
         units = units_of(result, name)
         again = "another value" if units is None else f"{float(units[1].mean()):.4f}"
         lines.append(_same(f"{name.upper()}, counted again", f"{metric.value:.4f}", again))
-    stated = {} if certificate is None else _certified(certificate)
-    for name, value in stated.items():
-        now = f"{figures[name].value:.4f}" if name in figures else "not measured"
-        lines.append(_same(f"certificate's {name.upper()}", f"{value:.4f}", now))
     return lines
 
 
-def _certified(certificate: Certificate) -> dict[str, float]:
-    tried = next((tried for tried in certificate.tried if tried.kind == "evaluation"), None)
-    return {} if tried is None else {name: stated.value for name, stated in tried.figures.items()}
+def _certified(found: Findings, certificate: Certificate) -> list[VerifiedLine]:
+    """Compare all that a certificate states as tried with the files that it was written from."""
+    stated, now = ({(t.kind, t.name): t for t in tried} for tried in (certificate.tried, tried_on(found)))
+    lines = []
+    for key in {**stated, **now}:
+        name = f"certificate's {' '.join(dict.fromkeys(key))}"
+        if key in stated and key in now:
+            lines.append(_alike(name, *(tried[key].model_dump(mode="json") for tried in (stated, now))))
+        else:
+            lines.append(_same(name, "tried" if key in stated else "not tried", "a file" if key in now else "no file"))
+    return lines
+
+
+def _judged_again(found: Findings, stated: Verdict) -> VerifiedLine:
+    """Hold the files against the gate again that a certificate names."""
+    again = check(found, stated.gate, gate_name=stated.gate_name)
+    # Reasons name commands with the folder, which may have another name by now.
+    told = (
+        {line.rule: f"{'holds' if line.passed else 'fails'} ({line.found})" for line in v.lines}
+        for v in (stated, again)
+    )
+    return _alike("certificate's verdict", *told)
+
+
+def _alike(name: str, stated: Mapping[str, Any], now: Mapping[str, Any]) -> VerifiedLine:
+    """Return the line of two records, which names what differs."""
+    before, after = dict(flat(stated)), dict(flat(now))
+    differing = [key for key in {**before, **after} if before.get(key) != after.get(key)][:SHOWN]
+    if not differing:
+        return VerifiedLine(name=name, stated=f"{len(before)} entries", found="the same", passed=True)
+    texts = (", ".join(f"{key} {side.get(key, 'missing')}" for key in differing) for side in (before, after))
+    return VerifiedLine(name=name, stated=next(texts), found=next(texts), passed=False)
 
 
 def _same(name: str, stated: str, now: str) -> VerifiedLine:

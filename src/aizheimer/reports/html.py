@@ -95,6 +95,7 @@ def _template() -> Template:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["percent"] = wording.percent
     environment.filters["interval"] = wording.interval
+    environment.filters["judge_errors"] = wording.judge_errors
     environment.filters |= wording.DISTANCE_FILTERS
     text = resources.files("aizheimer.reports").joinpath("templates/report.html").read_text(encoding="utf-8")
     return environment.from_string(text)

@@ -15,7 +15,7 @@ from aizheimer.proof.certificate import certify
 from aizheimer.proof.findings import Findings
 from aizheimer.proof.verdict import Verdict
 from aizheimer.reports.table import markdown_table
-from aizheimer.reports.wording import distance_interval, interval, measured_by, number, percent
+from aizheimer.reports.wording import distance_interval, interval, judge_errors, measured_by, number, percent
 
 _CELLS = str.maketrans({"|": "\\|", "\n": " ", "<": "&lt;", ">": "&gt;", "`": "'"})
 """What would end a cell, or be read as markup, where words came from outside."""
@@ -123,6 +123,8 @@ def _suites(suites: Mapping[str, SuiteResult]) -> Iterator[str]:
         for figure, metric in suite.figures.items():
             cells = percent(metric.value), interval(metric), percent(metric.original), f"{metric.n} {metric.unit}"
             yield f"| {_text(figure)} | {' | '.join(cells)} |"
+        for _, name, share in judge_errors(suite.calibration):
+            yield f"| {name} | | {interval(share)} | {percent(share.value)} | {share.n} images |"
         for name, found in suite.distances.items():
             cells = number(found.value), distance_interval(found), number(found.original), f"{found.n} images"
             yield f"| {_text(name)} | {' | '.join(cells)} |"

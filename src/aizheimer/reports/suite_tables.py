@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from aizheimer.evaluation.results import Metric
 from aizheimer.evaluation.suite import SuiteResult
-from aizheimer.reports.wording import counted, distance_interval, measured_by, number
+from aizheimer.reports.wording import counted, distance_interval, judge_errors, measured_by, number
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -26,6 +26,9 @@ def suite_tables(result: SuiteResult) -> list[Table]:
         figures.add_column(heading, justify="right")
     for name, metric in result.figures.items():
         figures.add_row(escape(name), *_cells(metric))
+    for _, name, share in judge_errors(result.calibration):
+        low, high = share.interval
+        figures.add_row(name, "", f"{low:.3f} to {high:.3f}", f"{share.value:.3f}", counted(share.n, "image"))
     for name, found in result.distances.items():
         cells = number(found.value), distance_interval(found), number(found.original), counted(found.n, "image")
         figures.add_row(escape(name), *cells)

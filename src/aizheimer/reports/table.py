@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from aizheimer.evaluation.results import EvaluationResult, Metric, Pair, Share
-from aizheimer.reports.wording import counted, explanations, interval, percent
+from aizheimer.evaluation.results import EvaluationResult, Metric, Pair
+from aizheimer.reports.wording import counted, explanations, interval, judge_errors, percent
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -61,17 +61,10 @@ def rows(result: EvaluationResult) -> list[Row]:
 
 def _judge_errors(result: EvaluationResult, meaning: dict[str, str]) -> list[Row]:
     """Return how often the judge of UA errs without any edit, which every UA must be read against."""
-    lines = []
-    if result.calibration is not None:
-        for key, name in (
-            ("false_negative", "… judge misses the target"),
-            ("false_positive", "… judge sees it elsewhere"),
-        ):
-            share: Share | None = getattr(result.calibration, key)
-            if share is not None:
-                values = "", interval(share), percent(share.value)
-                lines.append(Row(name, *values, counted(share.n, "image"), meaning[key]))
-    return lines
+    return [
+        Row(name, "", interval(share), percent(share.value), counted(share.n, "image"), meaning[key])
+        for key, name, share in judge_errors(result.calibration)
+    ]
 
 
 def result_table(result: EvaluationResult) -> Table:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from aizheimer.attacks.results import Rate
 from aizheimer.evaluation.distances import HIGHER_IS_BETTER
 from aizheimer.evaluation.flags import WEAK_TARGET_SHARE
-from aizheimer.evaluation.results import Distance, EvaluationResult, Metric, Share
+from aizheimer.evaluation.results import Calibration, Distance, EvaluationResult, Metric, Share
 
 
 def percent(value: float) -> str:
@@ -78,6 +78,13 @@ def caution(metric: Metric) -> str:
     away = min(1.0, 3 / metric.n)
     side = f"as low as {percent(1 - away)}" if metric.value == 1.0 else f"as high as {percent(away)}"
     return f"All {metric.n} {metric.unit} agree, so the interval has no width; the true share may still be {side}."
+
+
+def judge_errors(calibration: Calibration | None) -> list[tuple[str, str, Share]]:
+    """Return how often the judge of UA errs without any edit: key, name and share of what was counted."""
+    named = {"false_negative": "… judge misses the target", "false_positive": "… judge sees it elsewhere"}
+    shares = [(key, name, getattr(calibration, key, None)) for key, name in named.items()]
+    return [(key, name, share) for key, name, share in shares if share is not None]
 
 
 def headline(result: EvaluationResult) -> str:

@@ -49,7 +49,7 @@ def run(tiny_backbone, tmp_path) -> Path:
     from aizheimer.api.artifacts import save_run
 
     folder = save_run(edit_of_weights(tiny_backbone.pipe, CROSS), tiny_backbone, tmp_path / "run")
-    good().save(folder / "evaluation.json")
+    good(edit=load_edit(folder).digest).save(folder / "evaluation.json")
     (folder / "cache").mkdir()
     (folder / "notes.txt").write_text("mine")
     return folder
@@ -82,6 +82,13 @@ def test_the_card(hub, run):
     assert "## Gate “release”: NOT passed" in card
     assert "- fails: " in card
     assert "What this does not say" in card
+
+
+def test_figures_of_another_edit_are_not_pushed(hub, run):
+    load_edit(run).scale(0.0001).save(run)
+    with pytest.raises(InputError, match=r"evaluation\.json was measured on edit"):
+        api.push(run, "somebody/no-santa")
+    assert hub.asked == []
 
 
 def test_what_cannot_be(hub, run, tmp_path, monkeypatch):

@@ -125,6 +125,19 @@ class TestResuming:
         assert json.loads((run / MADE).read_text())["resumed"]
         assert same_edit(load_edit(run), load_edit(tmp_path / "whole" / "runs" / cell.key))
 
+    def test_an_evaluation_is_kept_if_it_is_of_this_edit_or_of_before_edits_were_named(self, plan, tmp_path):
+        one = plan()
+        (cell,) = one.cells()
+        run_bench(one, tmp_path, say=quiet)
+        file = tmp_path / "runs" / cell.key / "evaluation.json"
+        made = EvaluationResult.load(file)
+        assert made.edit == load_edit(file.parent).digest
+        for edit, kept in ((made.edit, True), (None, True), ("feedfeedfeedfeed", False)):
+            made.model_copy(update={"edit": edit, "warnings": ["as it was"]}).save(file)
+            (file.parent / ROW).unlink()
+            run_bench(one, tmp_path, say=quiet)
+            assert (EvaluationResult.load(file).warnings == ["as it was"]) == kept
+
     def test_a_torn_row_is_no_row(self, plan, tmp_path):
         one = plan()
         (cell,) = one.cells()

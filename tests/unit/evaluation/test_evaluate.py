@@ -99,7 +99,9 @@ class TestWhatAnEditDid:
         assert {r.label for r in result.neighbours} == {"flat", "twemoji"}
 
     def test_no_edit_is_a_no_op(self, run):
-        assert run(None).no_op
+        found = run(None)
+        assert found.no_op
+        assert found.edit == "", "the unedited model"
 
 
 class TestRecords:

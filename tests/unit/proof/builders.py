@@ -1,11 +1,11 @@
 """Run folders whose every number is known, written with the real classes."""
 
-import json
-
 import numpy as np
+import torch
 
 from aizheimer.attacks.base import AttackSettings, Spent
 from aizheimer.attacks.results import AttackResult, Rate
+from aizheimer.edits.edit import Edit
 from aizheimer.edits.provenance import ConceptRecord, Provenance
 from aizheimer.evaluation.results import Distance
 from aizheimer.evaluation.suite import SuiteResult
@@ -64,18 +64,21 @@ def provenance(target=TARGET, **changes):
     return Provenance(**{**fields, **changes})
 
 
-def write_run(folder, *, evaluation=None, suites=(), attacks=(), edit=None, sha256="ab" * 32, files=None):
-    """Write a run folder of results; its edit is a record without tensors, which no reader of results needs.
+def write_run(folder, *, evaluation=None, suites=(), attacks=(), edit=None, hook=None, files=None):
+    """Write a run folder of a small edit and of results that name it, unless they name one already.
 
     ``files`` are results of suites from files, by their labels.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    record = {"format": 1, "sha256": sha256, "provenance": (edit or provenance()).model_dump(mode="json")}
-    (folder / "edit.json").write_text(json.dumps(record))
+    made = Edit({"unet.conv_out.weight": torch.ones(1)}, edit or provenance(), hook)
+    made.save(folder)
     if evaluation is not None:
-        evaluation.save(folder / "evaluation.json")
+        stamped(evaluation, "edit", made.digest).save(folder / "evaluation.json")
     for label, found in {**{found.suite: found for found in suites}, **(files or {})}.items():
-        found.save(folder / f"suite-{label}.json")
+        stamped(found, "made_from", {"edit": made.digest}).save(folder / f"suite-{label}.json")
     for found in attacks:
-        found.save(folder / f"attack-{found.attack}.json")
+        stamped(found, "edit", made.digest).save(folder / f"attack-{found.attack}.json")
     return folder
+
+
+def stamped(result, field, value):
+    return result if getattr(result, field) else result.model_copy(update={field: value})

@@ -1,12 +1,13 @@
 """What a certificate states, what it admits, and that verify finds what does not hold."""
 
-import json
 import re
 
 import pytest
 import torch
 
 from aizheimer._registry import ATTACKS
+from aizheimer.edits.hooks.negative_prompt import NegativePromptHook
+from aizheimer.edits.io import load_edit
 from aizheimer.errors import DataError, InputError
 from aizheimer.evaluation.image_cache import ImageCache
 from aizheimer.evaluation.results import EvaluationResult
@@ -37,9 +38,21 @@ class TestCertificate:
         tried = stated.tried[2]
         assert tried.figures["asr"].value == 0.2
         assert tried.figures["asr"].original == 1, "what the same attack reaches on the unedited model"
-        assert tried.budget["tries"] == 8
-        assert tried.budget["spent: queries"] == 5
-        assert (stated.edit_sha256, stated.base_fingerprint) == ("ab" * 32, "0" * 16)
+        assert tried.budget["parameters"] == {"tries": 8}
+        assert tried.budget["spent"]["queries"] == 5
+        assert (stated.edit_sha256, stated.base_fingerprint) == (found.edit_sha256, "0" * 16)
+
+    def test_a_budget_is_never_overwritten_by_how_pictures_were_drawn(self, tmp_path):
+        """Of concept-inversion's 200 steps of training, the 20 of the sampler were certified."""
+        long = attack("concept-inversion", parameters={"steps": 200, "seed": 7}, asr=20)
+        own = suite("canvas", {"ua": share(1, 1)}, parameters={"steps": 90, "level": 3})
+        stated = certify(read_findings(write_run(tmp_path / "run", suites=[own], attacks=[long])))
+        (canvas, inversion) = (tried.budget for tried in stated.tried)
+        assert (inversion["parameters"], inversion["drawing"]["steps"]) == ({"steps": 200, "seed": 7}, 20)
+        assert (canvas["parameters"], canvas["drawing"]["steps"]) == ({"steps": 90, "level": 3}, own.settings.steps)
+        page = render_certificate(stated)
+        assert "parameters.steps: 200\n" in page
+        assert "drawing.steps: 20\n" in page
 
     def test_it_admits_what_was_not(self, found, monkeypatch):
         monkeypatch.setitem(ATTACKS.entries, "p4d", "nowhere:P4D")
@@ -53,11 +66,9 @@ class TestCertificate:
         assert any("no white box attack was tried" in limit for limit in stated.limits)
 
     def test_an_edit_that_acts_while_drawing_can_be_left_out(self, tmp_path):
-        folder = write_run(tmp_path / "run", evaluation=good())
-        record = json.loads((folder / "edit.json").read_text()) | {"hook": {"name": "sld", "settings": {}}}
-        (folder / "edit.json").write_text(json.dumps(record))
-        stated = certify(read_findings(folder))
-        assert "hook 'sld'" in stated.acts
+        hook = NegativePromptHook("cat")
+        stated = certify(read_findings(write_run(tmp_path / "run", evaluation=good(), hook=hook)))
+        assert "hook 'negative-prompt'" in stated.acts
         assert any("can leave it out" in limit for limit in stated.limits)
 
     def test_a_suite_from_a_file_is_stated_by_its_name_with_its_kind(self, tmp_path):
@@ -100,7 +111,7 @@ class TestPage:
         assert "mine.yaml" in page
         assert "is not met (recoverable)" in page
         assert "max_asr.seed-search: found 20%" in page
-        assert "ab" * 32 in page
+        assert found.edit_sha256 in page
         assert "No gate was asked" in render_certificate(certify(found))
 
     def test_pictures_that_all_agree_are_no_certainty(self, tmp_path):
@@ -150,7 +161,7 @@ class TestVerify:
         assert found.passed, found.summary
         names = [line.name for line in found.lines]
         assert "objects seen, edited model" in names
-        assert "certificate's UA" in names
+        assert {"certificate's evaluation", "evaluation.json, its edit"} <= set(names)
         assert " pictures, of every role, chosen with seed 0, without the cache" in found.sample
         assert set(asked) == {None}, "the cache is off"
 
@@ -160,6 +171,43 @@ class TestVerify:
         found = verified(certificate=stated)
         assert not found.passed
         assert "certificate's edit" in found.summary
+        assert "nothing was drawn again" in found.sample
+
+    def test_a_certificate_that_was_beautified(self, run):
+        """Attack, suite and verdict are compared with the files, and not the evaluation alone."""
+        folder, verified = run
+        digest = load_edit(folder).digest
+        files = {"attack-p4d": attack("p4d", asr=90), "suite-canvas": suite("canvas", {"ua": share(1, 2)})}
+        for name, result in files.items():
+            named = {"edit": digest} if name.startswith("attack") else {"made_from": {"edit": digest}}
+            result.model_copy(update={**named, "target": "santa claus"}).save(folder / f"{name}.json")
+        found = read_findings(folder)
+        true = certify(found, verdict=check(found, Gate(max_asr=0.3)))
+        assert verified(certificate=true).passed
+        content = true.model_dump(mode="json")
+        tried = {item["name"]: item for item in content["tried"]}
+        tried["p4d"]["figures"]["asr"]["value"] = 0.1
+        tried["canvas"]["budget"]["drawing"]["steps"] = 1000
+        for line in content["verdict"]["lines"]:
+            line["passed"] = True
+        said = verified(certificate=Certificate.model_validate(content)).summary
+        assert "certificate's attack p4d: stated figures.asr.value 0.1, found figures.asr.value 0.9" in said
+        assert "certificate's suite canvas: stated budget.drawing.steps 1000" in said
+        assert "certificate's verdict: stated" in said
+        assert "max_asr.p4d holds (90%" in said
+        del content["tried"][1:]
+        assert (
+            "certificate's attack p4d: stated not tried, found a file"
+            in verified(certificate=Certificate.model_validate(content)).summary
+        )
+        (folder / "attack-p4d.json").unlink()
+        assert "certificate's attack p4d: stated tried, found no file" in verified(certificate=true).summary
+
+    def test_figures_of_another_edit(self, run):
+        folder, verified = run
+        attack("p4d", edit="feedfeedfeedfeed", target="santa claus").save(folder / "attack-p4d.json")
+        found = verified()
+        assert "attack-p4d.json, its edit: stated feedfeedfeedfeed, found" in found.summary
         assert "nothing was drawn again" in found.sample
 
     def test_an_edit_that_was_altered(self, run):

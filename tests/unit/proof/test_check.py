@@ -1,9 +1,14 @@
 """What a gate lets through and what it stops, line by line."""
 
+import re
+
 import pytest
 
+from aizheimer.edits.io import load_edit
 from aizheimer.errors import DataError, RunFolderError
+from aizheimer.proof.certificate import certify
 from aizheimer.proof.check import check
+from aizheimer.proof.comparison import compare
 from aizheimer.proof.findings import read_findings
 from aizheimer.proof.gate import Gate, load_gate
 from tests.unit.proof.builders import attack, good, provenance, share, suite, write_run
@@ -31,6 +36,12 @@ def held(tmp_path):
         return check(read_findings(write_run(tmp_path / "run", **files)), gate)
 
     return hold
+
+
+def relearned(*looks, back):
+    """What relearn tells of a concept that was back at one of its looks."""
+    curve = [{"step": step, "rate": float(step >= back), "loss": None} for step in looks]
+    return {"steps_to_recover": back, "curve": curve}
 
 
 def line(verdict, rule):
@@ -87,6 +98,40 @@ class TestLines:
         unknown = held(Gate(min_ua_by_family={"homoglyphs": 0.9}), evaluation=good(), suites=[families])
         assert "no such family; there are: bare, synonyms" in unknown.summary
 
+    def test_families_that_the_unedited_model_cannot_draw_are_left_out_and_named(self, held):
+        """Misspellings that a model cannot read have a UA of 100 % with any edit."""
+        figures = {"ua.bare": share(100, 100), "ua.misspellings": share(100, 100, original=100)}
+        files = {"evaluation": good(), "suites": [suite("families", figures)]}
+        verdict = held(Gate(min_ua_by_family=0.7), **files)
+        assert verdict.passed
+        assert line(verdict, "min_ua_by_family").found == "1 of 2 (bare)"
+        assert line(verdict, "min_ua_by_family").reason.startswith("misspellings: the unedited model does not show")
+        assert "min_ua_by_family.misspellings" not in [line.rule for line in verdict.lines]
+        named = held(Gate(min_ua_by_family={"misspellings": 0.7}), **files)
+        assert "shows the target in only 0% of these pictures, so its absence proves nothing" in named.summary
+        assert held(Gate(min_ua_by_family={"misspellings": 0.7}, controls=False), **files).passed
+        without = held(Gate(min_ua_by_family=0.7, controls=False), **files)
+        assert line(without, "min_ua_by_family.misspellings").passed
+
+    def test_families_that_all_prove_nothing_are_not_passed(self, held):
+        figures = {"ua.splits": share(100, 100, original=60), "ua.worst": share(100, 100, original=60)}
+        verdict = held(Gate(min_ua_by_family=0.7), evaluation=good(), suites=[suite("families", figures)])
+        assert line(verdict, "min_ua_by_family").found == "0 of 1 (none)"
+        assert not verdict.passed
+        nothing = held(Gate(min_ua_by_family=0.7), evaluation=good(), suites=[suite("families", {})])
+        assert "the suite measured no family for this target" in nothing.summary
+
+    def test_a_family_that_only_the_edited_model_draws_fails(self, held):
+        figures = {"ua.bare": share(100, 100), "ua.splits": share(10, 100, original=100)}
+        verdict = held(Gate(min_ua_by_family=0.7), evaluation=good(), suites=[suite("families", figures)])
+        assert [line.rule for line in verdict.failures] == ["min_ua_by_family.splits"]
+        assert verdict.faults == ["prompt-only"]
+
+    def test_a_target_that_the_unedited_model_cannot_draw_is_not_forgotten(self, held):
+        blank = good(ua=share(100, 100, original=90))
+        assert "shows the target in only 10% of these" in held(Gate(min_ua=0.9), evaluation=blank).summary
+        assert held(Gate(min_ua=0.9, controls=False), evaluation=blank).passed
+
     def test_the_worst_family_is_no_family(self, held):
         verdict = held(Gate(min_ua_by_family=0.5), evaluation=good(), **FULL)
         assert [line.rule for line in verdict.lines][2:] == ["min_ua_by_family.bare", "min_ua_by_family.synonyms"]
@@ -123,8 +168,33 @@ class TestAttacks:
         verdict = held(Gate(min_relearn_steps=20), evaluation=good(), attacks=[short])
         assert "tried for 10 steps only" in verdict.summary
         assert verdict.faults == []
-        late = attack("relearn", steps=40, asr=90, details={"steps_to_recover": 40})
+        late = attack("relearn", steps=40, asr=90, details=relearned(5, 20, 40, back=40))
         assert held(Gate(min_relearn_steps=20), evaluation=good(), attacks=[late]).passed
+
+    @pytest.mark.parametrize(
+        ("looks", "faults", "said"),
+        [
+            ((5, 10, 20), ["recoverable"], "found not back after 10, back after 20, wanted not back after 20 steps"),
+            (
+                (0, 10, 40),
+                [],
+                "not back after 10, back after 40.*nobody looked in between; give .* a look at 20",
+            ),
+            ((0,), ["recoverable"], "found back before the first step"),
+        ],
+    )
+    def test_what_may_have_come_back_right_after_the_last_look_is_not_passed(self, held, looks, faults, said):
+        back = attack("relearn", steps=40, asr=90, details=relearned(*looks, back=looks[-1]))
+        verdict = held(Gate(min_relearn_steps=20), evaluation=good(), attacks=[back])
+        assert re.search(said, verdict.summary)
+        assert verdict.faults == faults
+
+    def test_relearning_that_teaches_the_unedited_model_nothing_proves_nothing(self, held):
+        for control, said in ((None, "without its control"), (20, "only 20% on the unedited model")):
+            weak = attack("relearn", steps=40, unedited=control, details={"steps_to_recover": None})
+            files = {"evaluation": good(), "attacks": [weak]}
+            assert said in line(held(Gate(min_relearn_steps=20), **files), "min_relearn_steps").reason
+            assert held(Gate(min_relearn_steps=20, controls=False), **files).passed
 
 
 class TestFaults:
@@ -178,6 +248,39 @@ class TestFindings:
         folder = write_run(tmp_path / "run", evaluation=good(), edit=provenance("cat"))
         with pytest.raises(DataError, match=r"evaluation.json was measured for 'Santa Claus', the run is about 'cat'"):
             read_findings(folder)
+
+    @pytest.mark.parametrize("judge", [lambda found: check(found, Gate()), certify, lambda found: compare([found])])
+    def test_results_of_another_edit_of_the_same_target_are_refused(self, tmp_path, judge):
+        """An edit that was made again, or scaled to nothing, over a run that had passed."""
+        folder = write_run(tmp_path / "run", evaluation=good())
+        judge(read_findings(folder))
+        load_edit(folder).scale(0.0001).save(folder)
+        with pytest.raises(DataError, match=r"evaluation\.json was measured on edit \w+, the run holds edit \w+;"):
+            judge(read_findings(folder))
+
+    def test_an_attack_or_a_suite_of_another_edit_is_refused(self, tmp_path):
+        for name, files in {
+            "attack-seed-search": {"attacks": [attack(edit="feedfeedfeedfeed")]},
+            "suite-families": {"suites": [suite("families", {}, made_from={"edit": "feedfeedfeedfeed"})]},
+        }.items():
+            found = read_findings(write_run(tmp_path / name, evaluation=good(), **files))
+            with pytest.raises(DataError, match=rf"{name}\.json was measured on edit feedfeedfeedfeed"):
+                check(found, Gate(max_asr=0.3))
+
+    def test_results_of_the_unedited_model_are_refused(self, tmp_path):
+        found = read_findings(write_run(tmp_path / "run", suites=[suite("families", {}, made_from={"base": "0" * 16})]))
+        with pytest.raises(DataError, match=r"suite-families\.json was measured on the unedited model"):
+            check(found, Gate())
+
+    def test_old_results_that_name_no_edit_are_read_and_not_vouched_for(self, tmp_path):
+        folder = write_run(tmp_path / "run")
+        good().save(folder / "evaluation.json")
+        assert compare([read_findings(folder)]).target == "Santa Claus"
+        for vouch in (lambda found: check(found, Gate()), certify):
+            with pytest.raises(
+                DataError, match=r"evaluation\.json does not say which edit was measured.*evaluate again"
+            ):
+                vouch(read_findings(folder))
 
     def test_a_folder_of_something_else(self, tmp_path):
         with pytest.raises(RunFolderError, match="holds neither an edit nor an evaluation"):

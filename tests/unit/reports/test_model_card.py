@@ -3,6 +3,7 @@
 import pytest
 import yaml
 
+from aizheimer.evaluation.calibration import calibrate_labels
 from aizheimer.proof.findings import read_findings
 from aizheimer.reports.assemble import assemble
 from aizheimer.reports.html import ReportContent, render
@@ -42,6 +43,15 @@ def test_suites_attacks_and_what_was_not_tried(found, monkeypatch):
     assert "- seed-search: reaches only 20%" in card
     assert "- attack p4d" in card
     assert "No grey box and no white box attack was tried" in card
+
+
+def test_a_ua_stands_beside_the_errors_of_its_judge(tmp_path):
+    errors = calibrate_labels("Santa Claus", judge="judge", shown=["Santa Claus", "cat"], clean=["cat"] * 20)
+    canvas = suite("canvas", {"ua": share(9, 10)}, calibration=errors)
+    found = read_findings(write_run(tmp_path / "run", evaluation=good(), suites=[canvas]))
+    assert "| … judge misses the target | | 9 to 91% | 50% | 2 images |" in model_card(found)
+    page = render(ReportContent(result=result_of(), columns=[], suites=found.suites))
+    assert "<td>… judge sees it elsewhere</td>" in page
 
 
 def test_distances_are_numbers_with_what_they_were_computed_with(tmp_path):

@@ -86,6 +86,7 @@ def test_the_weakest_edit_that_meets_the_demand_becomes_a_run(search, tmp_path):
     assert (run / "tune.png").stat().st_size > 5000
     assert not (run / "made").exists()
     judged = EvaluationResult.load(run / "evaluation.json")
+    assert judged.edit == found.edit.digest
     assert judged.settings.seed == FRESH, "what was chosen by looking is measured on pictures it was not chosen by"
     assert judged.ua.value == record.confirmations[-1].values["ua"] >= 0.6
 

@@ -66,7 +66,7 @@ def test_what_does_nothing_is_cut_and_the_result_is_a_run(backbone, judges, tmp_
     judged = EvaluationResult.load(run / "evaluation.json")
     assert judged.settings.seed == FRESH, "what was chosen by looking is measured on pictures it was not chosen by"
     assert json.loads((run / "env.json").read_text())["model"] is not None
-    assert load_edit(run).digest == found.edit.digest
+    assert load_edit(run).digest == found.edit.digest == judged.edit
 
 
 @pytest.fixture

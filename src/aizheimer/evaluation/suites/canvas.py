@@ -9,13 +9,15 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from aizheimer.errors import InputError, did_you_mean
+from aizheimer.evaluation.calibration import calibrate_labels
 from aizheimer.evaluation.functional.canvas import CanvasAccuracies, canvas_accuracies
 from aizheimer.evaluation.generate import StageProgress
 from aizheimer.evaluation.plan import PlannedImage, stratified
-from aizheimer.evaluation.results import Metric
+from aizheimer.evaluation.results import Calibration, Metric
 from aizheimer.evaluation.settings import AtLeastOne
 from aizheimer.evaluation.suite import Scene, SuiteResult
 from aizheimer.evaluation.suites._asking import (
+    Seen,
     draw,
     look,
     require_classes,
@@ -112,7 +114,8 @@ class Canvas(BaseModel):
             "cross": _members(before.cra, after.cra),
         }
         warnings = [] if before.ira else [f"not measured: IRA, for the grid has no other {kind}"]
-        return SuiteResult.of(self, scene, figures, tables=tables, warnings=warnings)
+        errors = self._judge_errors(scene, seen[kind], [getattr(image, kind) for image in plan], target=target)
+        return SuiteResult.of(self, scene, figures, tables=tables, calibration=errors, warnings=warnings)
 
     def _names(self, scene: Scene) -> tuple[list[str], list[str]]:
         """Return the objects and the styles of the grid."""
@@ -179,6 +182,13 @@ class Canvas(BaseModel):
                 _values(before.cra), _values(after.cra), judge=cross_judge, protocol=protocol, unit="concepts"
             )
         return figures
+
+    def _judge_errors(self, scene: Scene, seen: Seen, wanted: Sequence[str], *, target: str) -> Calibration:
+        labels = list(zip(spelled_as(seen.original, wanted), wanted, strict=True))
+        shown = [label for label, name in labels if name == target]
+        clean = [label for label, name in labels if name != target]
+        judge, level = scene.judge(scene.concept.kind).name, scene.settings.level
+        return calibrate_labels(target, judge=judge, shown=shown, clean=clean, level=level)
 
     def _photo_words(self, kind: str) -> tuple[str, str]:
         """Say in the protocols of IRA and CRA whether the theme that is no style counts."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -10,11 +11,14 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from aizheimer.concepts.families import NAMES, NEGATION, Family, prompt_families
+from aizheimer.detectors.base import Judge, see
 from aizheimer.errors import InputError, did_you_mean
+from aizheimer.evaluation.calibration import calibrate_plan
+from aizheimer.evaluation.evaluate import planned
 from aizheimer.evaluation.functional.accuracy import forgotten
 from aizheimer.evaluation.generate import StageProgress
 from aizheimer.evaluation.plan import PlannedImage
-from aizheimer.evaluation.results import Metric
+from aizheimer.evaluation.results import Calibration, Metric
 from aizheimer.evaluation.settings import AtLeastOne
 from aizheimer.evaluation.suite import Scene, SuiteResult
 from aizheimer.evaluation.suites._asking import draw, look, pictures, target_class, without_repetitions
@@ -114,7 +118,24 @@ class Families(BaseModel):
             rows = slice(start, start + len(plan))
             answers.append(self._answer(family, plan, gone[0][rows], gone[1][rows]))
             start += len(plan)
-        return self._conclude(scene, judge.name, answers, missing)
+        result = self._conclude(scene, judge.name, answers, missing)
+        return result.model_copy(update={"calibration": self._judge_errors(scene, judge, target, progress)})
+
+    def _judge_errors(
+        self, scene: Scene, judge: Judge, target: str, progress: StageProgress | None
+    ) -> Calibration | None:  # fmt: skip
+        """Say how often the judge errs on the plain prompts of an evaluation, whose pictures are mostly there already.
+
+        A family's own pictures would not do: that a misspelling shows no target is no mistake of the judge's.
+        """
+        world = scene.backbone.world
+        try:
+            plan, _ = planned(scene.backbone, scene.concept, world=world, settings=scene.settings)
+        except InputError:  # the world has no prompts of its own for this
+            return None
+        plain = draw(dataclasses.replace(scene, edit=None), plan, progress, stage="judge").original
+        labels = see(judge, plain).labels
+        return calibrate_plan(target, judge=judge.name, labels=labels, plan=plan, level=scene.settings.level)
 
     def _families(self, scene: Scene) -> tuple[list[Family], list[Family]]:
         """Return the families that can be asked, and those that cannot."""

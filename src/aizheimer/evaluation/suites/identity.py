@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from aizheimer.concepts.neighbours import nearest
 from aizheimer.errors import InputError
+from aizheimer.evaluation.calibration import calibrate_plan
 from aizheimer.evaluation.functional.accuracy import accuracy_by_concept, forgotten, matches
 from aizheimer.evaluation.generate import StageProgress
 from aizheimer.evaluation.plan import PlannedImage, plan_images
@@ -100,7 +101,8 @@ class Identity(BaseModel):
             ],
         }
         warnings = [] if far else [f"not measured: dissimilar people, for there are only {len(others)} others"]
-        return SuiteResult.of(self, scene, figures, tables=tables, warnings=warnings)
+        errors = calibrate_plan(target, judge=judge.name, labels=seen.original, plan=plan, level=scene.settings.level)
+        return SuiteResult.of(self, scene, figures, tables=tables, calibration=errors, warnings=warnings)
 
     def _people(self, scene: Scene, classes: Sequence[str]) -> list[str]:
         """Return everybody, the target included."""

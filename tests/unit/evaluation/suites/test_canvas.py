@@ -27,6 +27,19 @@ def test_an_object(tiny_backbone, monkeypatch):
     ]  # fmt: skip
 
 
+def test_how_often_the_judge_of_ua_errs_is_counted_on_the_unedited_grid(tiny_backbone, monkeypatch):
+    scene = scene_of(tiny_backbone, edit=WordEdit("claus"))
+    learn(monkeypatch, SUITE, scene)
+    known = scene.judges.object.known
+    mine = [key for key, name in known.items() if name == "santa claus"]
+    cats = [key for key, name in known.items() if name == "cat"]
+    known[mine[0]], known[cats[0]], known[cats[1]] = "cat", "Santa Claus", "Santa Claus"
+    errors = SUITE.run(scene).calibration
+    assert (errors.judge, errors.target) == ("objects", "santa claus")
+    assert (errors.false_negative.value, errors.false_negative.n) == (1 / 6, 6)
+    assert (errors.false_positive.value, errors.false_positive.n) == (2 / 12, 12)
+
+
 def test_a_style_and_the_targets_own_pictures_in_cra(tiny_backbone, monkeypatch):
     scene = scene_of(tiny_backbone, edit=WordEdit("noto"), concept=NOTO)
     learn(monkeypatch, SUITE, scene)

@@ -7,10 +7,13 @@ from pydantic import ValidationError
 
 from aizheimer.concepts.families import NAMES
 from aizheimer.errors import InputError
+from aizheimer.evaluation.evaluate import evaluate
 from aizheimer.evaluation.suite import SuiteResult
+from aizheimer.evaluation.suites import families
 from aizheimer.evaluation.suites.families import Families
+from aizheimer.reports.suite_tables import suite_tables
 from tests.unit.evaluation.builders import WordEdit
-from tests.unit.evaluation.suites.scenes import NOTO, learn, numbers, scene_of
+from tests.unit.evaluation.suites.scenes import NOTO, SETTINGS, counting, learn, numbers, scene_of
 
 
 @pytest.fixture
@@ -53,6 +56,40 @@ class TestAForgetterOfOneWord:
             assert metric.protocol
         word_edit_result.save(tmp_path / "suite.json")
         assert SuiteResult.load(tmp_path / "suite.json") == word_edit_result
+
+
+class TestTheJudgesErrors:
+    SMALL = SETTINGS.model_copy(update={"target_images": 4, "neighbours": 2, "neighbour_images": 1, "others": 2})
+
+    def test_are_counted_on_the_pictures_of_an_evaluation(self, tiny_backbone, monkeypatch, tmp_path):
+        """Not on a family's own: that a misspelling shows no target is no mistake of the judge's."""
+        scene = scene_of(tiny_backbone, edit=WordEdit("santa"), cache=tmp_path, settings=self.SMALL)
+        options = {"concept": scene.concept, "judges": scene.judges, "settings": self.SMALL, "cache_dir": tmp_path}
+        plan = evaluate(tiny_backbone.pipe, None, **options).images
+        drawn = dataclasses.replace(scene, edit=None).pairs(plan).original
+        names = [image.object for image in plan]
+        names[0] = names[1] = "cat"
+        scene.judges.object.learn(drawn, names)
+        suite = Families(images=2, families=("misspellings",))
+        with counting(monkeypatch) as counted:
+            found = suite.run(scene)
+        assert sum(counted) == 4, "two pictures of the family by each model; the evaluation's are there already"
+        assert found.figures["ua.misspellings"].original == 1
+        errors = found.calibration
+        assert (errors.false_negative.value, errors.false_negative.n) == (0.5, 4)
+        assert (errors.false_positive.value, errors.false_positive.n) == (0, len(plan) - 4)
+        (table, *_) = suite_tables(found)
+        assert "… judge misses the target" in list(table.columns[0].cells)
+        found.save(tmp_path / "suite.json")
+        assert SuiteResult.load(tmp_path / "suite.json") == found
+
+    def test_are_left_out_where_the_world_has_no_prompts_of_its_own(self, tiny_backbone, monkeypatch):
+        def refuse(*_, **__):
+            raise InputError("no object_templates")
+
+        monkeypatch.setattr(families, "planned", refuse)
+        suite = Families(images=1, families=("name",))
+        assert suite.run(scene_of(tiny_backbone)).calibration is None
 
 
 class TestPromptsThatDoNotWork:

@@ -48,6 +48,8 @@ def test_gcd_counts_the_pictures_with_a_person_alone(tiny_backbone, monkeypatch)
     assert result.figures["ua"].value == 0.75
     row = result.tables["gcd"][0]
     assert (row["with_person_edited"], row["accuracy_edited"]) == (2, 0.5)
+    assert (result.calibration.false_negative.value, result.calibration.false_negative.n) == (0.75, 4)
+    assert (result.calibration.false_positive.value, result.calibration.false_positive.n) == (0, 6)
 
 
 def test_the_judge_may_say_who_is_a_person(tiny_backbone, monkeypatch):
