@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -174,6 +174,7 @@ def evaluate_suites(
     clip: str | Path | None = None,
     judges: Judges | None = None,
     progress: Report | None = None,
+    keep: Callable[[str, SuiteResult], None] | None = None,
 ) -> dict[str, SuiteResult]:
     """Ask an edit the questions of one or more suites; pictures that two of them want are drawn once.
 
@@ -182,11 +183,12 @@ def evaluate_suites(
         edit: The edit, its run folder, or None for the unedited model.
         suites: Names of suites (``"families"``), or their YAML files.
         concept: The target; by default the edit's own.
-        effective_only: Leave prompts out on which the unedited model does not show the target, in suites that know it.
+        effective_only: Leave prompts out on which the unedited model does not show the target; few suites know it.
         seed: First seed.
         clip: Folder of a CLIP to judge with, for a model that brings no judges.
         judges: Who looks; by default the model's own.
         progress: Called with (suite, stage, done, total).
+        keep: Called with each suite's name and result as soon as it is there.
 
     Returns:
         Results by the suites' names.
@@ -209,7 +211,7 @@ def evaluate_suites(
     target = _target(concept, edit, world=backbone.world)
     looking = judges or load_judges(backbone.world, clip_folder=clip, extra=(target.target,))
     scene = Scene(backbone=backbone, edit=edit, concept=target, judges=looking, settings=EvaluationSettings(seed=seed))
-    return run_suites(loaded, scene, progress=progress)
+    return run_suites(loaded, scene, progress=progress, keep=keep)
 
 
 def _settings(samples: int | None, *, full: bool, seed: int) -> EvaluationSettings:

@@ -24,6 +24,10 @@ from aizheimer.evaluation.reuse import contents_of, digest_of
 from aizheimer.evaluation.settings import EvaluationSettings
 
 
+class WouldDraw(Exception):
+    """What a scene that must not draw raises where its first picture would be drawn: all before it went well."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Scene:
     """The edit under evaluation, and how its pictures are drawn: one cache feeds every suite.
@@ -36,6 +40,7 @@ class Scene:
         settings: Steps, guidance, seeds, batch and bootstrap; a suite decides itself how many pictures it draws.
         cache_dir: As in `aizheimer.evaluation.generate.generate`.
         edit_key: As in `aizheimer.evaluation.evaluate.evaluate`.
+        draws: False stops a suite at its first picture by `WouldDraw`: what it refuses is known by then.
     """
 
     backbone: Backbone
@@ -45,6 +50,7 @@ class Scene:
     settings: EvaluationSettings
     cache_dir: Path | str | Literal[False] | None = None
     edit_key: str = ""
+    draws: bool = True
 
     @property
     def guidance(self) -> float:
@@ -64,7 +70,13 @@ class Scene:
         return judge
 
     def pairs(self, plan: Sequence[PlannedImage], *, progress: Progress | None = None) -> ImagePairs:
-        """Draw every planned picture without the edit and with it."""
+        """Draw every planned picture without the edit and with it.
+
+        Raises:
+            WouldDraw: If this scene must not draw.
+        """
+        if not self.draws:
+            raise WouldDraw
         return draw_pairs(
             self.backbone.pipe, self.edit, plan=plan, settings=self.settings, guidance=self.guidance,
             cache_dir=self.cache_dir, edit_key=self.edit_key, progress=progress,
