@@ -34,6 +34,7 @@ def evaluate_run(
     model: str | None,
     seed: int,
     clip: Path | None,
+    judge: str | None,
     effective_only: bool,
     as_json: bool,
 ) -> None:
@@ -45,6 +46,7 @@ def evaluate_run(
         model: The base, by default the one that the run names.
         seed: First seed.
         clip: A CLIP folder to judge with.
+        judge: See `aizheimer.evaluation.judges.named_judge`.
         effective_only: See `aizheimer.api.evaluate_suites`.
         as_json: Print one JSON object with all results.
 
@@ -69,6 +71,7 @@ def evaluate_run(
             effective_only=effective_only,
             seed=seed,
             clip=clip,
+            judge=judge,
             keep=keep,
             progress=lambda suite, stage, done, total: advance(
                 stage if stage == suite else f"{suite}: {stage}", done, total

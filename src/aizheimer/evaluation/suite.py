@@ -66,7 +66,7 @@ class Scene:
         """
         judge = getattr(self.judges, kind)
         if judge is None:
-            raise InputError(f"this model has no {kind} judge; give a CLIP folder with --clip")
+            raise InputError(f"this model has no {kind} judge; give one with --judge, or a CLIP folder with --clip")
         return judge
 
     def pairs(self, plan: Sequence[PlannedImage], *, progress: Progress | None = None) -> ImagePairs:
@@ -179,7 +179,8 @@ class Suite(Protocol):
     """A question asked of an edit; its parameters are the fields of a frozen pydantic model.
 
     To add one: write ``evaluation/suites/<name>.py``, add a line to ``_registry.SUITES``, and a YAML file of the same
-    name beside it with the parameters that published figures use.
+    name beside it with the parameters that published figures use. One that asks no judge of objects or styles says so
+    by ``asks_judge: ClassVar[bool] = False``.
     """
 
     name: ClassVar[str]

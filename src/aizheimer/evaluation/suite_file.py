@@ -171,6 +171,16 @@ Report = Callable[[str, str, int, int], None]
 """Called with (suite, stage, done, total)."""
 
 
+def require_judged(suites: Sequence[LoadedSuite]) -> None:
+    """Refuse suites that would ignore a judge given for them.
+
+    Raises:
+        InputError: Naming them.
+    """
+    if deaf := [loaded.label for loaded in suites if not getattr(loaded.suite, "asks_judge", True)]:
+        raise InputError(f"got a judge, and the suite {' and '.join(deaf)} asks none; ask it without --judge")
+
+
 def load_suites(names: Sequence[str | Path]) -> list[LoadedSuite]:
     """Return suites, no two of one label: one result would replace the other.
 
