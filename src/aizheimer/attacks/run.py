@@ -104,10 +104,10 @@ def run_attack(
         InputError: If the judge has no class for the target.
         NotApplicable: If this cannot be done to this edit.
     """
-    if backbone.family != "sd":
+    if backbone.family not in attack.info.families:
         raise NotApplicable(
-            f"{attack.name}: got a {FAMILIES[backbone.family].title} model; attacks read the words and the sampler of "
-            "Stable Diffusion 1 and 2, so give a model of these."
+            f"{attack.name} does not work on {FAMILIES[backbone.family].title}: {attack.info.elsewhere}; "
+            f"wanted {attack.info.works_on}."
         )
     target_class(judge, concept)
     chosen = settings if settings is not None else AttackSettings()
@@ -182,7 +182,9 @@ def judge_for(concept: Concept, *, object_judge: Judge | None, style_judge: Judg
     """
     judge = style_judge if concept.kind == "style" else object_judge
     if judge is None:
-        raise InputError(f"this model has no {concept.kind} judge to score an attack with; give one with --judge, or a CLIP with --clip")
+        raise InputError(
+            f"this model has no {concept.kind} judge to score an attack with; give --judge, or a CLIP with --clip"
+        )
     return judge
 
 
