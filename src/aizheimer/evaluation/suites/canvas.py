@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from aizheimer.errors import InputError, did_you_mean
+from aizheimer.evaluation.flags import void_reasons
 from aizheimer.evaluation.functional.canvas import CanvasAccuracies, canvas_accuracies
 from aizheimer.evaluation.generate import StageProgress
 from aizheimer.evaluation.plan import PlannedImage, stratified
@@ -111,7 +112,8 @@ class Canvas(BaseModel):
             "own": _members(before.ira, after.ira),
             "cross": _members(before.cra, after.cra),
         }
-        warnings = [] if before.ira else [f"not measured: IRA, for the grid has no other {kind}"]
+        warnings = void_reasons(seen[kind].edited)
+        warnings += [] if before.ira else [f"not measured: IRA, for the grid has no other {kind}"]
         return SuiteResult.of(self, scene, figures, tables=tables, warnings=warnings)
 
     def _names(self, scene: Scene) -> tuple[list[str], list[str]]:

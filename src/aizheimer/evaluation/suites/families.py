@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from aizheimer.concepts.families import NAMES, NEGATION, Family, prompt_families
 from aizheimer.errors import InputError, did_you_mean
+from aizheimer.evaluation.flags import void_reasons
 from aizheimer.evaluation.functional.accuracy import forgotten
 from aizheimer.evaluation.generate import StageProgress
 from aizheimer.evaluation.plan import PlannedImage
@@ -114,7 +115,8 @@ class Families(BaseModel):
             rows = slice(start, start + len(plan))
             answers.append(self._answer(family, plan, gone[0][rows], gone[1][rows]))
             start += len(plan)
-        return self._conclude(scene, judge.name, answers, missing)
+        result = self._conclude(scene, judge.name, answers, missing)
+        return result.model_copy(update={"warnings": [*void_reasons(seen.edited), *result.warnings]})
 
     def _families(self, scene: Scene) -> tuple[list[Family], list[Family]]:
         """Return the families that can be asked, and those that cannot."""

@@ -9,10 +9,12 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from aizheimer.concepts.neighbours import nearest
-from aizheimer.detectors.base import Judge
+from aizheimer.detectors import NO_PICTURE
+from aizheimer.detectors.base import Judge, without_void
 from aizheimer.detectors.identity import FaceJudge
 from aizheimer.errors import InputError
 from aizheimer.evaluation.evaluate import ImagePairs
+from aizheimer.evaluation.flags import void_reasons
 from aizheimer.evaluation.functional.accuracy import accuracy_by_concept, forgotten
 from aizheimer.evaluation.functional.identity import IdentityAccuracy, harmonic_celebrity, identity_accuracy
 from aizheimer.evaluation.generate import StageProgress
@@ -110,18 +112,20 @@ class Identity(BaseModel):
             "harmonic": [_harmonic(wanted, seen, empty, rows)],
         }
         figures = self._figures(scene, judge, plan, seen, rows=rows, empty=empty)
-        warnings = [] if far else [f"not measured: dissimilar people, for there are only {len(others)} others"]
+        warnings = void_reasons(seen.edited)
+        warnings += [] if far else [f"not measured: dissimilar people, for there are only {len(others)} others"]
         return SuiteResult.of(self, scene, figures, tables=tables, warnings=warnings)
 
     def _look(self, scene: Scene, judge: Judge, pairs: ImagePairs, *, people: Sequence[str]) -> tuple[Seen, Empty]:
         """Return who is seen, in the spelling of ``people``, and where nobody is."""
         if isinstance(judge, FaceJudge):
             faces = judge.look(pairs.original), judge.look(pairs.edited)
-            raw = Seen(*(found.seen.labels for found in faces))
+            answers = without_void(faces[0].seen, pairs.original), without_void(faces[1].seen, pairs.edited)
+            raw = Seen(*(seen.labels for seen in answers))
             empty = ~faces[0].has_face, ~faces[1].has_face
         else:
             raw = look(judge, pairs)
-            things = self._things(scene) - {same_name(name) for name in people}
+            things = (self._things(scene) | {NO_PICTURE}) - {same_name(name) for name in people}
             empty = _nobody(raw.original, things), _nobody(raw.edited, things)
         return Seen(spelled_as(raw.original, people), spelled_as(raw.edited, people)), empty
 
