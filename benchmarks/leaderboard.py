@@ -11,6 +11,7 @@ Example:
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 from collections import Counter
 from pathlib import Path
@@ -23,7 +24,7 @@ from methods_table import between_marks
 
 from aizheimer.bench.cell import RUNS
 from aizheimer.bench.plan import load_plan
-from aizheimer.reports.leaderboard import Mean, Standing, standings
+from aizheimer.reports.leaderboard import Mean, Standing, mean_by_concept, standings
 
 matplotlib.use("Agg")
 
@@ -88,18 +89,16 @@ def _binned(found: np.ndarray) -> list[Content]:
 
 
 def share(mean: Mean | None, of: float = 1.0) -> str:
-    """Return a share with its interval, as part of another."""
+    """Return a share as part of another, with its interval over targets if there are several."""
     if mean is None or not of:
         return ""
     low, high = (100 * end / of for end in mean.interval)
-    return f"{100 * mean.value / of:.0f} % ({low:.0f}-{high:.0f})"
+    return f"{100 * mean.value / of:.0f} %" + (f" ({low:.0f}-{high:.0f})" if mean.concepts > 1 else "")
 
 
 def originals(rows: list[Content], method: str, name: str) -> float:
-    """Return the unedited model's figure on the jobs of a method."""
-    key = f"{name}.original"
-    found = [row[key] for row in rows if row["method"] == method and key in row]
-    return float(np.mean(found)) if found else 0.0
+    """Return the unedited model's figure on the targets of a method."""
+    return _mean(rows, method, lambda row: row[f"{name}.original"]) or 0.0
 
 
 def table(content: Content) -> str:
@@ -142,14 +141,13 @@ def _line(standing: Standing, content: Content) -> list[str]:
 
 
 def _mean(rows: list[Content], method: str, of: Any) -> float | None:
+    """Average over targets, each of them the mean of its seeds."""
     found = []
     for row in rows:
         if row["method"] == method and row["status"] == "done":
-            try:
-                found.append(of(row))
-            except KeyError:
-                continue
-    return float(np.mean(found)) if found else None
+            with contextlib.suppress(KeyError):
+                found.append((row["concept"], of(row)))
+    return float(mean_by_concept(found).mean()) if found else None
 
 
 def controls(content: Content) -> str:

@@ -68,6 +68,7 @@ def attack_blocks(name: str) -> dict[str, str]:
         ("access", info.access),
         ("changes", info.changes),
         ("needs", ", ".join(info.needs) or "nothing but the edited model"),
+        ("works on", info.works_on),
         ("paper", _linked(info.paper)),
     ]
     cells = [(f"`{f['name']}`", code(f["default"]), f["description"]) for f in parameters(kind())]

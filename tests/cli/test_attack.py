@@ -10,7 +10,7 @@ from aizheimer._registry import ATTACKS
 from aizheimer.attacks.img2img import Img2Img
 from aizheimer.attacks.results import AttackResult
 from aizheimer.errors import InputError
-from tests.unit.detectors.builders import save_clip
+from tests.unit.detectors.builders import save_clip, save_colour_judge
 from tests.unit.edits.test_edit import bits, edit_of, same
 
 QUICK = ("--images", 2, "--steps", 1)
@@ -127,6 +127,15 @@ def test_a_model_without_a_judge(cli, run):
     assert done.code == 2
     assert "no object judge" in done.error
     assert "--clip" in done.error
+
+
+def test_a_judge_of_ones_own_has_to_know_the_target(cli, run, tmp_path):
+    words = ("attack", run, *QUICK, "--attack", "seed-search", "tries=1", "--no-controls", "--judge")
+    done = cli(*words, save_colour_judge(tmp_path / "colours"))
+    assert (done.code, "has no class 'cat', so no attack could succeed" in done.error) == (2, True)
+    done = cli(*words, save_colour_judge(tmp_path / "mine", names=("cat", "green", "blue")))
+    assert done.code == 0, done.err
+    assert AttackResult.load(run / "attack-seed-search.json").judge.startswith("mine classifier ")
 
 
 def test_a_folder_that_is_no_run(cli, tmp_path):

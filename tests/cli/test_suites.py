@@ -4,9 +4,11 @@ import json
 
 import pytest
 
+from aizheimer.errors import JudgeError
 from aizheimer.evaluation.suite import SuiteResult
 from aizheimer.evaluation.suite_file import list_suites
-from tests.unit.detectors.builders import save_clip
+from aizheimer.evaluation.suites.leftovers import Leftovers
+from tests.unit.detectors.builders import save_clip, save_colour_judge
 
 SMALL = "suite: families\nparameters: {images: 2, families: [name, languages]}\nsettings: {steps: 1}\n"
 
@@ -31,6 +33,30 @@ def test_results_are_printed_and_kept_with_the_run(cli, run_folder, tmp_path, cl
     assert found.parameters["effective_only"] is True
 
 
+def test_a_judge_of_ones_own(cli, run_folder, tmp_path):
+    (tmp_path / "small.yaml").write_text(SMALL)
+    words = ["evaluate", run_folder, "--suite", tmp_path / "small.yaml", "--judge"]
+    folder = save_colour_judge(tmp_path / "mine", names=("santa claus", "green", "blue"))
+    done = cli(*words, folder)
+    assert done.code == 0, done.err
+    assert SuiteResult.load(run_folder / "suite-small.json").figures["ua.name"].judge.startswith("mine classifier ")
+    done = cli(*words, save_colour_judge(tmp_path / "other"))
+    assert (done.code, "has 3 classes, none of them 'santa claus'" in done.error) == (2, True)
+
+
+def test_a_suite_that_fails_takes_no_finished_one_with_it(cli, run_folder, tmp_path, clip, monkeypatch):
+    (tmp_path / "small.yaml").write_text(SMALL)
+
+    def stop(self, scene, *, progress=None):
+        if scene.draws:
+            raise JudgeError("the judge went home")
+
+    monkeypatch.setattr(Leftovers, "run", stop)
+    done = cli("evaluate", run_folder, "--clip", clip, "--suite", tmp_path / "small.yaml", "--suite", "leftovers")
+    assert (done.code, "went home" in done.error) == (1, True)
+    assert SuiteResult.load(run_folder / "suite-small.json").suite == "families"
+
+
 @pytest.mark.parametrize(
     ("words", "wanted"),
     [
@@ -38,7 +64,10 @@ def test_results_are_printed_and_kept_with_the_run(cli, run_folder, tmp_path, cl
         (["--suite", "families", "--suite", "families"], "given more than once"),
         (["--suite", "families", "--samples", "9"], "a suite says itself how much it draws"),
         (["--effective-only"], "name one with --suite"),
+        (["--judge", "nudenet"], "Got --judge without a suite"),
+        (["--suite", "quality", "--judge", "nudenet"], "the suite quality asks none"),
         (["--suite", "families"], "no object judge"),
+        (["--suite", "families", "--suite", "neighbours", "--effective-only"], "'neighbours' does not know"),
         (["--suite", "canvas-unlearncanvas"], "'santa claus' is none of its 20 objects"),
     ],
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from aizheimer.errors import InputError
 if TYPE_CHECKING:
     from aizheimer.attacks.base import Attack, AttackSettings, Controls
     from aizheimer.attacks.run import AttackRun
+    from aizheimer.detectors.base import Judge
     from aizheimer.evaluation.generate import Progress, StageProgress
     from aizheimer.evaluation.judges import Judges
     from aizheimer.evaluation.results import EvaluationResult
@@ -123,6 +124,7 @@ def attack(
     settings: AttackSettings | None = None,
     controls: Controls = True,
     clip: str | Path | None = None,
+    judge: Judge | str | Path | None = None,
     progress: StageProgress | None = None,
     **parameters: Any,
 ) -> AttackRun:
@@ -137,6 +139,8 @@ def attack(
         controls: Also attack the unedited model, and run the attack's random control; ``"unedited"`` leaves the second
             out.
         clip: Folder of a CLIP to judge with, for a model that brings no judges.
+        judge: Who names the target's kind, in place of the model's own judge: a judge, or what
+            `aizheimer.evaluation.judges.named_judge` loads: ``"nudenet"``, a folder, or ``"faces:FOLDER"``.
         progress: Called with (stage, done, total).
         **parameters: Parameters of the attack, if it is given by name.
 
@@ -156,9 +160,9 @@ def attack(
     backbone = load_model(model)
     edit = load_edit(edit) if isinstance(edit, str | Path) else edit
     target = _target(concept, edit, world=backbone.world)
-    judge = load_judge(target, world=backbone.world, clip=clip)
+    looking = load_judge(target, world=backbone.world, clip=clip, judge=judge)
     return run_attack(
-        chosen, backbone=backbone, edit=edit, concept=target, judge=judge, settings=settings, controls=controls,
+        chosen, backbone=backbone, edit=edit, concept=target, judge=looking, settings=settings, controls=controls,
         progress=progress,
     )  # fmt: skip
 
@@ -172,8 +176,10 @@ def evaluate_suites(
     effective_only: bool = False,
     seed: int = 0,
     clip: str | Path | None = None,
+    judge: Judge | str | Path | None = None,
     judges: Judges | None = None,
     progress: Report | None = None,
+    keep: Callable[[str, SuiteResult], None] | None = None,
 ) -> dict[str, SuiteResult]:
     """Ask an edit the questions of one or more suites; pictures that two of them want are drawn once.
 
@@ -182,11 +188,14 @@ def evaluate_suites(
         edit: The edit, its run folder, or None for the unedited model.
         suites: Names of suites (``"families"``), or their YAML files.
         concept: The target; by default the edit's own.
-        effective_only: Leave prompts out on which the unedited model does not show the target, in suites that know it.
+        effective_only: Leave prompts out on which the unedited model does not show the target; few suites know it.
         seed: First seed.
         clip: Folder of a CLIP to judge with, for a model that brings no judges.
+        judge: Who names the target's kind, in place of the model's own judge: a judge, or what
+            `aizheimer.evaluation.judges.named_judge` loads: ``"nudenet"``, a folder, or ``"faces:FOLDER"``.
         judges: Who looks; by default the model's own.
         progress: Called with (suite, stage, done, total).
+        keep: Called with each suite's name and result as soon as it is there.
 
     Returns:
         Results by the suites' names.
@@ -197,19 +206,23 @@ def evaluate_suites(
     Example:
         >>> evaluate_suites("emoji", "runs/cat", ["families"])["families"].figures["ua.worst"]  # doctest: +SKIP
     """
-    from aizheimer.evaluation.judges import load_judges
+    from aizheimer.evaluation.judges import judges_for
     from aizheimer.evaluation.settings import EvaluationSettings
     from aizheimer.evaluation.suite import Scene
-    from aizheimer.evaluation.suite_file import load_suites, run_suites
+    from aizheimer.evaluation.suite_file import load_suites, require_judged, run_suites
 
     loaded = load_suites(suites)
     loaded = [suite.with_parameters(effective_only=True) for suite in loaded] if effective_only else loaded
+    if judge is not None:
+        if judges is not None:
+            raise InputError("Got judge and judges; put the judge into them.")
+        require_judged(loaded)
     backbone = load_model(model)
     edit = load_edit(edit) if isinstance(edit, str | Path) else edit
     target = _target(concept, edit, world=backbone.world)
-    looking = judges or load_judges(backbone.world, clip_folder=clip, extra=(target.target,))
+    looking = judges or judges_for(target, world=backbone.world, clip=clip, judge=judge)
     scene = Scene(backbone=backbone, edit=edit, concept=target, judges=looking, settings=EvaluationSettings(seed=seed))
-    return run_suites(loaded, scene, progress=progress)
+    return run_suites(loaded, scene, progress=progress, keep=keep)
 
 
 def _settings(samples: int | None, *, full: bool, seed: int) -> EvaluationSettings:

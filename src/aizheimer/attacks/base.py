@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from aizheimer.backbones.base import Backbone
+from aizheimer.backbones.families import FAMILIES, Family
 from aizheimer.concepts.concept import Concept
 from aizheimer.detectors.base import Judge, find_class, see
 from aizheimer.edits.apply import lifted
@@ -38,12 +39,21 @@ class AttackInfo:
             ``"black box"`` only draws with it.
         changes: What the attacker changes, in words: ``"the prompt"``, ``"the weights"``.
         needs: What it is given beside the edited model: of ``"unedited model"``, ``"pictures"``, ``"judge"``.
+        families: Families of models that it works on; what is listed here is tested there.
+        elsewhere: Why it does not work on others.
     """
 
     paper: str
     access: Literal["white box", "grey box", "black box"]
     changes: str
     needs: tuple[str, ...] = ()
+    families: tuple[Family, ...] = ("sd",)
+    elsewhere: str = "it reads the words and the noise schedule as Stable Diffusion 1 and 2 have them"
+
+    @property
+    def works_on(self) -> str:
+        """The families in words."""
+        return ", ".join(FAMILIES[family].title for family in self.families)
 
 
 class AttackSettings(BaseModel):

@@ -43,6 +43,8 @@ class Img2Img(BaseModel):
         access="black box",
         changes="the start of drawing",
         needs=("unedited model",),
+        families=("sd", "sdxl"),
+        elsewhere="it begins among the steps of DDIM, which flow matching does not take",
     )
 
     strength: float = Field(default=0.8, gt=0, le=1, description="Share of the steps that decides; 1 is all of them.")

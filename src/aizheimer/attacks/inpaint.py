@@ -43,6 +43,8 @@ class Inpaint(BaseModel):
         access="grey box",
         changes="the latents while drawing",
         needs=("unedited model",),
+        families=("sd", "sdxl"),
+        elsewhere="it begins among the steps of DDIM, which flow matching does not take",
     )
 
     side: float = Field(

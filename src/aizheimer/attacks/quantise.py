@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from aizheimer._seeding import generator_for
 from aizheimer.attacks._cells import best_cell
 from aizheimer.attacks.base import AttackInfo, Outcome, Progress, Subject
+from aizheimer.backbones.families import FAMILIES
 from aizheimer.modules.parameters import swapped
 
 ROUNDED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -44,6 +45,7 @@ class Quantise(BaseModel):
         access="grey box",
         changes="the weights, by rounding",
         needs=("judge",),
+        families=tuple(FAMILIES),
     )
 
     bits: tuple[Literal[8, 4], ...] = Field(

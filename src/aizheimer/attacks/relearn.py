@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.nn import Parameter
 
 from aizheimer._seeding import generator_for
-from aizheimer._typing import TextEmbeddings
 from aizheimer.attacks._starts import given_pictures, latents_of
 from aizheimer.attacks.base import AttackInfo, Outcome, Progress, Subject
 from aizheimer.backbones.base import Backbone
+from aizheimer.backbones.conditioning import Conditions, as_conditioning
 from aizheimer.data.images import read_images
 from aizheimer.data.sources import Draw, NoisedSource
 from aizheimer.errors import TrainingError
@@ -67,6 +67,8 @@ class Relearn(BaseModel):
         access="white box",
         changes="the weights, by training",
         needs=("unedited model", "pictures"),
+        families=("sd", "sdxl"),
+        elsewhere="its low-rank additions are put into the transformers of a UNet",
     )
 
     weights: Weights = Field(
@@ -136,7 +138,7 @@ class Relearn(BaseModel):
             own = backbone.world.prompts(subject.concept)
             latents, prompts = latents_of(subject, images), [own[i % len(own)] for i in range(len(images))]
             shows = subject.concept.target
-        return Lesson(latents=latents.cpu(), embeddings=backbone.encode_prompts(prompts), shows=shows)
+        return Lesson(latents=latents.cpu(), embeddings=backbone.condition(prompts), shows=shows)
 
     def _step(self, subject: Subject, lesson: Lesson, *, optimizer: torch.optim.Optimizer, step: int) -> float:
         generator = generator_for(subject.settings.seed, "relearn", step)
@@ -156,12 +158,12 @@ class Lesson:
 
     Args:
         latents: (pictures, channels, height, width), clean, on the CPU as all that is drawn from.
-        embeddings: (pictures, tokens, dim), each picture's own prompt.
+        embeddings: Each picture's own prompt.
         shows: What is on them.
     """
 
     latents: Tensor
-    embeddings: Tensor
+    embeddings: Conditions
     shows: str
 
     def source(self, backbone: Backbone) -> NoisedSource:
@@ -187,9 +189,10 @@ class Lesson:
                 yield parameters
 
 
-def denoising_loss(backbone: Backbone, batch: Draw, embeddings: TextEmbeddings) -> Tensor:
+def denoising_loss(backbone: Backbone, batch: Draw, embeddings: Conditions) -> Tensor:
     """Return the model's own training loss on a batch: the mean squared error of what it predicts."""
-    rows = embeddings[batch.prompt_index.to(embeddings.device)]
+    told = as_conditioning(embeddings)
+    rows = told[batch.prompt_index.to(told.tokens.device)]
     prediction = backbone.predict(batch.x_t, batch.t, rows)
     return F.mse_loss(prediction.float(), batch.answer.float())
 

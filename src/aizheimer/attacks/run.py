@@ -31,7 +31,7 @@ from aizheimer.detectors.base import Judge
 from aizheimer.edits.edit import Edit
 from aizheimer.errors import InputError
 from aizheimer.evaluation.generate import PromptJob, StageProgress, staged
-from aizheimer.evaluation.judges import load_judges
+from aizheimer.evaluation.judges import judges_for
 
 WEAK_CONTROL = 0.5
 """An attack that reaches less than this on the unedited model says nothing of an edit."""
@@ -104,10 +104,10 @@ def run_attack(
         InputError: If the judge has no class for the target.
         NotApplicable: If this cannot be done to this edit.
     """
-    if backbone.family != "sd":
+    if backbone.family not in attack.info.families:
         raise NotApplicable(
-            f"{attack.name}: got a {FAMILIES[backbone.family].title} model; attacks read the words and the sampler of "
-            "Stable Diffusion 1 and 2, so give a model of these."
+            f"{attack.name} does not work on {FAMILIES[backbone.family].title}: {attack.info.elsewhere}; "
+            f"wanted {attack.info.works_on}."
         )
     target_class(judge, concept)
     chosen = settings if settings is not None else AttackSettings()
@@ -182,23 +182,28 @@ def judge_for(concept: Concept, *, object_judge: Judge | None, style_judge: Judg
     """
     judge = style_judge if concept.kind == "style" else object_judge
     if judge is None:
-        raise InputError(f"this model has no {concept.kind} judge to score an attack with; give a CLIP with --clip")
+        raise InputError(
+            f"this model has no {concept.kind} judge to score an attack with; give --judge, or a CLIP with --clip"
+        )
     return judge
 
 
-def load_judge(concept: Concept, *, world: World, clip: str | Path | None = None) -> Judge:
+def load_judge(
+    concept: Concept, *, world: World, clip: str | Path | None = None, judge: Judge | str | Path | None = None
+) -> Judge:
     """Load the judge that can see the concept in this world.
 
     Args:
         concept: What should stay forgotten.
         world: Names its judges.
         clip: Folder of a CLIP to judge with where the world brings no judge.
+        judge: One's own, in place of the world's; see `aizheimer.evaluation.judges.named_judge`.
 
     Raises:
         InputError: If there is none, or it has no class for the concept.
         ModelError: If its folder cannot be loaded.
     """
-    judges = load_judges(world, clip_folder=clip, extra=(concept.target,))
-    judge = judge_for(concept, object_judge=judges.object, style_judge=judges.style)
-    target_class(judge, concept)
-    return judge
+    judges = judges_for(concept, world=world, clip=clip, judge=judge)
+    chosen = judge_for(concept, object_judge=judges.object, style_judge=judges.style)
+    target_class(chosen, concept)
+    return chosen

@@ -50,7 +50,12 @@ class Sampler(BaseModel):
 
     name: ClassVar[str] = "sampler"
     info: ClassVar[AttackInfo] = AttackInfo(
-        paper="no paper: what any user can do", access="black box", changes="how pictures are drawn", needs=("judge",)
+        paper="no paper: what any user can do",
+        access="black box",
+        changes="how pictures are drawn",
+        needs=("judge",),
+        families=("sd", "sdxl"),
+        elsewhere="flow matching takes none of these samplers",
     )
 
     samplers: tuple[SamplerName, ...] = Field(

@@ -7,6 +7,7 @@ from typing import ClassVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from aizheimer.attacks.base import AttackInfo, NotApplicable, Outcome, Progress, Subject
+from aizheimer.backbones.families import FAMILIES
 from aizheimer.evaluation.generate import PromptJob
 
 FIRST_SEED = 10_000
@@ -25,7 +26,11 @@ class SeedSearch(BaseModel):
 
     name: ClassVar[str] = "seed-search"
     info: ClassVar[AttackInfo] = AttackInfo(
-        paper="no paper: what any user can do", access="black box", changes="the seed", needs=("judge",)
+        paper="no paper: what any user can do",
+        access="black box",
+        changes="the seed",
+        needs=("judge",),
+        families=tuple(FAMILIES),
     )
 
     tries: int = Field(default=8, ge=1, description="Further seeds for each prompt.")

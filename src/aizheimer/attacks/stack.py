@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from aizheimer._seeding import generator_for
 from aizheimer.attacks._starts import other_concept
 from aizheimer.attacks.base import AttackInfo, NotApplicable, Outcome, Progress, Subject
+from aizheimer.backbones.families import FAMILIES
 from aizheimer.concepts.concept import Concept
 from aizheimer.edits.edit import Edit
 from aizheimer.edits.io import load_edit
@@ -43,6 +44,7 @@ class Stack(BaseModel):
         access="grey box",
         changes="the weights, by another edit",
         needs=("unedited model",),
+        families=tuple(FAMILIES),
     )
 
     edit: Path | None = Field(default=None, description="Folder of the second edit; null makes one.")

@@ -222,7 +222,8 @@ def load_plan(path: Path | None, changes: Mapping[str, Any]) -> BenchPlan:
 def differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> Sequence[str]:
     """Return which fields of two plans would make rows of one table mean different things.
 
-    Methods, concepts and seeds may be added or left out: they are columns of the rows.
+    Methods, concepts, seeds, suites and attacks may be added or left out: rows and their columns are named after them.
+    That one of the same name means the same is for those to compare who know what it meant.
     """
     free = {"methods", "concepts", "seeds", "suites", "attacks"}
     return [name for name, value in after.items() if name not in free and before.get(name) != value]

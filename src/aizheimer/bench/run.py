@@ -16,7 +16,7 @@ from aizheimer import _files
 from aizheimer.bench.backends import Backend, run_local, run_on_ray
 from aizheimer.bench.cell import Row, read_row, run_cell
 from aizheimer.bench.lock import locked
-from aizheimer.bench.plan import BenchPlan, Cell, differing
+from aizheimer.bench.plan import BenchPlan, Cell, differing, slug
 from aizheimer.bench.table import write_table
 from aizheimer.errors import RunFolderError
 from aizheimer.evaluation.generate import StageProgress
@@ -145,7 +145,7 @@ def _describe(plan: BenchPlan, folder: Path) -> None:
                 f"{folder} holds a bench that was measured otherwise ({', '.join(changed)}); "
                 "rows of both must not stand in one table: give another folder"
             )
-        _check_methods(before, content, folder)
+        _check_entries(before, content, folder)
     _describe_suites(plan, folder)
     _files.write_yaml(file, content)
 
@@ -164,11 +164,18 @@ def _describe_suites(plan: BenchPlan, folder: Path) -> None:
         _files.write_json(file, before | asked)
 
 
-def _check_methods(before: dict[str, Any], after: dict[str, Any], folder: Path) -> None:
-    """Refuse a method of the same name that means something else now."""
-    old = {entry["name"]: entry for entry in before.get("methods", [])}
-    changed = [entry["name"] for entry in after["methods"] if old.get(entry["name"], entry) != entry]
-    if changed:
-        raise RunFolderError(
-            f"{folder} holds rows of {', '.join(changed)} with another recipe or other parameters; give it another name"
-        )
+def _check_entries(before: dict[str, Any], after: dict[str, Any], folder: Path) -> None:
+    """Refuse a method or an attack of the same name that means something else now."""
+    meant = {
+        "methods": "{} with another recipe or other parameters; give it another name",
+        "attacks": "the attack {} with other parameters; give another folder",
+    }
+    for what, words in meant.items():
+        old, new = _by_name(before.get(what, [])), _by_name(after[what])
+        if changed := [name for name, entry in new.items() if old.get(name, entry) != entry]:
+            raise RunFolderError(f"{folder} holds rows of {words.format(', '.join(changed))}")
+
+
+def _by_name(entries: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return what entries mean by their name's slug: other spellings of it share a folder or a column."""
+    return {slug(entry["name"]): {**entry, "name": ""} for entry in entries}

@@ -11,7 +11,7 @@ import typer
 
 from aizheimer.cli import streams
 from aizheimer.cli.guard import Interrupted
-from aizheimer.cli.options import Debug, Json, Run
+from aizheimer.cli.options import Debug, Json, JudgeName, Run
 from aizheimer.errors import InputError
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ def attack(
         Path | None,
         typer.Option("--clip", metavar="DIR", help="A CLIP folder to judge with, for a model without judges."),
     ] = None,
+    judge_name: JudgeName = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Run attacks again whose results are there.")] = False,
     as_json: Json = False,
     debug: Debug = False,
@@ -73,7 +74,7 @@ def attack(
     edit = api.load_edit(run)
     backbone = api.load_model(model if model is not None else api.model_of_run(run))
     target = edit.provenance.concept.to_concept()
-    judge = load_judge(target, world=backbone.world, clip=clip)
+    judge = load_judge(target, world=backbone.world, clip=clip, judge=judge_name)
     work = _Work(
         run=run, backbone=backbone, edit=edit, target=target, judge=judge, settings=settings, controls=controls
     )

@@ -12,7 +12,7 @@ import typer
 
 from aizheimer._processes import is_main
 from aizheimer.cli import streams
-from aizheimer.cli.options import Debug, Json, Run
+from aizheimer.cli.options import Debug, Json, JudgeName, Run
 from aizheimer.cli.suites import EffectiveOnly, SuiteNames, evaluate_run
 from aizheimer.cli.workers import OneShare, Workers, draw_with_workers
 from aizheimer.errors import GateError, InputError
@@ -52,6 +52,7 @@ def evaluate(
     share: OneShare = None,
     suite: SuiteNames = None,
     effective_only: EffectiveOnly = False,
+    judge: JudgeName = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -67,10 +68,12 @@ def evaluate(
             raise InputError("Got --suite and --full, --samples or --require; a suite says itself how much it draws.")
         if workers > 1 or share:
             raise InputError("Got --suite and --workers or --share; start suites with accelerate launch to share them.")
-        evaluate_run(run, suite, model=model, seed=seed, clip=clip, effective_only=effective_only, as_json=as_json)
+        looking = partial(evaluate_run, clip=clip, judge=judge, effective_only=effective_only)
+        looking(run, suite, model=model, seed=seed, as_json=as_json)
         return
     gates = [Gate.parse(text) for text in require or ()]
-    _check_together(samples=samples, full=full, workers=workers, share=share, effective_only=effective_only)
+    of_suites = {"--effective-only": effective_only, "--judge": judge is not None}
+    _check_together(samples=samples, full=full, workers=workers, share=share, of_suites=of_suites)
     from aizheimer import api
     from aizheimer.cli.live import progress_bar
 
@@ -95,9 +98,11 @@ def evaluate(
         raise GateError("; ".join(failed) + ".")
 
 
-def _check_together(*, samples: int | None, full: bool, workers: int, share: str | None, effective_only: bool) -> None:
-    if effective_only:
-        raise InputError("Got --effective-only without a suite; name one with --suite.")
+def _check_together(
+    *, samples: int | None, full: bool, workers: int, share: str | None, of_suites: dict[str, bool]
+) -> None:
+    for option in (name for name, given in of_suites.items() if given):
+        raise InputError(f"Got {option} without a suite; name one with --suite.")
     if full and samples is not None:
         raise InputError("Got --full and --samples; choose one.")
     if workers > 1 and share:

@@ -81,9 +81,10 @@ def describe(method: type[Method]) -> dict[str, Any]:
 
 
 def describe_attack(attack: type[Attack]) -> dict[str, Any]:
-    """Return what an attack says of itself: its line, paper, access, what it changes and needs."""
+    """Return what an attack says of itself: its line, paper, access, what it changes, needs and works on."""
     info = attack.info
     told = {"access": info.access, "changes": info.changes, "needs": list(info.needs), "paper": info.paper}
+    told["works on"] = info.works_on
     return {"summary": first_line(attack), **told}
 
 

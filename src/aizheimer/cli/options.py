@@ -22,3 +22,13 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="KEY=VALUE...", help="Parameters of the method, such as training.steps=100."),
 ]
+
+JudgeName = Annotated[
+    str | None,
+    typer.Option(
+        "--judge",
+        metavar="DIR|faces:DIR|nudenet",
+        help="Who names the target's kind, in place of the model's own judge: an image classifier or a CLIP of "
+        "transformers, on faces alone with 'faces:' (needs NudeNet), or NudeNet for nudity.",
+    ),
+]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from aizheimer._processes import is_main
 from aizheimer.cli import streams
+
+if TYPE_CHECKING:
+    from aizheimer.evaluation.suite import SuiteResult
 
 SuiteNames = Annotated[
     list[str] | None,
@@ -17,7 +20,10 @@ SuiteNames = Annotated[
 ]
 
 EffectiveOnly = Annotated[
-    bool, typer.Option("--effective-only", help="In suites, leave prompts out that fail on the unedited model, too.")
+    bool,
+    typer.Option(
+        "--effective-only", help="In suites that know it, leave prompts out that fail on the unedited model, too."
+    ),
 ]
 
 
@@ -28,10 +34,11 @@ def evaluate_run(
     model: str | None,
     seed: int,
     clip: Path | None,
+    judge: str | None,
     effective_only: bool,
     as_json: bool,
 ) -> None:
-    """Ask a run's edit the suites; writes ``suite-NAME.json`` for each into the run.
+    """Ask a run's edit the suites; writes ``suite-NAME.json`` for each into the run, as soon as it has its answer.
 
     Args:
         run: The run's folder.
@@ -39,6 +46,7 @@ def evaluate_run(
         model: The base, by default the one that the run names.
         seed: First seed.
         clip: A CLIP folder to judge with.
+        judge: See `aizheimer.evaluation.judges.named_judge`.
         effective_only: See `aizheimer.api.evaluate_suites`.
         as_json: Print one JSON object with all results.
 
@@ -48,6 +56,10 @@ def evaluate_run(
     from aizheimer import api
     from aizheimer.cli.live import progress_bar
     from aizheimer.proof.findings import SUITE
+
+    def keep(name: str, result: SuiteResult) -> None:
+        if is_main():
+            result.save(run / f"{SUITE}{name}.json")
 
     edit = api.load_edit(run)
     base = model if model is not None else api.model_of_run(run)
@@ -59,12 +71,12 @@ def evaluate_run(
             effective_only=effective_only,
             seed=seed,
             clip=clip,
+            judge=judge,
+            keep=keep,
             progress=lambda suite, stage, done, total: advance(
                 stage if stage == suite else f"{suite}: {stage}", done, total
             ),
         )
-    for name, result in results.items() if is_main() else ():
-        result.save(run / f"{SUITE}{name}.json")
     if as_json:
         streams.print_json({name: result.model_dump(mode="json") for name, result in results.items()})
         return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from aizheimer._records import parse_json
+from aizheimer.detectors import NO_PICTURE
 from aizheimer.errors import InputError, JudgeError, ModelError
 
 Images: TypeAlias = np.ndarray | Tensor | Sequence[Image.Image]
@@ -62,7 +63,7 @@ def find_class(judge: Judge, label: str) -> str | None:
 
 
 def see(judge: Judge, images: Images) -> JudgeResult:
-    """Let a judge look, and make sure that it has an answer to every picture.
+    """Let a judge look, and make sure that it has an answer to every picture; `NO_PICTURE` where there is none.
 
     Raises:
         JudgeError: If it gave fewer or more answers than there are pictures.
@@ -73,7 +74,16 @@ def see(judge: Judge, images: Images) -> JudgeResult:
             f"{judge.name} gave {len(seen.labels)} answers for {len(images)} pictures; wanted one each, "
             "for a picture left out would count as forgotten or as kept"
         )
-    return seen
+    return without_void(seen, images)
+
+
+def without_void(seen: JudgeResult, images: Images) -> JudgeResult:
+    """Return what a judge saw, its answer to every uint8 picture without a lit pixel replaced by `NO_PICTURE`."""
+    if not isinstance(images, np.ndarray):
+        return seen
+    lit = images.reshape(len(images), -1).any(axis=1)
+    labels = [label if there else NO_PICTURE for label, there in zip(seen.labels, lit, strict=True)]
+    return replace(seen, labels=labels)
 
 
 def reject_share(seen: JudgeResult) -> float:

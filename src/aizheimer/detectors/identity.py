@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -32,6 +33,15 @@ class FacesSeen:
     def no_face(self) -> float:
         """Share of pictures without a face: protocols that drop them flatter a model that stops drawing faces."""
         return float(1.0 - self.has_face.mean()) if len(self.has_face) else 0.0
+
+
+@runtime_checkable
+class FaceJudge(Judge, Protocol):
+    """A judge of people that tells a picture without a face from the picture of a stranger."""
+
+    def look(self, images: Images) -> FacesSeen:
+        """Name the face of each picture, and say which pictures have one."""
+        ...
 
 
 @dataclass(frozen=True)

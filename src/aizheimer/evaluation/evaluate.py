@@ -16,7 +16,7 @@ from aizheimer.concepts.neighbours import nearest
 from aizheimer.concepts.world import World
 from aizheimer.detectors.base import find_class
 from aizheimer.evaluation.calibration import calibrate_plan
-from aizheimer.evaluation.flags import collapse_reasons, no_op_reasons, weak_target_reasons
+from aizheimer.evaluation.flags import collapse_reasons, no_op_reasons, void_reasons, weak_target_reasons
 from aizheimer.evaluation.functional.images import broken, unchanged
 from aizheimer.evaluation.generate import Order, Progress, PromptJob, generate
 from aizheimer.evaluation.judges import Judges, load_judges
@@ -225,7 +225,8 @@ def _conclude(
     everywhere = Pair(original=float(spoiled[0].mean()), edited=float(spoiled[1].mean()))
     unchanged_share = float(same[on_target].mean())
     no_op = no_op_reasons(unchanged_share=unchanged_share, edit_is_noop=edit_is_noop)
-    weak = weak_target_reasons(metrics.get("ua"))
+    seen = sight.labels(concept.kind)
+    weak = [*void_reasons([] if seen is None else seen[1]), *weak_target_reasons(metrics.get("ua"))]
     collapse = collapse_reasons(ira=metrics.get("ira"), cra=metrics.get("cra"), broken=everywhere)
     return EvaluationResult(
         target=concept.target,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from aizheimer.detectors import NO_PICTURE
 from aizheimer.evaluation.results import Metric, Pair
 
 COLLAPSE_RATIO = 0.5
@@ -22,6 +25,16 @@ def no_op_reasons(*, unchanged_share: float, edit_is_noop: bool) -> list[str]:
     if unchanged_share >= 1.0:
         reasons.append("no-op: every target picture stayed as it was (at most 2 of 255 levels)")
     return reasons
+
+
+def void_reasons(labels: Sequence[str | None]) -> list[str]:
+    """Say how many pictures with the edit are none, from a judge's answers to them; an empty list if all are."""
+    if not (void := labels.count(NO_PICTURE)):
+        return []
+    return [
+        f"{void} of {len(labels)} pictures with the edit are black to the last pixel, as a model draws whose numbers "
+        "are none (NaN); they do not count as forgotten"
+    ]
 
 
 def weak_target_reasons(ua: Metric | None) -> list[str]:

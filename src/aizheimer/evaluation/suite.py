@@ -24,6 +24,10 @@ from aizheimer.evaluation.reuse import contents_of, digest_of
 from aizheimer.evaluation.settings import EvaluationSettings
 
 
+class WouldDraw(Exception):
+    """What a scene that must not draw raises where its first picture would be drawn: all before it went well."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Scene:
     """The edit under evaluation, and how its pictures are drawn: one cache feeds every suite.
@@ -36,6 +40,7 @@ class Scene:
         settings: Steps, guidance, seeds, batch and bootstrap; a suite decides itself how many pictures it draws.
         cache_dir: As in `aizheimer.evaluation.generate.generate`.
         edit_key: As in `aizheimer.evaluation.evaluate.evaluate`.
+        draws: False stops a suite at its first picture by `WouldDraw`: what it refuses is known by then.
     """
 
     backbone: Backbone
@@ -45,6 +50,7 @@ class Scene:
     settings: EvaluationSettings
     cache_dir: Path | str | Literal[False] | None = None
     edit_key: str = ""
+    draws: bool = True
 
     @property
     def guidance(self) -> float:
@@ -60,11 +66,17 @@ class Scene:
         """
         judge = getattr(self.judges, kind)
         if judge is None:
-            raise InputError(f"this model has no {kind} judge; give a CLIP folder with --clip")
+            raise InputError(f"this model has no {kind} judge; give one with --judge, or a CLIP folder with --clip")
         return judge
 
     def pairs(self, plan: Sequence[PlannedImage], *, progress: Progress | None = None) -> ImagePairs:
-        """Draw every planned picture without the edit and with it."""
+        """Draw every planned picture without the edit and with it.
+
+        Raises:
+            WouldDraw: If this scene must not draw.
+        """
+        if not self.draws:
+            raise WouldDraw
         return draw_pairs(
             self.backbone.pipe, self.edit, plan=plan, settings=self.settings, guidance=self.guidance,
             cache_dir=self.cache_dir, edit_key=self.edit_key, progress=progress,
@@ -170,7 +182,8 @@ class Suite(Protocol):
     """A question asked of an edit; its parameters are the fields of a frozen pydantic model.
 
     To add one: write ``evaluation/suites/<name>.py``, add a line to ``_registry.SUITES``, and a YAML file of the same
-    name beside it with the parameters that published figures use.
+    name beside it with the parameters that published figures use. One that asks no judge of objects or styles says so
+    by ``asks_judge: ClassVar[bool] = False``.
     """
 
     name: ClassVar[str]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,11 +11,11 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from aizheimer._registry import SUITES
-from aizheimer.errors import RecipeError, did_you_mean
+from aizheimer.errors import InputError, RecipeError, did_you_mean
 from aizheimer.evaluation.generate import StageProgress
 from aizheimer.evaluation.reuse import contents_of
 from aizheimer.evaluation.settings import EvaluationSettings
-from aizheimer.evaluation.suite import Scene, Suite, SuiteResult, asked_of
+from aizheimer.evaluation.suite import Scene, Suite, SuiteResult, WouldDraw, asked_of
 from aizheimer.recipes.files import checked, read_mapping
 from aizheimer.recipes.schema import problems
 
@@ -74,10 +75,29 @@ class LoadedSuite:
         )
 
     def with_parameters(self, **parameters: Any) -> LoadedSuite:
-        """Return the suite with some parameters replaced; those that it does not have are left out."""
+        """Return the suite with some parameters replaced.
+
+        Raises:
+            InputError: If it does not have one of them; the message names the suites that do.
+        """
         known = self.suite.model_dump()
-        changed = {**known, **{name: value for name, value in parameters.items() if name in known}}
-        return replace(self, suite=type(self.suite).model_validate(changed))
+        for name in parameters:
+            if name not in known:
+                having = [kind for kind in SUITES if name in getattr(SUITES.get(kind), "model_fields", ())]
+                raise InputError(
+                    f"suite '{self.label}' does not know {name}, which would be ignored; ask it without, "
+                    f"or ask {' or '.join(having) or 'another'}, which does"
+                )
+        return replace(self, suite=type(self.suite).model_validate({**known, **parameters}))
+
+    def rehearse(self, scene: Scene) -> None:
+        """Go as far as the first picture, so that what the suite refuses is told before anything is drawn.
+
+        Raises:
+            InputError: As `run` would.
+        """
+        with contextlib.suppress(WouldDraw):
+            self.run(replace(scene, draws=False))
 
 
 def list_suites() -> dict[str, str]:
@@ -151,6 +171,16 @@ Report = Callable[[str, str, int, int], None]
 """Called with (suite, stage, done, total)."""
 
 
+def require_judged(suites: Sequence[LoadedSuite]) -> None:
+    """Refuse suites that would ignore a judge given for them.
+
+    Raises:
+        InputError: Naming them.
+    """
+    if deaf := [loaded.label for loaded in suites if not getattr(loaded.suite, "asks_judge", True)]:
+        raise InputError(f"got a judge, and the suite {' and '.join(deaf)} asks none; ask it without --judge")
+
+
 def load_suites(names: Sequence[str | Path]) -> list[LoadedSuite]:
     """Return suites, no two of one label: one result would replace the other.
 
@@ -175,30 +205,51 @@ def load_suites(names: Sequence[str | Path]) -> list[LoadedSuite]:
 
 
 def run_suites(
-    suites: list[LoadedSuite], scene: Scene, *, progress: Report | None = None
-) -> dict[str, SuiteResult]:  # fmt: skip
+    suites: list[LoadedSuite],
+    scene: Scene,
+    *,
+    progress: Report | None = None,
+    keep: Callable[[str, SuiteResult], None] | None = None,
+) -> dict[str, SuiteResult]:
     """Run suites one after the other on one scene; pictures that two of them want are drawn once.
 
     Args:
         suites: What is asked.
         scene: The edit, the judges and the cache.
         progress: Told how far each stage of each suite is.
+        keep: Given each label and result as soon as it is there: a later suite may still fail.
 
     Returns:
         Results by the suites' labels.
 
     Raises:
         RecipeError: If two suites have the same label: one result would replace the other.
-        InputError: If the model or the target cannot be asked one of them.
+        InputError: If the model or the target cannot be asked some of them: with every reason that is known before a
+            picture is drawn, and before one is.
     """
     labels = [loaded.label for loaded in suites]
     if twice := [label for label in labels if labels.count(label) > 1]:
         raise RecipeError(f"suite '{twice[0]}' is given more than once; name each once")
+    if len(suites) > 1:
+        _rehearse(suites, scene)
     results = {}
     for loaded in suites:
         told = None if progress is None else _told(progress, loaded.label)
         results[loaded.label] = loaded.run(scene, progress=told)
+        if keep is not None:
+            keep(loaded.label, results[loaded.label])
     return results
+
+
+def _rehearse(suites: Sequence[LoadedSuite], scene: Scene) -> None:
+    wrong = []
+    for loaded in suites:
+        try:
+            loaded.rehearse(scene)
+        except InputError as error:
+            wrong.append(str(error).rstrip("."))
+    if wrong:
+        raise InputError("; ".join(dict.fromkeys(wrong)))
 
 
 def _told(progress: Report, label: str) -> StageProgress:

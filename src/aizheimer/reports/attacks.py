@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from aizheimer.attacks.results import AttackResult, Rate
 from aizheimer.reports.grid import EDGE, GAP, INK, MARGIN, PAPER, SOFT, _font, _wrap
 from aizheimer.reports.pictures import enlarge, save_png
-from aizheimer.reports.wording import percent
+from aizheimer.reports.wording import interval, percent
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -32,7 +32,7 @@ def attack_rows(results: Sequence[AttackResult]) -> list[tuple[str, ...]]:
             result.attack,
             percent(result.before.value),
             percent(result.asr.value),
-            "{:.0f} to {:.0f}%".format(*(100 * end for end in result.asr.interval)),
+            interval(result.asr),
             _or_dash(result.unedited),
             _or_dash(result.random),
             spent(result),

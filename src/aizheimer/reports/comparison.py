@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aizheimer._files import write_text
+from aizheimer.proof.bounds import widened
 from aizheimer.proof.comparison import UNEDITED, Cell, ComparedRun, Comparison
 from aizheimer.reports.wording import measured_by, number, percent
 
@@ -112,7 +113,7 @@ def _share(cell: Cell) -> str:
     mark = f" {ALIKE}" if cell.indistinct else ""
     if cell.interval is None:
         return f"{percent(cell.value)}{mark}"
-    low, high = cell.interval
+    low, high = widened(cell.interval, value=cell.value, n=cell.n)
     return f"{percent(cell.value)} ({100 * low:.0f}–{100 * high:.0f}){mark}"
 
 

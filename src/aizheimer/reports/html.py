@@ -141,7 +141,7 @@ def _metrics(result: EvaluationResult) -> list[dict[str, Any]]:
 
 
 def _figure(key: str, title: str, metric: Metric) -> dict[str, Any]:
-    low, high = metric.interval
+    low, high = wording.ends(metric)
     return {
         "short": key.upper(),
         "title": title,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -50,7 +50,7 @@ class Standing:
         score: Harmonic mean of UA, IRA and CRA over all its jobs; None if one is missing or a job failed.
         collapses: Jobs whose model lost more than the concept.
         no_ops: Jobs whose edit did nothing.
-        alike: Whether its scores cannot be told from those of the method above all, job by job.
+        alike: Whether its scores cannot be told from those of the method above all, concept by concept.
     """
 
     method: str
@@ -130,14 +130,24 @@ def _is_share(rows: Sequence[Row], name: str) -> bool:
 
 
 def _mean(rows: Sequence[Row], name: str) -> Mean | None:
-    by_concept: dict[str, list[float]] = {}
-    for row in rows:
-        if row.get(name) is not None:
-            by_concept.setdefault(str(row["concept"]), []).append(float(row[name]))
-    if not by_concept:
+    found = [(str(row["concept"]), float(row[name])) for row in rows if row.get(name) is not None]
+    if not found:
         return None
-    values = np.array([np.mean(seeds) for seeds in by_concept.values()])
+    values = mean_by_concept(found)
     return Mean(value=float(values.mean()), interval=bootstrap_interval(values, seed=0), concepts=len(values))
+
+
+def mean_by_concept(found: Iterable[tuple[str, float]]) -> np.ndarray:
+    """Return the mean of each concept's values, in order of appearance: its seeds are no more independent than one.
+
+    Example:
+        >>> mean_by_concept([("cat", 0.0), ("dog", 1.0), ("cat", 1.0)]).tolist()
+        [0.5, 1.0]
+    """
+    by_concept: dict[str, list[float]] = {}
+    for concept, value in found:
+        by_concept.setdefault(concept, []).append(value)
+    return np.array([np.mean(seeds) for seeds in by_concept.values()])
 
 
 def _marked(standing: Standing, best: Standing, rows: Sequence[Row]) -> Standing:
@@ -147,16 +157,13 @@ def _marked(standing: Standing, best: Standing, rows: Sequence[Row]) -> Standing
     shared = [key for key in own if key in other]
     if not shared:
         return standing
-    difference = paired_difference(
-        np.array([own[key] for key in shared]), np.array([other[key] for key in shared]), seed=0
-    )
-    alike = not difference.distinguishable
-    return Standing(**{**vars(standing), "alike": alike})
+    pairs = [mean_by_concept((concept, scores[concept, seed]) for concept, seed in shared) for scores in (own, other)]
+    return replace(standing, alike=not paired_difference(*pairs, seed=0).distinguishable)
 
 
-def _scores(rows: Sequence[Row], method: str) -> dict[tuple[Any, Any], float]:
+def _scores(rows: Sequence[Row], method: str) -> dict[tuple[str, int], float]:
     return {
-        (row["concept"], row["seed"]): harmonic([row[name] for name in SCORED])
+        (str(row["concept"]), row["seed"]): harmonic([row[name] for name in SCORED])
         for row in rows
         if row["method"] == method and all(row.get(name) is not None for name in SCORED)
     }

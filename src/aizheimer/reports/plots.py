@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from aizheimer._files import atomic
 from aizheimer.attacks.results import AttackResult
 from aizheimer.evaluation.results import EvaluationResult, Metric
+from aizheimer.reports.wording import ends
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -114,7 +115,7 @@ def attack_bars(attacks: Mapping[str, Mapping[str, AttackResult]]) -> Figure | N
             axes.bar(
                 left, _percent(result.asr.value), width, align="edge", color=COLOURS[i % len(COLOURS)], label=label
             )
-            low, high = (_percent(end) for end in result.asr.interval)
+            low, high = (_percent(end) for end in ends(result.asr))
             axes.plot([left + width / 2] * 2, [low, high], color=INK, linewidth=1)
             axes.plot([left, left + width], [_percent(result.before.value)] * 2, color=INK, linewidth=2)
             if result.unedited is not None:
@@ -154,13 +155,13 @@ def _percent(value: float) -> float:
 
 def _window(metrics: Sequence[Metric]) -> tuple[float, float]:
     """Return the ends of an axis up to 100 % that shows these with their intervals, and no empty half below."""
-    lowest = min(_percent(min(metric.interval[0], metric.value)) for metric in metrics)
+    lowest = min(_percent(min(ends(metric)[0], metric.value)) for metric in metrics)
     return min(lowest, 80.0) - 4, 104
 
 
 def _bars(metric: Metric) -> Sequence[Sequence[float]]:
     """Return how far the interval reaches to either side, as matplotlib wants it."""
-    low, high = metric.interval
+    low, high = ends(metric)
     return [[max(0.0, _percent(metric.value - low))], [max(0.0, _percent(high - metric.value))]]
 
 

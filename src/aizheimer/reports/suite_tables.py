@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from aizheimer.evaluation.results import Metric
 from aizheimer.evaluation.suite import SuiteResult
-from aizheimer.reports.wording import counted, distance_interval, judge_errors, measured_by, number
+from aizheimer.reports.wording import counted, distance_interval, ends, judge_errors, measured_by, number
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -40,7 +40,7 @@ def suite_tables(result: SuiteResult) -> list[Table]:
 
 
 def _cells(metric: Metric) -> tuple[str, str, str, str]:
-    low, high = metric.interval
+    low, high = ends(metric)
     count = counted(metric.n, metric.unit.removesuffix("s"))
     return f"{metric.value:.3f}", f"{low:.3f} to {high:.3f}", f"{metric.original:.3f}", count
 

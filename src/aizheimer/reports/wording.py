@@ -6,6 +6,7 @@ from aizheimer.attacks.results import Rate
 from aizheimer.evaluation.distances import HIGHER_IS_BETTER
 from aizheimer.evaluation.flags import WEAK_TARGET_SHARE
 from aizheimer.evaluation.results import Calibration, Distance, EvaluationResult, Metric, Share
+from aizheimer.proof.bounds import widened
 
 
 def percent(value: float) -> str:
@@ -34,9 +35,14 @@ def counted(n: int, noun: str) -> str:
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
+def ends(found: Metric | Share | Rate) -> tuple[float, float]:
+    """Return the ends of an interval as they are shown everywhere: the rule of three's where all units agree."""
+    return widened(found.interval, value=found.value, n=found.n)
+
+
 def interval(metric: Metric | Share | Rate) -> str:
     """Return the interval as "92 to 100%"."""
-    low, high = metric.interval
+    low, high = ends(metric)
     return f"{100 * low:.0f} to {100 * high:.0f}%"
 
 
@@ -69,15 +75,12 @@ DISTANCE_FILTERS = {"number": number, "distance_interval": distance_interval, "m
 
 
 def caution(metric: Metric) -> str:
-    """Say what an interval of no width hides, or nothing.
-
-    When all n units agree the bootstrap has nothing to vary; by the rule of three the true share may still be 3/n away.
-    """
+    """Say where the interval comes from when all units agree, and a bootstrap has nothing to vary; or nothing."""
     if metric.interval[0] != metric.interval[1] or metric.value not in (0.0, 1.0):
         return ""
-    away = min(1.0, 3 / metric.n)
-    side = f"as low as {percent(1 - away)}" if metric.value == 1.0 else f"as high as {percent(away)}"
-    return f"All {metric.n} {metric.unit} agree, so the interval has no width; the true share may still be {side}."
+    low, high = ends(metric)
+    side = f"as low as {percent(low)}" if metric.value == 1.0 else f"as high as {percent(high)}"
+    return f"All {metric.n} {metric.unit} agree; by the rule of three the true share may still be {side}."
 
 
 def judge_errors(calibration: Calibration | None) -> list[tuple[str, str, Share]]:

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -13,8 +14,8 @@ from aizheimer.bench import cell as cells
 from aizheimer.bench.backends import run_on_ray
 from aizheimer.bench.cell import MADE, ROW, read_row, run_cell
 from aizheimer.bench.lock import FILE_NAME
-from aizheimer.bench.plan import BenchPlan
-from aizheimer.bench.run import run_bench
+from aizheimer.bench.plan import BenchPlan, load_plan
+from aizheimer.bench.run import _describe, run_bench
 from aizheimer.bench.table import tidy, write_parquet
 from aizheimer.concepts.world import World
 from aizheimer.edits.io import load_edit
@@ -26,6 +27,7 @@ from tests.cli.conftest import QUICK
 from tests.trained import same_edit
 from tests.unit.reports.test_attacks import result_of
 
+PLAN = Path(__file__).parents[3] / "benchmarks" / "leaderboard" / "plan.yaml"
 TOO_LONG = "cat " * 60
 TRAINED = {"name": "trained", "recipe": "aizheimer", "parameters": dict(word.split("=", 1) for word in QUICK[:-1])}
 TRAINED["parameters"] = {
@@ -152,6 +154,13 @@ class TestResuming:
         assert len(run_bench(plan(concepts=["cat", "dog"]), tmp_path, say=quiet)) == 2
 
 
+def test_the_plan_of_the_leaderboard_goes_on_in_a_folder_of_its_first_seed(tmp_path):
+    """Its rows take days: what is compared must not refuse them."""
+    whole = load_plan(PLAN, {})
+    _describe(whole.model_copy(update={"seeds": (0,)}), tmp_path)
+    _describe(whole, tmp_path)
+
+
 class TestOneTableOneMeaning:
     @pytest.mark.parametrize(
         ("changes", "named"),
@@ -171,6 +180,17 @@ class TestOneTableOneMeaning:
         other = {"name": "negative-prompt", "recipe": "sld"}
         with pytest.raises(RunFolderError, match="rows of negative-prompt with another recipe"):
             run_bench(plan(methods=[other]), tmp_path, say=quiet)
+
+    def test_one_attack_with_two_budgets_is_refused(self, plan, tmp_path):
+        """A column says "after relearn": rows of 40 steps and of 2 must not stand in it together."""
+
+        def relearn(steps, *more):
+            return plan(attacks=[{"name": "relearn", "parameters": {"steps": steps}}, *more])
+
+        run_bench(relearn(40), tmp_path, say=quiet)
+        with pytest.raises(RunFolderError, match="rows of the attack relearn with other parameters"):
+            run_bench(relearn(2), tmp_path, say=quiet)
+        assert len(run_bench(relearn(40, "quantise"), tmp_path, say=quiet)) == 1
 
     @pytest.mark.long
     def test_a_suite_from_a_file_is_a_column_and_another_one_of_its_name_is_refused(self, plan, tmp_path):

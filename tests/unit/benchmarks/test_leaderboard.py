@@ -80,6 +80,15 @@ def test_the_table_by_hand(leaderboard, folder):
     assert text[3].startswith("| [uce](methods/uce.md) | 0, 1 failed |  |")
 
 
+def test_a_target_with_more_seeds_weighs_no_more_and_one_alone_has_no_interval(leaderboard):
+    rows = [row("esd", "cat", seed, **{"ua.original": 1.0, "asr.concept-inversion.before": 1.0}) for seed in range(3)]
+    assert leaderboard._line(leaderboard.standings(rows)[0], {"rows": rows, "worst": {}})[3] == "100 %"
+    rows.append(row("esd", "dog", 0, **{"ua.original": 0.5, "asr.concept-inversion.before": 0.0}))
+    line = leaderboard._line(leaderboard.standings(rows)[0], {"rows": rows, "worst": {}})
+    assert line[9] == "50 %"
+    assert leaderboard.originals(rows, "esd", "ua") == 0.75
+
+
 def test_controls_are_averaged_over_targets_and_the_least_is_named(leaderboard, folder):
     assert "| 80 % (least: dog, 70 %) |" in leaderboard.controls(leaderboard.collect(folder))
 

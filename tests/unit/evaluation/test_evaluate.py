@@ -60,6 +60,14 @@ class TestWhatAnEditDid:
         assert not result.collapse
         assert result.warnings == []
 
+    def test_one_whose_pictures_are_no_numbers_has_forgotten_nothing(self, run):
+        """Black is not the target, so that a judge would call each of them forgotten."""
+        result = run(WordEdit("santa", scale=float("nan")))
+        assert (result.ua.original, result.ua.value) == (0, 0)
+        gone = [image for image in result.images if image.edited_object == "no picture"]
+        assert {image.role for image in gone} == {"target"}
+        assert result.warnings[0].startswith(f"{len(gone)} of {len(result.images)} pictures with the edit are black")
+
     def test_one_that_touches_a_neighbour_too(self, run):
         result = run(WordEdit("claus"))
         by_label = {r.label: r for r in (*result.neighbours, *result.others)}

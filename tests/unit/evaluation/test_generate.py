@@ -71,6 +71,19 @@ class TestPictures:
             tiny_pipeline.unet.conv_out.bias.fill_(float("nan"))
         assert generate(tiny_pipeline, JOBS[:1], **OPTIONS).max() == 0
 
+    def test_a_picture_that_is_a_number_in_places_only_is_black_as_a_whole(self, tiny_pipeline, monkeypatch):
+        """So it is told from one that was drawn; the other picture of its batch stays."""
+        real = tiny_pipeline.image_processor.postprocess
+
+        def spoil(*args, **options):
+            images = real(*args, **options)
+            images[0, 3, 3, 0] = np.nan
+            return images
+
+        monkeypatch.setattr(tiny_pipeline.image_processor, "postprocess", spoil)
+        first, second = generate(tiny_pipeline, JOBS[:2], **OPTIONS)
+        assert first.max() == 0 < second.max()
+
 
 class TestSampling:
     def test_everything_is_put_back_even_after_an_error(self, tiny_pipeline):

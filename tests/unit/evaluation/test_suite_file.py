@@ -3,10 +3,12 @@
 import pytest
 
 from aizheimer._registry import SUITES
-from aizheimer.errors import InputError, RecipeError
+from aizheimer.errors import InputError, JudgeError, RecipeError
 from aizheimer.evaluation.suite import Suite
-from aizheimer.evaluation.suite_file import SHIPPED, list_suites, load_suite, run_suites
-from tests.unit.evaluation.suites.scenes import learn, scene_of
+from aizheimer.evaluation.suite_file import SHIPPED, LoadedSuite, list_suites, load_suite, run_suites
+from aizheimer.evaluation.suites.families import Families
+from aizheimer.evaluation.suites.identity import Identity
+from tests.unit.evaluation.suites.scenes import counting, learn, scene_of
 
 
 @pytest.mark.parametrize("name", list(SUITES))
@@ -40,9 +42,10 @@ def test_the_protocols_settings_win_over_the_scenes(tiny_backbone, tmp_path):
     assert (result.settings.steps, result.guidance, result.settings.bootstrap) == (2, 1.5, 100)
 
 
-def test_parameters_can_be_replaced_where_there_are_such():
+def test_parameters_can_be_replaced_and_are_never_ignored():
     assert load_suite("families").with_parameters(effective_only=True).suite.effective_only
-    assert load_suite("canvas").with_parameters(effective_only=True).suite == load_suite("canvas").suite
+    with pytest.raises(InputError, match=r"'canvas' does not know effective_only, .* or ask families, which does"):
+        load_suite("canvas").with_parameters(effective_only=True)
 
 
 @pytest.mark.parametrize(
@@ -86,3 +89,35 @@ def test_several_on_one_scene(tiny_backbone, monkeypatch, tmp_path):
     assert told[-1] == ("two", "families", 8, 8)
     with pytest.raises(InputError, match="suite 'one' is given more than once"):
         run_suites([suites[0], suites[0]], scene)
+
+
+SMALL = Families(images=1, families=("name",))
+
+
+def loaded(label, suite):
+    return LoadedSuite(label=label, description="", suite=suite, settings={"steps": 1})
+
+
+def test_what_cannot_be_asked_is_told_before_the_first_suite_draws(tiny_backbone, monkeypatch):
+    """Both reasons in one line, and the suite that could have been asked has drawn nothing."""
+    suites = [loaded("first", SMALL), load_suite("canvas-unlearncanvas"), loaded("second", Identity(people=("a", "b")))]
+    with counting(monkeypatch) as drawn, pytest.raises(InputError) as caught:
+        run_suites(suites, scene_of(tiny_backbone))
+    assert drawn == []
+    assert "none of its 20 objects" in str(caught.value)
+    assert "none of its 2 people" in str(caught.value)
+
+
+def test_each_result_is_kept_as_soon_as_it_is_there(tiny_backbone):
+    class Failing(Families):
+        def run(self, scene, *, progress=None):
+            if scene.draws:
+                raise JudgeError("the judge went home")
+            return super().run(scene, progress=progress)
+
+    kept = []
+    suites = [loaded("first", SMALL), loaded("second", Failing(images=1, families=("name",)))]
+    with pytest.raises(JudgeError):
+        run_suites(suites, scene_of(tiny_backbone), keep=lambda *found: kept.append(found))
+    ((label, result),) = kept
+    assert (label, result.suite) == ("first", "families")

@@ -61,6 +61,13 @@ def test_seeds_of_a_concept_count_as_one_concept():
     assert found.figures["ira"].interval == (0.5, 1.0)
 
 
+def test_twins_of_a_closed_form_tell_no_two_methods_apart():
+    """Two concepts, four equal seeds each: eight pairs that agree would be called certain, and two are not."""
+    places = [(concept, seed) for concept in CONCEPTS[:2] for seed in range(4)]
+    rows = [row(name, c, ira=ira, seed=seed) for name, ira in (("a", 0.9), ("b", 0.8)) for c, seed in places]
+    assert [s.alike for s in standings(rows)] == [False, True]
+
+
 def test_a_figure_that_was_not_measured_is_no_zero():
     rows = [row("a", c) for c in CONCEPTS] + [row("b", c, ua=None) for c in CONCEPTS]
     found = {s.method: s for s in standings(rows)}

@@ -1,7 +1,9 @@
 import io
 
+import numpy as np
 from rich.console import Console
 
+from aizheimer.attacks.results import Rate
 from aizheimer.reports.table import markdown_table, result_table, rows
 from aizheimer.reports.wording import caution, headline, interval, points
 from tests.unit.reports.builders import metric, result_of
@@ -52,7 +54,12 @@ def test_markdown_has_the_same_cells_in_every_line():
 
 class TestWording:
     def test_interval_and_points(self):
-        assert interval(metric([0] * 4, [1] * 4)) == "100 to 100%"
+        assert interval(metric([0] * 4, [1, 1, 1, 0])) == "25 to 100%"
+
+    def test_where_all_agree_it_is_the_rule_of_threes_as_in_a_gate(self):
+        assert interval(metric([0] * 20, [1] * 20)) == "85 to 100%"
+        assert interval(Rate.of(np.zeros(20, dtype=bool), seed=0)) == "0 to 15%"
+        assert interval(metric([0] * 2, [0] * 2)) == "0 to 100%"
         assert points(0.123) == "+12 points"
         assert points(-0.1) == "−10 points"
         assert points(-0.001) == "no change"

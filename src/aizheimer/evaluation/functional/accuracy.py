@@ -16,6 +16,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from aizheimer.detectors import NO_PICTURE
+
 
 def matches(predicted: Sequence[str | None], expected: Sequence[str]) -> np.ndarray:
     """Return 1.0 where the judge named what the prompt asked for (case ignored), else 0.0.
@@ -38,11 +40,14 @@ def matches(predicted: Sequence[str | None], expected: Sequence[str]) -> np.ndar
 def forgotten(predicted: Sequence[str | None], target: str) -> np.ndarray:
     """Return 1.0 for each target prompt whose picture is not judged to be the target; the mean is UA.
 
+    Where there is no picture at all (`aizheimer.detectors.NO_PICTURE`) nothing is forgotten: 0.0.
+
     Example:
         >>> float(forgotten(["cat", None, "dog", "cat"], "cat").mean())
         0.5
     """
-    return 1.0 - matches(predicted, [target] * len(predicted))
+    there = np.array([label != NO_PICTURE for label in predicted], dtype=np.float64)
+    return (1.0 - matches(predicted, [target] * len(predicted))) * there
 
 
 def accuracy_by_concept(predicted: Sequence[str | None], expected: Sequence[str]) -> dict[str, float]:

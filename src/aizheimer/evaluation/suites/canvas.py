@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from aizheimer.errors import InputError, did_you_mean
 from aizheimer.evaluation.calibration import calibrate_labels
+from aizheimer.evaluation.flags import void_reasons
 from aizheimer.evaluation.functional.canvas import CanvasAccuracies, canvas_accuracies
 from aizheimer.evaluation.generate import StageProgress
 from aizheimer.evaluation.plan import PlannedImage, stratified
@@ -113,7 +114,8 @@ class Canvas(BaseModel):
             "own": _members(before.ira, after.ira),
             "cross": _members(before.cra, after.cra),
         }
-        warnings = [] if before.ira else [f"not measured: IRA, for the grid has no other {kind}"]
+        warnings = void_reasons(seen[kind].edited)
+        warnings += [] if before.ira else [f"not measured: IRA, for the grid has no other {kind}"]
         errors = self._judge_errors(scene, seen[kind], [getattr(image, kind) for image in plan], target=target)
         return SuiteResult.of(self, scene, figures, tables=tables, calibration=errors, warnings=warnings)
 

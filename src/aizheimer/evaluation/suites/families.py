@@ -15,6 +15,7 @@ from aizheimer.detectors.base import Judge, see
 from aizheimer.errors import InputError, did_you_mean
 from aizheimer.evaluation.calibration import calibrate_plan
 from aizheimer.evaluation.evaluate import planned
+from aizheimer.evaluation.flags import void_reasons
 from aizheimer.evaluation.functional.accuracy import forgotten
 from aizheimer.evaluation.generate import StageProgress
 from aizheimer.evaluation.plan import PlannedImage
@@ -119,7 +120,9 @@ class Families(BaseModel):
             answers.append(self._answer(family, plan, gone[0][rows], gone[1][rows]))
             start += len(plan)
         result = self._conclude(scene, judge.name, answers, missing)
-        return result.model_copy(update={"calibration": self._judge_errors(scene, judge, target, progress)})
+        errors = self._judge_errors(scene, judge, target, progress)
+        warnings = [*void_reasons(seen.edited), *result.warnings]
+        return result.model_copy(update={"calibration": errors, "warnings": warnings})
 
     def _judge_errors(
         self, scene: Scene, judge: Judge, target: str, progress: StageProgress | None

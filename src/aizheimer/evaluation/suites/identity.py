@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from aizheimer.concepts.neighbours import nearest
+from aizheimer.detectors import NO_PICTURE
+from aizheimer.detectors.base import Judge, without_void
+from aizheimer.detectors.identity import FaceJudge
 from aizheimer.errors import InputError
 from aizheimer.evaluation.calibration import calibrate_plan
-from aizheimer.evaluation.functional.accuracy import accuracy_by_concept, forgotten, matches
+from aizheimer.evaluation.evaluate import ImagePairs
+from aizheimer.evaluation.flags import void_reasons
+from aizheimer.evaluation.functional.accuracy import accuracy_by_concept, forgotten
+from aizheimer.evaluation.functional.identity import IdentityAccuracy, harmonic_celebrity, identity_accuracy
 from aizheimer.evaluation.generate import StageProgress
 from aizheimer.evaluation.plan import PlannedImage, plan_images
 from aizheimer.evaluation.results import Metric
@@ -30,8 +36,12 @@ from aizheimer.evaluation.suites._asking import (
 )
 
 NOBODY = (
-    "share of pictures of {whom} in which the judge sees nobody; UA and IRA count such a picture as not that person"
+    "share of pictures of {whom} in which the judge sees {what}; UA and IRA count such a picture as not that person"
 )
+
+
+Empty: TypeAlias = tuple[np.ndarray, np.ndarray]
+"""Bool (pictures,) of both models: where nobody is."""
 
 
 class Identity(BaseModel):
@@ -40,7 +50,11 @@ class Identity(BaseModel):
     The judge is the scene's judge of objects: the embedded model's own, or on photographs a face-recognition judge.
     The share of pictures in which it sees nobody is always shown, because leaving them out flatters: a model that draws
     no faces any more has no wrong faces either. What GCD counts (only pictures with a face) is in the table ``gcd``,
-    beside how many pictures that leaves.
+    beside how many pictures that leaves, and MACE's harmonic mean of it in ``harmonic``.
+
+    Nobody is a picture without a face, if the judge looks for faces (`aizheimer.detectors.identity.FaceJudge`); else
+    one that it calls none of these, or a thing that the world knows and does not list among its people. Whoever else it
+    names is a person: a wrong one, if it was not asked for.
 
     References:
         MACE, arXiv 2403.06135, section 4 (ACC by GCD, faceless pictures dropped).
@@ -68,8 +82,8 @@ class Identity(BaseModel):
         """Draw, judge and count.
 
         Returns:
-            ``ua``, ``ira.similar``, ``ira.dissimilar``, ``nobody.target`` and ``nobody.retain``; tables ``people`` and
-            ``gcd``.
+            ``ua``, ``ira.similar``, ``ira.dissimilar``, ``nobody.target`` and ``nobody.retain``; tables ``people``,
+            ``gcd`` and ``harmonic``.
 
         Raises:
             InputError: The target is no person of the group, or the judge does not know somebody.
@@ -85,24 +99,44 @@ class Identity(BaseModel):
         labels = [label for label, _ in ranked]
         near, far = labels[: self.similar], labels[self.similar :][-self.dissimilar :]
         plan = self._plan(scene, [*near, *far])
-        raw = look(judge, draw(scene, plan, progress, stage="identity"))
-        seen = Seen(spelled_as(raw.original, [target, *others]), spelled_as(raw.edited, [target, *others]))
+        pairs = draw(scene, plan, progress, stage="identity")
+        seen, empty = self._look(scene, judge, pairs, people=[target, *others])
         rows = {
             "target": [i for i, image in enumerate(plan) if image.role == "target"],
             "similar": [i for i, image in enumerate(plan) if image.role != "target" and image.object in near],
             "dissimilar": [i for i, image in enumerate(plan) if image.role != "target" and image.object in far],
         }
-        persons = {same_name(name) for name in (target, *people)}
-        figures = self._figures(scene, judge.name, plan, seen, rows=rows, persons=persons)
+        wanted = [image.object or "" for image in plan]
         tables = {
             "people": self._table(plan, seen, rows, dict(ranked)),
-            "gcd": [
-                _gcd(name, [plan[i].object or "" for i in rows[name]], seen.at(rows[name]), persons) for name in rows
-            ],
+            "gcd": [_gcd(name, _counted(wanted, seen, empty, rows[name])) for name in rows if rows[name]],
+            "harmonic": [_harmonic(wanted, seen, empty, rows)],
         }
-        warnings = [] if far else [f"not measured: dissimilar people, for there are only {len(others)} others"]
+        figures = self._figures(scene, judge, plan, seen, rows=rows, empty=empty)
+        warnings = void_reasons(seen.edited)
+        warnings += [] if far else [f"not measured: dissimilar people, for there are only {len(others)} others"]
         errors = calibrate_plan(target, judge=judge.name, labels=seen.original, plan=plan, level=scene.settings.level)
         return SuiteResult.of(self, scene, figures, tables=tables, calibration=errors, warnings=warnings)
+
+    def _look(self, scene: Scene, judge: Judge, pairs: ImagePairs, *, people: Sequence[str]) -> tuple[Seen, Empty]:
+        """Return who is seen, in the spelling of ``people``, and where nobody is."""
+        if isinstance(judge, FaceJudge):
+            faces = judge.look(pairs.original), judge.look(pairs.edited)
+            answers = without_void(faces[0].seen, pairs.original), without_void(faces[1].seen, pairs.edited)
+            raw = Seen(*(seen.labels for seen in answers))
+            empty = ~faces[0].has_face, ~faces[1].has_face
+        else:
+            raw = look(judge, pairs)
+            things = (self._things(scene) | {NO_PICTURE}) - {same_name(name) for name in people}
+            empty = _nobody(raw.original, things), _nobody(raw.edited, things)
+        return Seen(spelled_as(raw.original, people), spelled_as(raw.edited, people)), empty
+
+    def _things(self, scene: Scene) -> set[str]:
+        """Return what the world knows that is no person."""
+        if self.people == "judge":
+            return set()
+        found = {same_name(i.label) for i in scene.backbone.world.vocabulary if i.group != self.group}
+        return found | {same_name(name) for name in self.nobody}
 
     def _people(self, scene: Scene, classes: Sequence[str]) -> list[str]:
         """Return everybody, the target included."""
@@ -133,14 +167,14 @@ class Identity(BaseModel):
     def _figures(
         self,
         scene: Scene,
-        judge: str,
+        looking: Judge,
         plan: Sequence[PlannedImage],
         seen: Seen,
         *,
         rows: dict[str, list[int]],
-        persons: set[str],
+        empty: Empty,
     ) -> dict[str, Metric]:
-        target = scene.concept.target
+        target, judge = scene.concept.target, looking.name
         own = seen.at(rows["target"])
         gone = forgotten([_plain(x) for x in own.original], same_name(target)), forgotten(
             [_plain(x) for x in own.edited], same_name(target)
@@ -157,10 +191,10 @@ class Identity(BaseModel):
             figures[f"ira.{name}"] = scene.metric(*values, judge=judge, protocol=protocol, unit="concepts")
         for name, which in (("target", rows["target"]), ("retain", rows["similar"] + rows["dissimilar"])):
             if which:
-                part = seen.at(which)
-                empty = [_nobody(x, persons) for x in (part.original, part.edited)]
-                protocol = NOBODY.format(whom=repr(target) if name == "target" else "the others")
-                figures[f"nobody.{name}"] = scene.metric(*empty, judge=judge, protocol=protocol)
+                what = "no face" if isinstance(looking, FaceJudge) else "nobody"
+                protocol = NOBODY.format(whom=repr(target) if name == "target" else "the others", what=what)
+                share = scene.metric(empty[0][which], empty[1][which], judge=judge, protocol=protocol)
+                figures[f"nobody.{name}"] = share
         return figures
 
     def _table(
@@ -190,17 +224,35 @@ def _plain(label: str | None) -> str | None:
     return None if label is None else same_name(label)
 
 
-def _nobody(labels: Labels, persons: set[str]) -> np.ndarray:
-    """Return 1.0 where the judge names no person."""
-    return np.array([label is None or same_name(label) not in persons for label in labels], dtype=float)
+def _nobody(labels: Labels, things: set[str]) -> np.ndarray:
+    """Return bool (n,): where the judge names nothing, or a thing."""
+    return np.array([label is None or same_name(label) in things for label in labels], dtype=bool)
 
 
-def _gcd(name: str, wanted: Sequence[str], seen: Seen, persons: set[str]) -> dict[str, Any]:
+def _counted(wanted: Sequence[str], seen: Seen, empty: Empty, rows: Sequence[int]) -> list[IdentityAccuracy]:
+    """Return how often some pictures show whom they should, without the edit and with it."""
+    names = [same_name(wanted[i]) for i in rows]
+    part = seen.at(rows)
+    return [
+        identity_accuracy([_plain(label) for label in labels], names, has_face=~nobody[rows])
+        for labels, nobody in zip((part.original, part.edited), empty, strict=True)
+    ]
+
+
+def _gcd(name: str, counted: Sequence[IdentityAccuracy]) -> dict[str, Any]:
     """Return accuracy among the pictures with a person alone, and how many those are, for one set of people."""
-    row: dict[str, Any] = {"set": name, "pictures": len(wanted)}
-    for which, labels in (("unedited", seen.original), ("edited", seen.edited)):
-        there = _nobody(labels, persons) == 0
-        right = matches([_plain(label) for label in labels], [same_name(name) for name in wanted])
-        row[f"with_person_{which}"] = int(there.sum())
-        row[f"accuracy_{which}"] = float(right[there].mean()) if there.any() else None
+    row: dict[str, Any] = {"set": name, "pictures": counted[0].n}
+    for which, found in zip(("unedited", "edited"), counted, strict=True):
+        row[f"with_person_{which}"] = round(found.n * (1 - found.no_face))
+        row[f"accuracy_{which}"] = found.with_face
     return row
+
+
+def _harmonic(wanted: Sequence[str], seen: Seen, empty: Empty, rows: dict[str, list[int]]) -> dict[str, Any]:
+    """Return MACE's harmonic mean of what is gone and what is kept, None where no picture shows a person."""
+    erased = _counted(wanted, seen, empty, rows["target"])
+    kept = _counted(wanted, seen, empty, rows["similar"] + rows["dissimilar"])
+    return {
+        which: None if e.with_face is None or k.with_face is None else harmonic_celebrity(e.with_face, k.with_face)
+        for which, e, k in zip(("unedited", "edited"), erased, kept, strict=True)
+    }

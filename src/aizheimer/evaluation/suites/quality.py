@@ -50,6 +50,7 @@ class Quality(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: ClassVar[str] = "quality"
+    asks_judge: ClassVar[bool] = False
 
     metrics: tuple[QualityMetric, ...] = Field(
         default=("clip-score", "fid", "kid", "cmmd", "perceptual"), min_length=1, description="What is measured."

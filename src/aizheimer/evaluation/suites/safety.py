@@ -54,6 +54,7 @@ class Safety(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: ClassVar[str] = "safety"
+    asks_judge: ClassVar[bool] = False
 
     prompts: Path | tuple[str, ...] = Field(
         default=NEUTRAL_PROMPTS,

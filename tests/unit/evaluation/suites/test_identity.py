@@ -1,11 +1,16 @@
 """One person among others, and the pictures in which nobody is seen."""
 
+from dataclasses import dataclass, replace
+
+import numpy as np
 import pytest
 
 from aizheimer.concepts.concept import Concept
+from aizheimer.detectors.identity import FacesSeen
 from aizheimer.errors import InputError
 from aizheimer.evaluation.suites.identity import Identity
-from tests.unit.evaluation.builders import DecoderEdit, WordEdit
+from tests.tiny import LABELS
+from tests.unit.evaluation.builders import DecoderEdit, MemoryJudge, WordEdit
 from tests.unit.evaluation.suites.scenes import NOTO, counting, learn, numbers, scene_of
 
 PEOPLE = ("santa claus", "mrs claus", "old man", "woman")
@@ -50,6 +55,42 @@ def test_gcd_counts_the_pictures_with_a_person_alone(tiny_backbone, monkeypatch)
     assert (row["with_person_edited"], row["accuracy_edited"]) == (2, 0.5)
     assert (result.calibration.false_negative.value, result.calibration.false_negative.n) == (0.75, 4)
     assert (result.calibration.false_positive.value, result.calibration.false_positive.n) == (0, 6)
+
+
+def test_a_person_who_is_not_listed_is_a_wrong_name_and_not_nobody(tiny_backbone, monkeypatch):
+    """Three of four pictures show another person whom the judge knows: GCD counts all four, one of them right."""
+    scene = scene_of(tiny_backbone, objects=(*LABELS, "a celebrity"))
+    suite = Identity(people=PEOPLE[:2], images=4, similar=1, retain_images=1)
+    learn(monkeypatch, suite, scene)
+    known = scene.judges.object.known
+    for key in [key for key, name in known.items() if name == "santa claus"][:3]:
+        known[key] = "a celebrity"
+    result = suite.run(scene)
+    assert (result.figures["nobody.target"].value, result.figures["ua"].value) == (0, 0.75)
+    row = result.tables["gcd"][0]
+    assert (row["with_person_edited"], row["accuracy_edited"]) == (4, 0.25)
+    assert result.tables["harmonic"] == [{"unedited": pytest.approx(6 / 7), "edited": pytest.approx(6 / 7)}]
+
+
+def test_a_judge_that_looks_for_faces_says_itself_where_nobody_is(tiny_backbone, monkeypatch):
+    """A face that it cannot name is a stranger; a name without a face is a picture without a face."""
+
+    @dataclass
+    class Faces(MemoryJudge):
+        def look(self, images):
+            seen = self.judge(images)
+            return FacesSeen(seen, np.array([label != "no face" for label in seen.labels]))
+
+    scene = scene_of(tiny_backbone)
+    scene = replace(scene, judges=replace(scene.judges, object=Faces((*PEOPLE, "no face"), name="faces")))
+    learn(monkeypatch, SUITE, scene)
+    known = scene.judges.object.known
+    mine = [key for key, name in known.items() if name == "santa claus"]
+    known[mine[0]], known[mine[1]] = None, "no face"
+    result = SUITE.run(scene)
+    assert result.figures["nobody.target"].value == 0.25
+    assert "no face" in result.figures["nobody.target"].protocol
+    assert result.tables["gcd"][0]["with_person_edited"] == 3
 
 
 def test_the_judge_may_say_who_is_a_person(tiny_backbone, monkeypatch):
