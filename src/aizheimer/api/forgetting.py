@@ -87,7 +87,7 @@ def _forget_into(
     """Forget within a run folder; after bad input it is what it was, or is not there."""
     run = RunFolder(folder).create(resume=resume, overwrite=overwrite)
     try:
-        processes().on_main(lambda: _describe(run, recipe, backbone))
+        processes().on_main(lambda: describe(run, recipe, backbone))
         edit = recipe.method.unlearn(backbone, target, run=run, callbacks=callbacks)
     except InputError:
         run.undo()
@@ -118,17 +118,36 @@ def recipe_of(method: str | Path | Recipe | Method, parameters: Mapping[str, Any
     return Recipe(name=method.name, description="", method_name=method.name, method=method)
 
 
-def _describe(run: RunFolder, recipe: Recipe, backbone: Backbone) -> None:
-    """Write what the run is made with; a resumed run must be made with the same."""
-    content = recipe.resolved()
-    file = run.file("recipe.yaml")
-    if run.resuming and file.exists():
-        before = load_recipe(file).resolved()["parameters"]
-        changed = [key for key, value in content["parameters"].items() if value != before.get(key)]
-        if changed:
-            raise RunFolderError(
-                f"{run.path} was started with other parameters ({', '.join(changed)}); "
-                "resume with the same, or replace the run with --overwrite."
-            )
-    run.write_yaml("recipe.yaml", content)
+def describe(run: RunFolder, recipe: Recipe, backbone: Backbone) -> None:
+    """Write what the run is made with; a resumed run must be made with the same.
+
+    Raises:
+        RunFolderError: If it was started with other parameters or another method.
+    """
+    if run.resuming:
+        refuse_other_recipe(run, recipe)
+    run.write_yaml("recipe.yaml", recipe.resolved())
     run.write_json("env.json", {"model": address_of(backbone), **environment()})
+
+
+def refuse_other_recipe(run: RunFolder, recipe: Recipe) -> None:
+    """Refuse to go on with a run that was made with other parameters or another method.
+
+    Raises:
+        RunFolderError: If it was; the message names what differs.
+    """
+    file = run.file("recipe.yaml")
+    if not file.exists():
+        return
+    before, content = load_recipe(file).resolved(), recipe.resolved()
+    if before["method"] != content["method"]:
+        raise RunFolderError(
+            f"{run.path} was started with the method {before['method']}, not {content['method']}; "
+            "resume with the same, or replace the run with --overwrite."
+        )
+    was = before["parameters"]
+    if changed := [key for key, value in content["parameters"].items() if value != was.get(key)]:
+        raise RunFolderError(
+            f"{run.path} was started with other parameters ({', '.join(changed)}); "
+            "resume with the same, or replace the run with --overwrite."
+        )
