@@ -19,6 +19,8 @@ from PIL import Image
 
 HERE = Path(__file__).parent
 STYLES = ("noto", "blob", "twemoji", "fluent", "flat")
+LANGUAGES = ("de", "es", "fr", "it", "pt")
+NAMES_FILE = HERE / "names.csv"
 RENDER_SIZE = 128
 IMAGE_SIZE = 64
 
@@ -54,6 +56,12 @@ def read_concepts(path: Path = HERE / "concepts.csv") -> list[ConceptRow]:
         ConceptRow(r["label"], r["slug"], r["group"], r["hexcode"], tuple(t for t in r["tags"].split(";") if t))
         for r in rows
     ]
+
+
+def read_names(path: Path = NAMES_FILE) -> dict[str, dict[str, str]]:
+    """Read ``names.csv``: by label, its names by language; only those that are not English too."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return {r["label"]: {one: r[one] for one in LANGUAGES if r[one]} for r in csv.DictReader(file)}
 
 
 @dataclass(frozen=True)

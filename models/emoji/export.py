@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 import train_mmdit
 from diffusers import AutoencoderKL, StableDiffusionPipeline
-from emoji_data import STYLES, read_concepts
+from emoji_data import STYLES, read_concepts, read_names
 from train_unet import build_scheduler, build_unet
 from training import load_state
 from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
@@ -54,7 +54,7 @@ def averaged_pipeline(out: Path, name: str) -> tuple[StableDiffusionPipeline, in
 
 def world(name: str = "emoji") -> dict:
     """The words of this world, for ``aizheimer.concepts.World``; the judges are the first model's."""
-    rows = read_concepts()
+    rows, names = read_concepts(), read_names()
     judges = "" if name == "emoji" else "../emoji/"
     return {
         "name": name,
@@ -62,7 +62,9 @@ def world(name: str = "emoji") -> dict:
         "style_templates": ["{subject} in {concept} style"],
         "subjects": [r.label for r in rows],
         "styles": list(STYLES),
-        "vocabulary": [{"label": r.label, "group": r.group, "tags": list(r.tags)} for r in rows],
+        "vocabulary": [
+            {"label": r.label, "group": r.group, "tags": list(r.tags), "names": names[r.label]} for r in rows
+        ],
         "general_prompts": [*(f"a picture in {s} style" for s in STYLES), "a picture", "a drawing", "an emoji"],
         "guidance": 2.0,
         "judges": {

@@ -1,7 +1,8 @@
 """A real browser on a real studio: the command itself serves, Debian's Chromium looks.
 
-All of it is skipped, with the reason, where Chromium, Playwright or Gradio is missing. One studio on the embedded model
-serves all tests; each is a visitor of its own. ``AIZHEIMER_SCREENSHOTS`` names a folder for pictures of every state.
+All of it is skipped, with the reason, where Chromium, Playwright or Gradio is missing; with
+``AIZHEIMER_BROWSER=required``, as `make` sets it, that is an error. One studio on the embedded model serves all tests;
+each is a visitor of its own. ``AIZHEIMER_SCREENSHOTS`` names a folder for pictures of every state.
 """
 
 import importlib.util
@@ -31,6 +32,8 @@ def missing() -> str:
 def pytest_collection_modifyitems(items):
     """Mark what is here, and skip it where it cannot run."""
     here, reason = Path(__file__).parent, missing()
+    if reason and os.environ.get("AIZHEIMER_BROWSER") == "required":
+        raise pytest.UsageError(f"the browser tests cannot run: {reason}")
     for item in items:
         if here in item.path.parents:
             item.add_marker(pytest.mark.browser)

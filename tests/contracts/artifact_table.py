@@ -63,7 +63,7 @@ def _cell(edit, name, backbone, *, base, base_folder, folder, plain, edited) -> 
         except EditError:
             continue
         wanted = edited(words == "ungated")
-        found = draw(loaded(path, format=name, base=base, base_folder=base_folder), PROMPTS, steps=2)
+        found = draw(loaded(exported, base=base, base_folder=base_folder), PROMPTS, steps=2)
         if not lora:
             assert np.array_equal(found, wanted), name
         elif exported.left_out:

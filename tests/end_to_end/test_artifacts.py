@@ -39,7 +39,7 @@ def test_the_same_pictures(backbone, edit, tmp_path, format):
     name = "artifact" if FORMATS[format].folder else "artifact.safetensors"
     rank = 192
     exported = edit.export(backbone.pipe, tmp_path / name, format=format, rank=rank)
-    pipe = loaded(exported.path, format=format, base=base, base_folder=Path(backbone.pipe.name_or_path))
+    pipe = loaded(exported, base=base, base_folder=Path(backbone.pipe.name_or_path))
     found = pictures(pipe)
     assert np.abs(plain - wanted).max() > 20
     if FORMATS[format].exact:
@@ -48,7 +48,7 @@ def test_the_same_pictures(backbone, edit, tmp_path, format):
     assert exported.error < 1e-5
     assert np.abs(found - wanted).max() <= 2
     low = edit.export(backbone.pipe, tmp_path / "low.safetensors", format=format, rank=8)
-    few = pictures(loaded(low.path, format=format, base=base, base_folder=Path(backbone.pipe.name_or_path)))
+    few = pictures(loaded(low, base=base, base_folder=Path(backbone.pipe.name_or_path)))
     assert np.abs(few - wanted).mean() <= 3 * low.error * np.abs(plain - wanted).mean() + 0.5
 
 
@@ -63,7 +63,7 @@ def test_an_edited_text_encoder(backbone, tmp_path):
     )
     with edit.applied(backbone.pipe):
         wanted = pictures(backbone.pipe)
-    edit.export(backbone.pipe, tmp_path / "encoder", format="text-encoder")
+    exported = edit.export(backbone.pipe, tmp_path / "encoder", format="text-encoder")
     folder = Path(backbone.pipe.name_or_path)
-    pipe = loaded(tmp_path / "encoder", format="text-encoder", base=backbone.pipe, base_folder=folder)
+    pipe = loaded(exported, base=backbone.pipe, base_folder=folder)
     assert np.array_equal(pictures(pipe), wanted)

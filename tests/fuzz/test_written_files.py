@@ -48,7 +48,6 @@ overrides = st.lists(
 )
 
 
-@pytest.mark.long
 @given(content=recipes)
 @settings(max_examples=cases("recipes"), **QUIET)
 def test_recipes(folder, content):

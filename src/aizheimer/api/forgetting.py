@@ -89,7 +89,7 @@ def _forget_into(
     """Forget within a run folder; after bad input it is what it was, or is not there."""
     run = RunFolder(folder).create(resume=resume, overwrite=overwrite)
     try:
-        processes().on_main(lambda: _describe(run, recipe, backbone, target))
+        processes().on_main(lambda: describe(run, recipe, backbone, target=target))
         edit = recipe.method.unlearn(backbone, target, run=run, callbacks=callbacks)
     except InputError:
         run.undo()
@@ -120,25 +120,29 @@ def recipe_of(method: str | Path | Recipe | Method, parameters: Mapping[str, Any
     return Recipe(name=method.name, description="", method_name=method.name, method=method)
 
 
-def _describe(run: RunFolder, recipe: Recipe, backbone: Backbone, target: Concept) -> None:
-    """Write what the run is made with; a resumed run must be made with the same."""
-    content, concept = recipe.resolved(), ConceptRecord.of(target).model_dump(mode="json")
-    file = run.file("recipe.yaml")
-    if run.resuming and file.exists():
-        before = load_recipe(file).resolved()["parameters"]
-        changed = [key for key, value in content["parameters"].items() if value != before.get(key)]
-        if changed:
-            raise RunFolderError(
-                f"{run.path} was started with other parameters ({', '.join(changed)}); "
-                "resume with the same, or replace the run with --overwrite."
-            )
+def describe(run: RunFolder, recipe: Recipe, backbone: Backbone, *, target: Concept | None = None) -> None:
+    """Write what the run is made with; a resumed run must be made with the same.
+
+    Args:
+        run: The run folder.
+        recipe: Method and parameters.
+        backbone: The model.
+        target: What is forgotten; None for several concepts, whose parts say so themselves.
+
+    Raises:
+        RunFolderError: If it was started with other parameters, another method or another concept.
+    """
+    concept = None if target is None else ConceptRecord.of(target).model_dump(mode="json")
     if run.resuming:
-        _same_concept(run, concept)
-    run.write_yaml("recipe.yaml", content)
-    run.write_json("env.json", {"model": address_of(backbone), "concept": concept, **environment()})
+        refuse_other_recipe(run, recipe)
+        if concept is not None:
+            _refuse_other_concept(run, concept)
+    run.write_yaml("recipe.yaml", recipe.resolved())
+    named = {} if concept is None else {"concept": concept}
+    run.write_json("env.json", {"model": address_of(backbone), **named, **environment()})
 
 
-def _same_concept(run: RunFolder, now: Mapping[str, Any]) -> None:
+def _refuse_other_concept(run: RunFolder, now: Mapping[str, Any]) -> None:
     """Refuse a resumed run of another concept; one of before the concept was written down is let through."""
     try:
         was = parse_json(run.file("env.json").read_text(encoding="utf-8"))["concept"]
@@ -148,5 +152,28 @@ def _same_concept(run: RunFolder, now: Mapping[str, Any]) -> None:
     if pairs:
         raise RunFolderError(
             f"{run.path} was started for another concept ({'; '.join(pairs)}); "
+            "resume with the same, or replace the run with --overwrite."
+        )
+
+
+def refuse_other_recipe(run: RunFolder, recipe: Recipe) -> None:
+    """Refuse to go on with a run that was made with other parameters or another method.
+
+    Raises:
+        RunFolderError: If it was; the message names what differs.
+    """
+    file = run.file("recipe.yaml")
+    if not file.exists():
+        return
+    before, content = load_recipe(file).resolved(), recipe.resolved()
+    if before["method"] != content["method"]:
+        raise RunFolderError(
+            f"{run.path} was started with the method {before['method']}, not {content['method']}; "
+            "resume with the same, or replace the run with --overwrite."
+        )
+    was = before["parameters"]
+    if changed := [key for key, value in content["parameters"].items() if value != was.get(key)]:
+        raise RunFolderError(
+            f"{run.path} was started with other parameters ({', '.join(changed)}); "
             "resume with the same, or replace the run with --overwrite."
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -11,23 +12,23 @@ from typing import Any
 from pydantic import BaseModel
 
 from aizheimer._names import dashed
-from aizheimer._processes import is_main
-from aizheimer.api.forgetting import forget, recipe_of
-from aizheimer.api.models import Model, address_of, as_concept, environment, load_model
+from aizheimer._processes import is_main, processes
+from aizheimer.api.forgetting import describe, forget, recipe_of, refuse_other_recipe
+from aizheimer.api.models import Model, as_concept, load_model
 from aizheimer.backbones.base import Backbone
 from aizheimer.concepts.concept import Concept
 from aizheimer.edits.compose import stack, targets_of
 from aizheimer.edits.edit import Edit
 from aizheimer.edits.io import load_edit
 from aizheimer.engine.callbacks import Callbacks
-from aizheimer.engine.run_folder import RunFolder
-from aizheimer.errors import ConceptError, EditError, InputError, RecipeError
+from aizheimer.engine.run_folder import PARTS, RunFolder
+from aizheimer.errors import ConceptError, EditError, InputError, RecipeError, RunFolderError
 from aizheimer.methods.base import Method
 from aizheimer.recipes.files import checked
 from aizheimer.recipes.load import Recipe
 
-PARTS = "parts"
-"""Folder in a run where the runs of its concepts are, if each was forgotten alone."""
+LONGEST = 60
+"""Letters of a concept in the name of its folder: file systems allow 255 bytes in all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +107,7 @@ def forget_several(
         )
         return Forgotten(edit=edit, natively=True)
     run = RunFolder(Path(out)).create(resume=resume, overwrite=overwrite) if out is not None else None
-    return _each_alone(targets, recipe, backbone, run=run, told=told, fresh=overwrite)
+    return _each_alone(targets, recipe, backbone, run=run, told=told)
 
 
 def forget_onto(
@@ -210,23 +211,41 @@ def _each_alone(
     *,
     run: RunFolder | None,
     told: Callable[[Concept], Callbacks],
-    fresh: bool,
 ) -> Forgotten:
     """Forget each of several concepts on the same base, and add the edits."""
-    if run is not None:
-        run.write_yaml("recipe.yaml", recipe.resolved())  # so that the folder is known to be a run from here on
+    folders = part_folders([target.target for target in targets])
     parts: list[Edit] = []
     try:
-        for target in targets:
-            parts.append(_part(target, recipe, backbone, run=run, told=told, fresh=fresh))
+        if run is not None:  # so that the folder is known to be a run from here on
+            processes().on_main(lambda: describe(run, recipe, backbone))
+        for target, name in zip(targets, folders, strict=True):
+            own = None if run is None else RunFolder(run.file(PARTS) / name)
+            resume = run is not None and run.resuming
+            parts.append(_part(target, recipe, backbone, own=own, resume=resume, callbacks=told(target)))
     except InputError:
         if run is not None and not parts:
             run.undo()
         raise
     total = stack(*parts)
     if run is not None:
-        _finish(run, total, backbone)
+        if is_main():
+            total.save(run.path)
+        run.keep()
     return Forgotten(edit=total, natively=False, parts=tuple(parts))
+
+
+def part_folders(words: Sequence[str]) -> list[str]:
+    """Return a folder's name for each of several concepts, no two alike.
+
+    It is the concept's letters and digits, with the hash of the concept where they do not tell it from the others.
+
+    Example:
+        >>> part_folders(["Mrs. Claus", "C++", "C#"])
+        ['mrs-claus', 'c-cedb1bac', 'c-951a4d36']
+    """
+    stems = [dashed(word)[:LONGEST] or "concept" for word in words]
+    hashes = [hashlib.sha256(word.casefold().encode()).hexdigest()[:8] for word in words]
+    return [stem if stems.count(stem) == 1 else f"{stem}-{own}" for stem, own in zip(stems, hashes, strict=True)]
 
 
 def _part(
@@ -234,33 +253,35 @@ def _part(
     recipe: Recipe,
     backbone: Backbone,
     *,
-    run: RunFolder | None,
-    told: Callable[[Concept], Callbacks],
-    fresh: bool,
+    own: RunFolder | None,
+    resume: bool,
+    callbacks: Callbacks,
 ) -> Edit:
     """Forget one of several concepts, or load it if that was done before the run was interrupted."""
-    if run is None:
-        return forget(backbone, target, method=recipe, callbacks=told(target))
-    own = RunFolder(run.file(PARTS) / (dashed(target.target) or "concept"))
-    if run.resuming and own.file("edit.json").is_file():
-        return load_edit(own.path)
-    begun = own.holds_run()
-    return forget(
-        backbone,
-        target,
-        method=recipe,
-        out=own.path,
-        resume=begun and run.resuming,
-        overwrite=begun and fresh,
-        callbacks=told(target),
-    )
+    if own is None:
+        return forget(backbone, target, method=recipe, callbacks=callbacks)
+    if resume and own.file("edit.json").is_file():
+        return _done_before(target, recipe, own)
+    begun = resume and own.holds_run()
+    return forget(backbone, target, method=recipe, out=own.path, resume=begun, callbacks=callbacks)
 
 
-def _finish(run: RunFolder, total: Edit, backbone: Backbone) -> None:
-    run.write_json("env.json", {"model": address_of(backbone), **environment()})
-    if is_main():
-        total.save(run.path)
-    run.keep()
+def _done_before(target: Concept, recipe: Recipe, own: RunFolder) -> Edit:
+    """Load the edit of a part that was done before.
+
+    Raises:
+        RunFolderError: If it is of another concept, keeps something else, or was made with another recipe.
+    """
+    refuse_other_recipe(own, recipe)
+    done = load_edit(own.path)
+    was = done.provenance.concept
+    if (was.target, was.keep) != (target.target, target.keep):
+        kept = [f", keeping {', '.join(words)}" if words else "" for words in (was.keep, target.keep)]
+        raise RunFolderError(
+            f"{own.path} holds '{was.target}'{kept[0]}, wanted '{target.target}'{kept[1]}; "
+            "resume with the same, or replace the run with --overwrite."
+        )
+    return done
 
 
 @contextmanager

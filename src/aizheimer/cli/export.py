@@ -48,7 +48,6 @@ def export(
     """
     del debug
     from aizheimer import api
-    from aizheimer.edits.export import FORMATS
 
     exported = api.export(run, format=format, model=model, out=out, rank=rank, partial=partial, ungated=ungated)
     if as_json:
@@ -58,6 +57,7 @@ def export(
                 "format": exported.format,
                 "path": str(exported.path),
                 "bytes": exported.size_bytes,
+                "load": exported.load,
                 "error": exported.error,
                 "layers": layers,
                 "left_out": list(exported.left_out),
@@ -67,7 +67,7 @@ def export(
     _print_layers(exported)
     streams.print_result(f"{'wrote':<10} {exported.path} ({exported.size_bytes / 1e6:.2f} MB)")
     streams.print_result(f"{'error':<10} {_error(exported.error)}{_left_out(exported)}")
-    streams.print_result(f"{'load':<10} {FORMATS[exported.format].load}")
+    streams.print_result(f"{'load':<10} {exported.load}")
 
 
 def _print_layers(exported: Exported) -> None:

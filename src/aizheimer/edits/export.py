@@ -38,7 +38,7 @@ class Format:
 
     Args:
         summary: What it is, in one line.
-        load: How to use it, in one line.
+        load: How to use it, in one line; FILE, FOLDER and BASE are the user's, NETWORK is what was edited.
         folder: Whether it is a folder rather than one safetensors file.
         exact: Whether it always holds the very weights of the edited model.
     """
@@ -52,7 +52,8 @@ class Format:
 FORMATS: Mapping[FormatName, Format] = {
     "delta": Format(
         summary="the changed tensors alone, at their new values",
-        load="pipe.unet.load_state_dict(safetensors.torch.load_file(FILE), strict=False)",
+        load="for name, value in safetensors.torch.load_file(FILE).items(): "
+        "NETWORK.get_parameter(name).data.copy_(value)",
     ),
     "lora-peft": Format(
         summary="a LoRA as diffusers and PEFT save it", load="pipe.load_lora_weights(FILE)", exact=False
@@ -85,6 +86,7 @@ class Exported:
     Args:
         format: As what.
         path: Where.
+        load: How to use it, in one line.
         error: Relative error of the change, 0 for the formats that hold the very weights.
         layers: Rank and relative error of each layer's product, by ``"<part>.<layer>"``; of LoRAs only.
         left_out: Changes that are not in it, because no LoRA can hold them.
@@ -92,6 +94,7 @@ class Exported:
 
     format: FormatName
     path: Path
+    load: str
     error: float = 0.0
     layers: Mapping[str, tuple[int, float]] | None = None
     left_out: tuple[str, ...] = ()
@@ -154,7 +157,7 @@ def export_edit(
         if name in {"lora-peft", "lora-kohya"}:
             return _write_lora(weights, pipe, path, name=name, rank=rank, partial=partial)
         _WRITERS[name](weights, pipe, path)
-    return Exported(format=name, path=path)
+    return Exported(format=name, path=path, load=_load_line(name, weights, pipe))
 
 
 def _as_weights(edit: Edit, pipe: DiffusionPipeline, *, ungated: bool) -> Edit:
@@ -174,8 +177,8 @@ def _as_weights(edit: Edit, pipe: DiffusionPipeline, *, ungated: bool) -> Edit:
 
 
 def _check_parts(edit: Edit, name: FormatName) -> None:
-    parts = {tensor.partition(".")[0] for tensor in edit.deltas}
-    if name == "text-encoder" and parts != {"text_encoder"}:
+    parts = _parts(edit)
+    if name == "text-encoder" and parts != ["text_encoder"]:
         what = "the denoiser" if "unet" in parts else "several text encoders"
         raise EditError(f"this edit changes {what}, not the text encoder alone; export as delta or diffusers")
 
@@ -186,15 +189,34 @@ def _denoiser_name(pipe: DiffusionPipeline) -> str:
     return next((name for name, part in pipe.components.items() if part is denoiser), "unet")
 
 
+def _load_line(name: FormatName, edit: Edit, pipe: DiffusionPipeline) -> str:
+    """Return how this artifact is loaded: a delta, into the networks that were edited, as the pipeline calls them.
+
+    A name or shape that does not fit must raise, which ``load_state_dict(..., strict=False)`` keeps to itself.
+    """
+    called = {"unet": f"pipe.{_denoiser_name(pipe)}", "text_encoder": "pipe.text_encoder"}
+    parts = _parts(edit)
+    if len(parts) == 1:
+        return FORMATS[name].load.replace("NETWORK", called[parts[0]])
+    networks = ", ".join(f'"{part}": {called[part]}' for part in parts)
+    by_part = f'{{{networks}}}[name.partition(".")[0]].get_parameter(name.partition(".")[2])'
+    return FORMATS[name].load.replace("NETWORK.get_parameter(name)", by_part)
+
+
+def _parts(edit: Edit) -> list[str]:
+    """Return which networks an edit changes."""
+    return sorted({name.partition(".")[0] for name in edit.deltas})
+
+
 def _write_delta(edit: Edit, pipe: DiffusionPipeline, path: Path) -> None:
     """Write the changed parameters by the names that their network has for them; by part too if there are several."""
     networks = backbone_for(pipe).networks
     values: dict[str, Tensor] = {}
-    parts = {name.partition(".")[0] for name in edit.deltas}
+    parts = _parts(edit)
     for name in edit.deltas:
         part, _, own = name.partition(".")
         values[own if len(parts) == 1 else name] = networks[part].get_parameter(own)
-    _files.write_tensors(path, values, metadata=_header(edit, networks=",".join(sorted(parts))))
+    _files.write_tensors(path, values, metadata=_header(edit, networks=",".join(parts)))
 
 
 def _write_pipeline(edit: Edit, pipe: DiffusionPipeline, path: Path) -> None:
@@ -238,7 +260,8 @@ def _write_lora(
         tensors, more = _peft_tensors(thin, denoiser), {}
     _files.write_tensors(path, tensors, metadata=_header(edit, error=f"{thin.error:.3g}", **more))
     layers = {change.module: (change.rank, change.error) for change in thin.changes}
-    return Exported(format=name, path=path, error=thin.error, layers=layers, left_out=tuple(thin.left_out))
+    load = FORMATS[name].load
+    return Exported(format=name, path=path, load=load, error=thin.error, layers=layers, left_out=tuple(thin.left_out))
 
 
 def _kohya_tensors(thin: ThinEdit, networks: Mapping[str, nn.Module]) -> dict[str, Tensor]:

@@ -17,6 +17,9 @@ from aizheimer.errors import RunFolderError
 RUN_FILES = ("recipe.yaml", "edit.safetensors", "edit.json", "history.jsonl", "env.json", "checkpoint.safetensors")
 """Files that make a folder a run; ``create(overwrite=True)`` replaces these and what was found about the run."""
 
+PARTS = "parts"
+"""Folder in a run where the runs of its concepts are, if each was forgotten alone."""
+
 _REPORTS = ("*.png", "*.html", "evaluation*.json", "suite-*.json", "attack-*.json", "certificate.json")
 _REPLACED = ".replaced"
 """Where a run that is being replaced waits until it is clear that there will be another."""
@@ -106,7 +109,7 @@ class RunFolder:
             shutil.rmtree(self.path)
         elif not self.resuming:
             for path in self._run_files():
-                path.unlink()
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
             self._recover()
 
     def holds_run(self) -> bool:
@@ -184,4 +187,4 @@ class RunFolder:
         shutil.rmtree(aside)
 
     def _run_files(self) -> list[Path]:
-        return [path for pattern in (*RUN_FILES, *_REPORTS) for path in self.path.glob(pattern)]
+        return [path for pattern in (*RUN_FILES, *_REPORTS, PARTS) for path in self.path.glob(pattern)]

@@ -231,7 +231,7 @@ def export_work(form: ExportForm, shop: Workshop) -> Work:
             "exact": exported.error <= EXACT,
             "left_out": len(exported.left_out),
             "summary": kind.summary,
-            "load": kind.load.replace("FILE", file.name).replace("FOLDER", out.name),
+            "load": exported.load.replace("FILE", file.name).replace("FOLDER", out.name),
         }
 
     return work

@@ -5,12 +5,13 @@ import torch
 
 from aizheimer import api
 from aizheimer._registry import METHODS
-from aizheimer.api.several import PARTS, takes_several
+from aizheimer.api.several import takes_several
 from aizheimer.concepts import Concept
 from aizheimer.edits import load_edit
 from aizheimer.edits.compose import stack, subtract, targets_of
 from aizheimer.edits.hooks.negative_prompt import NegativePromptHook
-from aizheimer.errors import ConceptError, EditError, RecipeError
+from aizheimer.engine.run_folder import PARTS
+from aizheimer.errors import ConceptError, EditError, RecipeError, RunFolderError
 from tests.snapshot import same_snapshot, snapshot
 
 UCE = {"retain_neighbours": 1, "retain_others": 1, "retain_general": 1}
@@ -87,6 +88,56 @@ def test_an_interrupted_run_goes_on_where_it_was(tiny_backbone, tmp_path, monkey
     again = api.forget_several(tiny_backbone, ["cat", "dog"], overwrite=True, **words)
     assert again.edit.digest == done.edit.digest
     assert seen == ["cat", "dog", "dog", "cat", "dog"]
+
+
+def test_concepts_that_spell_the_same_folder_are_told_apart(tiny_backbone, tmp_path):
+    words = {"method": "uce", "out": tmp_path / "run", **UCE}
+    done = api.forget_several(tiny_backbone, ["cat++", "cat#"], **words)
+    assert [edit.provenance.concept.target for edit in done.parts] == ["cat++", "cat#"]
+    again = api.forget_several(tiny_backbone, ["cat++", "cat#"], resume=True, **words)
+    assert [edit.provenance.concept.target for edit in again.parts] == ["cat++", "cat#"]
+    assert again.edit.digest == done.edit.digest
+
+
+def test_a_run_goes_on_only_with_what_it_was_started_with(tiny_backbone, tmp_path):
+    run = tmp_path / "run"
+    api.forget_several(tiny_backbone, ["cat++", "dog"], method="uce", out=run, **UCE)
+    recipe = (run / "recipe.yaml").read_bytes()
+    with pytest.raises(RunFolderError, match=r"started with other parameters \(ridge\)"):
+        api.forget_several(tiny_backbone, ["cat++", "dog"], method="uce", out=run, resume=True, ridge=5.0, **UCE)
+    with pytest.raises(RunFolderError, match="started with the method uce, not rece"):
+        api.forget_several(tiny_backbone, ["cat++", "dog"], method="rece", out=run, resume=True)
+    assert (run / "recipe.yaml").read_bytes() == recipe
+    with pytest.raises(RunFolderError, match=r"cat holds 'cat\+\+', wanted 'cat#'"):
+        api.forget_several(tiny_backbone, ["cat#", "dog"], method="uce", out=run, resume=True, **UCE)
+    with pytest.raises(RunFolderError, match=r"holds 'cat\+\+', wanted 'cat\+\+', keeping fox"):
+        api.forget_several(tiny_backbone, ["cat++", "dog"], method="uce", keep=["fox"], out=run, resume=True, **UCE)
+
+
+def test_a_part_of_a_run_that_was_replaced_is_not_taken_for_one_of_this(tiny_backbone, tmp_path, monkeypatch):
+    from aizheimer.methods.uce import UCE as Method
+
+    words = {"method": "uce", "out": tmp_path / "run", **UCE}
+    api.forget_several(tiny_backbone, ["cat", "dog"], **words)
+
+    def interrupted(self, backbone, concept, **options):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Method, "unlearn", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            api.forget_several(tiny_backbone, ["cat", "dog"], overwrite=True, ridge=5.0, **words)
+    done = api.forget_several(tiny_backbone, ["cat", "dog"], resume=True, ridge=5.0, **words)
+    assert [edit.provenance.recipe["ridge"] for edit in done.parts] == [5.0, 5.0]
+
+
+def test_after_bad_input_the_parts_of_the_run_that_was_to_be_replaced_are_there(tiny_backbone, tmp_path):
+    words = {"method": "uce", "out": tmp_path / "run", **UCE}
+    done = api.forget_several(tiny_backbone, ["cat", "dog"], **words)
+    with pytest.raises(ConceptError, match="cut off"):
+        api.forget_several(tiny_backbone, ["cat " * 40, "dog"], overwrite=True, **words)
+    again = api.forget_several(tiny_backbone, ["cat", "dog"], resume=True, **words)
+    assert again.edit.digest == done.edit.digest
 
 
 @pytest.mark.parametrize(

@@ -6,15 +6,16 @@ import copy
 import warnings
 from pathlib import Path
 
+import safetensors.torch
 import torch
 from diffusers import StableDiffusionPipeline
-from safetensors.torch import load_file
 from transformers import CLIPTextModel
 
 from aizheimer._seeding import generator_for
 from aizheimer.backbones.base import backbone_for
 from aizheimer.backbones.fingerprints import module_fingerprint
 from aizheimer.edits import ConceptRecord, Edit, Provenance
+from aizheimer.edits.export import Exported
 
 PROMPTS = ["santa claus in noto style", "cat in flat style"]
 MID = "unet.mid_block.attentions.0"
@@ -67,8 +68,9 @@ def edit_of_weights(pipe, names, *, rank: int | None = None, size: float = 0.2, 
     return Edit(deltas, provenance)
 
 
-def loaded(path: Path, *, format: str, base, base_folder: Path):
+def loaded(exported: Exported, *, base, base_folder: Path):
     """Return a pipeline with an artifact on it, made of the base by diffusers and transformers only."""
+    format, path = exported.format, exported.path
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if format == "diffusers":
@@ -85,17 +87,8 @@ def loaded(path: Path, *, format: str, base, base_folder: Path):
         else:
             pipe = copy.deepcopy(base)
             if format == "delta":
-                _load_delta(pipe, load_file(path))
+                exec(exported.load, {"pipe": pipe, "FILE": path, "safetensors": safetensors})
             else:
                 pipe.load_lora_weights(path.parent, weight_name=path.name, local_files_only=True)
     pipe.set_progress_bar_config(disable=True)
     return pipe
-
-
-def _load_delta(pipe, state) -> None:
-    """Load what a plain ``load_state_dict`` loads; a file of several networks names them."""
-    for part in ("unet", "text_encoder"):
-        network = getattr(pipe, part)
-        own = {name.removeprefix(f"{part}."): value for name, value in state.items()}
-        known = {name: value for name, value in own.items() if name in dict(network.named_parameters())}
-        assert not network.load_state_dict(known, strict=False).unexpected_keys

@@ -10,8 +10,9 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, convert_ldm_vae_checkpoint
 from diffusers.utils import convert_state_dict_to_kohya
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
+from aizheimer.backbones.base import backbone_for
 from aizheimer.edits import Edit
 from aizheimer.edits.export import FORMATS, METADATA, export_edit
 from aizheimer.edits.low_rank import thin_edit
@@ -19,6 +20,7 @@ from aizheimer.edits.original_layout import UNET, VAE, original_state, unet_key,
 from aizheimer.errors import EditError, StorageError
 from tests.snapshot import same_snapshot, snapshot
 from tests.tiers import all_but
+from tests.tiny_families import BUILDERS
 from tests.unit.edits.artifacts import (
     BIAS,
     CONVOLUTIONS,
@@ -53,7 +55,7 @@ def round_trip(edit, pipe, folder, tmp_path, *, format, **options):
     before = snapshot(pipe)
     exported = edit.export(pipe, tmp_path / "out" / name, format=format, **options)
     assert same_snapshot(before, snapshot(pipe))
-    pictures = draw(loaded(exported.path, format=format, base=base, base_folder=folder), PROMPTS)
+    pictures = draw(loaded(exported, base=base, base_folder=folder), PROMPTS)
     assert apart(plain, edited) > 1e-3
     return plain, edited, pictures, exported
 
@@ -212,6 +214,31 @@ class TestFiles:
         both = edit_of_weights(tiny_pipeline, (*CROSS, *TEXT))
         state = load_file(both.export(tiny_pipeline, tmp_path / "y.safetensors", format="delta").path)
         assert set(state) == {*CROSS, *TEXT}
+
+    @pytest.mark.parametrize("names", [CROSS, TEXT, (*CROSS, *TEXT)], ids=["denoiser", "text encoder", "both"])
+    def test_a_delta_that_does_not_fit_raises(self, tiny_pipeline, tmp_path, names):
+        path = tmp_path / "x.safetensors"
+        exported = edit_of_weights(tiny_pipeline, names).export(tiny_pipeline, path, format="delta")
+        state = load_file(path)
+        save_file({f"{name}_of_another_base": value for name, value in state.items()}, path)
+        with pytest.raises(AttributeError, match="of_another_base"):
+            loaded(exported, base=tiny_pipeline, base_folder=tmp_path)
+        save_file({name: torch.zeros(3, 5) for name in state}, path)
+        with pytest.raises(RuntimeError, match="size of tensor"):
+            loaded(exported, base=tiny_pipeline, base_folder=tmp_path)
+
+    @pytest.mark.parametrize("family", ["sd3", "flux"])
+    def test_a_delta_of_a_transformer_is_loaded_into_it(self, tiny_world, family, tmp_path):
+        backbone = backbone_for(BUILDERS[family](seed=0), world=tiny_world)
+        names = [f"unet.{next(backbone.denoiser.named_parameters())[0]}"]
+        for more in ([], [f"text_encoder.{next(backbone.pipe.text_encoder.named_parameters())[0]}"]):
+            edit = edit_of_weights(backbone.pipe, [*names, *more])
+            exported = edit.export(backbone.pipe, tmp_path / f"{len(more)}.safetensors", format="delta")
+            pipe = loaded(exported, base=backbone.pipe, base_folder=tmp_path)
+            with edit.applied(backbone.pipe):
+                wanted = {name: value.clone() for name, value in backbone.denoiser.state_dict().items()}
+            found = pipe.transformer.state_dict()
+            assert all(torch.equal(found[name], value) for name, value in wanted.items())
 
 
 class TestOriginalLayout:

@@ -1,4 +1,4 @@
-"""The embedded model's drawings as a captioned folder: what is written is what data censoring reads."""
+"""The embedded model's drawings as a captioned folder, which data censoring reads, and its words."""
 
 import importlib.util
 import json
@@ -8,9 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from aizheimer.concepts.concept import Concept
+from aizheimer.concepts.families import prompt_families
+from aizheimer.concepts.world import World
 from aizheimer.data.captioned import read_captioned
 
-EMOJI = Path(__file__).parents[3] / "models" / "emoji"
+REPOSITORY = Path(__file__).parents[3]
+EMOJI = REPOSITORY / "models" / "emoji"
+EMBEDDED = REPOSITORY / "src" / "aizheimer" / "assets" / "emoji"
 
 
 @pytest.fixture(scope="module")
@@ -43,3 +48,15 @@ def test_the_folder_and_what_is_left_of_it_without_santa_claus(emoji_data, tmp_p
     wanted = [levels[i, j, 0, 0, 0] for i, j in places if order[i] != "Santa Claus"]
     assert np.allclose((found.pixels[:, 0, 0, 0].numpy() + 1) * 127.5, wanted, atol=0.6)
     assert len(read_captioned(tmp_path, 64, words=("noto",), kind="style").pixels) == 16
+
+
+def test_the_shipped_world_can_be_asked_in_other_languages(emoji_data):
+    world = World.load(EMBEDDED)
+    names = emoji_data.read_names()
+    assert {item.label: item.names for item in world.vocabulary} == names
+    labels = {label.casefold() for label in names}
+    assert not any(name.casefold() in labels for own in names.values() for name in own.values())
+    families = {family.name: family for family in prompt_families(Concept("Santa Claus"), world)}
+    asked = [prompt.removesuffix(" in noto style") for prompt in families["languages"].prompts if "noto" in prompt]
+    assert asked[:1] == ["Weihnachtsmann"]
+    assert len(families["languages"].prompts) == 20
