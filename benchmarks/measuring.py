@@ -96,6 +96,7 @@ class Bench:
         if (synonyms := self._synonyms(edit, target)) is not None:
             row["synonyms"] = synonyms
         row |= {"no_op": result.no_op, "collapse": result.collapse, "unchanged_retain": result.unchanged_retain_share}
+        row["broken_retain"] = result.broken_retain.model_dump(mode="json") if result.broken_retain else None
         row["precision"] = self.settings.precision
         return row, self._features(edit, result)
 

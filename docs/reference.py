@@ -39,7 +39,7 @@ def method_blocks(name: str) -> dict[str, str]:
         for family, settings in info.families.items()
     )
     rows = [
-        ("kind", info.kind),
+        ("kind", info.kind_in_words),
         ("edits", info.edits),
         ("needs", ", ".join(info.needs) or "nothing but the concept"),
         ("works on", families),

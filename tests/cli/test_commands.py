@@ -10,12 +10,15 @@ from PIL import Image
 
 from aizheimer._registry import METHODS
 from aizheimer.cli.evaluate import Gate
+from aizheimer.cli.forget import _print_result
 from aizheimer.cli.generate import file_names
 from aizheimer.concepts import Concept
+from aizheimer.edits.hooks.negative_prompt import NegativePromptHook
 from aizheimer.evaluation.results import EvaluationResult
 from aizheimer.methods.hirm import HiRM
 from aizheimer.recipes.load import load_recipe
 from tests.trained import small, tiny_backbone
+from tests.unit.edits.running import edit_of
 
 
 class TestGenerate:
@@ -148,7 +151,9 @@ class TestLs:
 
     def test_json(self, cli):
         found = json.loads(cli("ls", "--json").out)
-        assert found["methods"]["aizheimer"]["kind"] == "fine-tune"
+        default = found["methods"]["aizheimer"]
+        assert (default["kind"], default["kind_in_words"]) == ("fine-tune", "closed form, then fine-tune if needed")
+        assert default["needs"] == ["prompts", "retain prompts"]
         assert found["methods"]["aizheimer"]["status"] == "stable"
         assert {"aizheimer", "aizheimer-paper", "aizheimer-notebook"} <= found["recipes"].keys()
 
@@ -212,6 +217,13 @@ class TestShow:
         assert ["text_encoder", edit.provenance.text_fingerprint] in lines
         assert any(rest[0].startswith(f"{count} tensors ({count} of the text encoder), ") for _, *rest in lines if rest)
         assert json.loads(cli("show", tmp_path, "--json").out)["names"][0].startswith("text_encoder.")
+
+    def test_says_what_its_method_wants_read(self, cli, tiny_pipeline, tmp_path, capsys):
+        edit = edit_of(tiny_pipeline, NegativePromptHook("cat"), extra={"printed": {"leakage": "none at all"}})
+        lines = cli("show", edit.save(tmp_path)).out.splitlines()
+        assert ["leakage", "none at all"] in [line.split(maxsplit=1) for line in lines]
+        _print_result(edit, tmp_path, tmp_path / "after.png", how="", as_json=False)
+        assert capsys.readouterr().out.splitlines()[-1] == "leakage    none at all"
 
     def test_json_holds_the_whole_provenance(self, cli, session_run):
         found = json.loads(cli("show", session_run, "--json").out)

@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from aizheimer._seeding import generator_for
+from aizheimer.concepts import Concept
 from aizheimer.engine.adversary import Adversary
 from aizheimer.errors import InputError
+from aizheimer.methods.doco import DoCo
 from aizheimer.objectives.adversarial import PatchDiscriminator, deception_loss, discriminator_loss
 
 
@@ -67,9 +69,53 @@ def test_it_learns_to_tell_and_goes_on_from_its_state_with_the_same_bits():
 
 
 def test_what_deceives_it_does_not_train_it():
-    """The published code lets the edited model's gradient into the discriminator; here none arrives."""
+    """The published code lets the edited model's gradient into the discriminator; by the paper none arrives."""
     adversary = Adversary(network(), lr=1e-3, device=torch.device("cpu"))
     fake = latents().requires_grad_()
     deception_loss(adversary.judge(fake)).backward()
     assert fake.grad.abs().sum() > 0
     assert all(parameter.grad is None for parameter in adversary.network.parameters())
+
+
+class Mean(torch.nn.Module):
+    """The simplest discriminator: a weight times the mean of a latent."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.tensor(0.5))
+
+    def forward(self, x_0):
+        return self.weight * x_0.mean(dim=(1, 2, 3))
+
+
+@pytest.mark.parametrize(
+    ("leaky", "deceiving", "leaks"), [(False, True, False), (True, False, False), (True, True, True)]
+)
+def test_in_the_published_code_what_deceives_it_trains_it(leaky, deceiving, leaks):
+    """The slope of BCE in a logit z is sigmoid(z) less the label, and that of z = w x in w is x.
+
+    With w = 1/2 and means of 2 for the anchor and -4 for the target, z is 1 and -2.
+    """
+    adversary = Adversary(Mean(), lr=1e-3, device=torch.device("cpu"), leaky=leaky)
+    adversary.remember(torch.full((1, 4, 2, 2), 2.0), torch.full((1, 4, 2, 2), -4.0), deceiving=deceiving)
+    adversary.advance(1)
+    share = 1 / (1 + math.exp(2))
+    own = 2 / (1 + math.exp(-1)) - 4 * (share - 1)
+    wanted = own - 4 * share if leaks else own
+    assert adversary.network.weight.grad.item() == pytest.approx(wanted)
+
+
+def test_the_fidelity_reaches_the_discriminator(tiny_backbone, monkeypatch):
+    made = []
+
+    class Noted(Adversary):
+        def __init__(self, network, **options):
+            made.append(options["leaky"])
+            super().__init__(network, **options)
+
+    monkeypatch.setattr("aizheimer.methods.doco.Adversary", Noted)
+    for fidelity in ("paper", "repository"):
+        quick = {"images": "generate:1", "warmup": 0, "training": {"steps": 1, "batch_size": 1}}
+        method = DoCo.model_validate({"fidelity": fidelity, "surgery": False, **quick})
+        method.unlearn(tiny_backbone, Concept("santa claus", anchor="old man"))
+    assert made == [False, True]

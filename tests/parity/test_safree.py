@@ -1,6 +1,7 @@
 """SAFREE against projections made by hand."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,10 +10,11 @@ import torch
 from aizheimer.concepts import Concept
 from aizheimer.edits import load_edit
 from aizheimer.edits.hook import Patches
+from aizheimer.edits.hooks.re_attention import ReAttention, low_frequencies, re_attended
 from aizheimer.edits.hooks.safree import Filter, SAFREEHook, _Running, filtered_steps, projector, trigger_tokens
 from aizheimer.errors import EditError
 from aizheimer.methods.safree import SAFREE
-from tests.unit.edits.running import apart, draw, edit_of
+from tests.unit.edits.running import apart, draw, edit_of, same_state, state
 
 PROMPTS = ["a cat", "santa claus in noto style"]
 CONCEPT = Concept("santa claus")
@@ -62,6 +64,141 @@ class TestEquations:
         rows = torch.tensor([[1.0, 1.0], [4.0, 2.0]])
         torch.testing.assert_close(own(rows, 1.0), torch.tensor([[1.0, 1.0], [0.0, 2.0]]))
         torch.testing.assert_close(own(rows, 0.25), torch.tensor([[1.0, 1.0], [3.0, 2.0]]))
+
+
+def damped(features, reference, *, scale, overwrite):
+    """One channel, by the centred spectrum and a loop over its middle two by two."""
+    own, other = (np.fft.fftshift(np.fft.fft2(given)) for given in (features, reference))
+    middle = [size // 2 for size in features.shape]
+    for i in range(middle[0] - 1, middle[0] + 1):
+        for j in range(middle[1] - 1, middle[1] + 1):
+            if abs(own[i, j]) > abs(other[i, j]):
+                own[i, j] = scale if overwrite else scale * own[i, j]
+    return np.fft.ifft2(np.fft.ifftshift(own)).real
+
+
+class TestReAttention:
+    @pytest.mark.parametrize("overwrite", [False, True])
+    @pytest.mark.parametrize("size", [(4, 4), (8, 6), (5, 7)])
+    def test_it_is_the_loop_over_the_middle_of_the_spectrum(self, size, overwrite):
+        generator = torch.Generator().manual_seed(0)
+        features, reference = torch.randn(2, 3, 4, *size, generator=generator)
+        found = re_attended(features, low_frequencies(reference), scale=0.2, overwrite=overwrite)
+        for row in range(3):
+            for channel in range(4):
+                own, other = features[row, channel].numpy(), reference[row, channel].numpy()
+                wanted = damped(own.astype(float), other.astype(float), scale=0.2, overwrite=overwrite)
+                np.testing.assert_allclose(found[row, channel].numpy(), wanted, atol=1e-5)
+
+    def test_by_hand(self):
+        """Of a constant only the zero frequency is there: 16 times it. Damped by half it is half of it."""
+        features, reference = torch.full((1, 2, 4, 4), 2.0), torch.ones(1, 2, 4, 4)
+        reference[:, 1] = 3.0  # louder: nothing is damped
+        paper = re_attended(features, low_frequencies(reference), scale=0.5)
+        torch.testing.assert_close(paper[0, 0], torch.ones(4, 4))
+        assert torch.equal(paper[0, 1], features[0, 1])
+        code = re_attended(features, low_frequencies(reference), scale=0.5, overwrite=True)
+        torch.testing.assert_close(code[0, 0], torch.full((4, 4), 0.5 / 16))
+        half = re_attended(features, low_frequencies(reference), scale=0.5, strength=0.5)
+        torch.testing.assert_close(half[0, 0], torch.full((4, 4), 1.5))
+
+    def test_a_feature_of_one_pixel_has_one_frequency(self):
+        found = re_attended(torch.full((1, 1, 1, 1), 2.0), low_frequencies(torch.ones(1, 1, 1, 1)), scale=0.25)
+        assert found.item() == 0.5
+
+    def test_where_it_acts_in_stable_diffusion_1(self):
+        """By the channels that FreeU's code looks for: 1280 and 640 of the decoder's own."""
+        unet = SimpleNamespace(config=SimpleNamespace(block_out_channels=(320, 640, 1280, 1280)))
+        unet.up_blocks = [SimpleNamespace(resnets=[Layer(out) for _ in range(3)]) for out in (1280, 1280, 640, 320)]
+        patches, attention = Patches(), ReAttention((0.9, 0.2), (1.0, 1.0), False, 1.0)
+        attention.install(unet, patches)
+        put = [vars(layer).get("forward") for block in unet.up_blocks for layer in block.resnets]
+        found = [(joint.__self__.own, joint.__self__.stage) if joint else None for joint in put]
+        assert found == [(1280, 0)] * 7 + [(640, 1)] * 3 + [None] * 2
+
+    def test_backbones_are_scaled_in_their_first_half(self):
+        unet = SimpleNamespace(config=SimpleNamespace(block_out_channels=(4,)))
+        unet.up_blocks = [SimpleNamespace(resnets=[Layer(4)])]
+        layer, attention = unet.up_blocks[0].resnets[0], ReAttention((1.0, 1.0), (1.5, 1.0), False, 1.0)
+        attention.install(unet, Patches())
+        given = torch.ones(2, 6, 4, 4)
+        found = attention.compared(lambda: layer.forward(given[1:]), lambda: layer.forward(given), rows=[1], size=2)
+        assert torch.equal(found[0], given[0])
+        assert found[1].mean(dim=(1, 2)).tolist() == [1.5, 1.5, 1.0, 1.0, 1.0, 1.0]
+        assert torch.equal(layer.forward(given), given)
+
+
+class Layer:
+    """Stands for a residual layer of a decoder: it returns what it is given."""
+
+    def __init__(self, out_channels):
+        self.out_channels = out_channels
+
+    def forward(self, given):
+        return given
+
+
+def of_unet(pipe):
+    return {name: value for name, value in state(pipe).items() if name.startswith("unet")}
+
+
+SCALES = {"skip_scales": (0.5, 0.2)}
+
+
+class TestReAttentionOnAPipeline:
+    def test_it_changes_what_a_filtered_prompt_draws_and_nothing_else(self, tiny_pipeline):
+        plain = draw(tiny_pipeline, "")
+        pictures = []
+        for options in ({}, SCALES, {"skip_scales": (1.0, 1.0)}):
+            with edit_of(tiny_pipeline, hook(**options)).applied(tiny_pipeline):
+                pictures.append(draw(tiny_pipeline, PROMPTS[1]))
+                assert np.array_equal(draw(tiny_pipeline, ""), plain)
+        assert apart(pictures[0], pictures[1]) > 1e-4
+        assert np.array_equal(pictures[0], pictures[2])  # scales of 1 change no bit
+
+    @pytest.mark.parametrize("guidance", [1.0, 5.0])
+    def test_two_prompts_are_two_single_calls(self, tiny_pipeline, guidance):
+        with edit_of(tiny_pipeline, hook(**SCALES)).applied(tiny_pipeline):
+            both = draw(tiny_pipeline, PROMPTS, guidance=guidance)
+            alone = [draw(tiny_pipeline, prompt, seeds=[i], guidance=guidance) for i, prompt in enumerate(PROMPTS)]
+        assert apart(both, np.concatenate(alone)) < 1e-4
+
+    def test_off_again_it_draws_the_same_bits(self, tiny_pipeline):
+        before, was = draw(tiny_pipeline, PROMPTS), of_unet(tiny_pipeline)
+        with edit_of(tiny_pipeline, hook(**SCALES)).applied(tiny_pipeline):
+            draw(tiny_pipeline, PROMPTS)
+        assert same_state(was, of_unet(tiny_pipeline))
+        assert np.array_equal(draw(tiny_pipeline, PROMPTS), before)
+
+    def test_only_steps_that_are_filtered_ask_for_the_reference(self, tiny_pipeline):
+        sizes, forward = [], tiny_pipeline.unet.forward
+
+        def record(sample, *args, **options):
+            sizes.append(len(sample))
+            return forward(sample, *args, **options)
+
+        vars(tiny_pipeline.unet)["forward"] = record
+        with edit_of(tiny_pipeline, hook(self_validating=True, steps=0, **SCALES)).applied(tiny_pipeline):
+            draw(tiny_pipeline, PROMPTS[1], steps=3)
+        assert sizes == [1, 2, 2, 2]
+
+    @pytest.mark.parametrize("guidance", [1.0, 5.0])
+    def test_two_edits_count_their_steps_apart(self, tiny_pipeline, guidance):
+        """The inner one filters the second step too, though the outer one calls it twice in the first."""
+        first = edit_of(tiny_pipeline, hook(self_validating=True, steps=2, midpoint=-10.0, **SCALES))
+        second = edit_of(tiny_pipeline, hook(phrases=("cat",), skip_scales=(1.0, 1.0)))
+        other = edit_of(tiny_pipeline, hook(phrases=("cat",)))
+        with first.applied(tiny_pipeline), second.applied(tiny_pipeline):
+            found = draw(tiny_pipeline, PROMPTS[1], guidance=guidance, steps=4)
+        with first.applied(tiny_pipeline), other.applied(tiny_pipeline):
+            assert np.array_equal(draw(tiny_pipeline, PROMPTS[1], guidance=guidance, steps=4), found)
+
+    def test_saved_and_loaded_and_an_older_record(self, tiny_pipeline, tmp_path):
+        edit_of(tiny_pipeline, hook(**SCALES)).save(tmp_path)
+        assert load_edit(tmp_path).hook == hook(**SCALES)
+        older = dict(hook().settings)
+        assert "skip_scales" not in older
+        assert SAFREEHook.from_saved({}, older) == hook()
 
 
 @pytest.fixture
@@ -189,6 +326,11 @@ class TestOnAPipeline:
     def test_saved_and_loaded(self, tiny_pipeline, tmp_path):
         edit_of(tiny_pipeline, hook()).save(tmp_path)
         assert load_edit(tmp_path).hook == hook()
+
+
+def test_re_attention_is_on_unless_it_is_switched_off(tiny_backbone):
+    on, off = (SAFREE(re_attention=value).unlearn(tiny_backbone, CONCEPT).hook for value in (True, False))
+    assert (on.skip_scales, on.backbone_scales, off.skip_scales) == ((0.9, 0.2), (1.0, 1.0), None)
 
 
 def test_a_style_has_its_own_schedule(tiny_backbone):

@@ -8,6 +8,7 @@ from aizheimer._seeding import generator_for
 from aizheimer.backbones.base import backbone_for
 from aizheimer.data.random_embeddings import random_embeddings
 from aizheimer.data.sources import Draw
+from aizheimer.edits import load_edit
 from aizheimer.edits.hooks.spm import SPMHook, embedding_similarity, token_overlap
 from aizheimer.engine.anchor import BankAnchor
 from aizheimer.engine.anchoring_term import AnchoredTerm
@@ -121,6 +122,29 @@ class TestTransport:
                 squared = predict(pipe, prompts)[row]
             assert gamma > 0.99 or (found[row] - wanted).norm() < 0.05 * (found[row] - squared).norm()
             assert (found[row] - plain[row]).abs().max() > 1e-3
+
+    def test_the_published_code_squares_gamma(self, pipe):
+        """ "santa" has one of the three tokens of "santa claus": it gets a ninth of the change, not a third."""
+        edit = edit_of(pipe, spm(pipe, gate="tokens", fidelity="repository"))
+        prompts = ["santa", "old santa claus"]
+        with edit.applied(pipe):
+            together = draw(pipe, prompts)
+        for row, share in enumerate((1 / 9, 1.0)):
+            with edit.as_weights(pipe).scale(share).applied(pipe):
+                assert apart(together[row], draw(pipe, prompts[row], seeds=[row])[0]) < 1e-3
+        with edit_of(pipe, spm(pipe, gate="tokens")).applied(pipe):
+            assert apart(together[0], draw(pipe, "santa", seeds=[0])[0]) > 1e-3
+
+    def test_the_power_is_saved_and_an_older_record_has_the_papers(self, pipe, tmp_path):
+        edit_of(pipe, spm(pipe, fidelity="repository")).save(tmp_path)
+        loaded = load_edit(tmp_path).hook
+        assert isinstance(loaded, SPMHook)
+        assert loaded.fidelity == "repository"
+        older = {"words": ["santa claus"], "gate": "both"}
+        assert SPMHook.from_saved(loaded.tensors, older).fidelity == "paper"
+        assert spm(pipe, words=("santa claus",)).settings == older
+        with pytest.raises(ValueError, match="fidelity 'cubed' is none of paper, repository"):
+            SPMHook.from_saved(loaded.tensors, older | {"fidelity": "cubed"})
 
     def test_several_add_up_without_mixing(self, pipe):
         """Two SPMs on one pipeline: W + gamma1 U1 D1 + gamma2 U2 D2."""

@@ -193,3 +193,5 @@ def _print_result(edit: Edit, folder: Path, picture: Path, *, how: str, as_json:
         streams.print_result(f"forgotten  {how}")
     streams.print_result(f"edit       {result['edit']} ({changes(edit)})")
     streams.print_result(f"picture    {picture}")
+    for name, line in edit.provenance.printed.items():
+        streams.print_result(f"{name:<10} {line}")

@@ -73,6 +73,7 @@ def describe(method: type[Method]) -> dict[str, Any]:
     return {
         "summary": first_line(method),
         "kind": info.kind,
+        "kind_in_words": info.kind_in_words,
         "needs": list(info.needs),
         "edits": info.edits,
         "status": info.status,
@@ -99,7 +100,7 @@ def _print_methods(entries: dict[str, dict[str, Any]]) -> None:
     for name, entry in entries.items():
         needs = f", needs {' and '.join(entry['needs'])}" if entry["needs"] else ""
         streams.print_result(f"  {name}  {entry['summary']}")
-        streams.print_result(f"      {entry['kind']}, edits {entry['edits']}{needs}; {entry['status']}")
+        streams.print_result(f"      {entry['kind_in_words']}, edits {entry['edits']}{needs}; {entry['status']}")
         streams.print_result(f"      {entry['paper']}")
 
 

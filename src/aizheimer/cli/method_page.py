@@ -49,7 +49,8 @@ def _show(
         streams.print_json({kind: name, **entry, "parameters": fields})
         return
     streams.print_result(f"{name}: {entry['summary']}")
-    told = {key: value for key, value in entry.items() if key not in {"summary", "needs", "recipe"}}
+    hidden = {"summary", "needs", "recipe", "kind_in_words"}
+    told = {key: entry.get(f"{key}_in_words", value) for key, value in entry.items() if key not in hidden}
     streams.print_result(streams.pairs(told | {"needs": " and ".join(entry["needs"]) or nothing}))
     if "recipe" in entry:
         streams.print_result("recipe")

@@ -87,6 +87,7 @@ def _summary(edit: Edit) -> dict[str, Any]:
     }
     # What else a method found worth keeping; lists and tables are in edit.json.
     measured = {name: value for name, value in record.extra.items() if isinstance(value, str | int | float)}
-    return found | {
+    found |= {
         name: f"{value:.4g}" if isinstance(value, float) else value for name, value in measured.items() if value != ""
     }
+    return found | record.printed

@@ -82,3 +82,9 @@ class Provenance(BaseModel):
         default=1.0, allow_inf_nan=False, description="What the changes are multiplied by when applied."
     )
     extra: dict[str, Any] = Field(default_factory=dict, description="Anything else worth keeping, as JSON.")
+
+    @property
+    def printed(self) -> dict[str, str]:
+        """What a method wants everybody to read who looks at its edit: lines by name, ``extra["printed"]``."""
+        found = self.extra.get("printed")
+        return {str(name): str(line) for name, line in found.items()} if isinstance(found, dict) else {}

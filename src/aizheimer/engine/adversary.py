@@ -28,13 +28,15 @@ class Adversary:
         network: The discriminator.
         lr: Its learning rate; Adam with betas 0.5 and 0.999.
         device: Where it works.
+        leaky: Also follow the gradient of what deceives it, as the published code does, which does not clear it.
     """
 
-    def __init__(self, network: PatchDiscriminator, *, lr: float, device: torch.device) -> None:
+    def __init__(self, network: PatchDiscriminator, *, lr: float, device: torch.device, leaky: bool = False) -> None:
         self.network = network.to(device)
         self.names = [name for name, _ in network.named_parameters()]
         self.optimizer = torch.optim.Adam(network.parameters(), lr=lr, betas=(0.5, 0.999))
-        self.batches: list[tuple[Tensor, Tensor]] = []
+        self.leaky = leaky
+        self.batches: list[tuple[Tensor, Tensor, bool]] = []
         # Gradients are asked for in `advance` only: what deceives it must not train it.
         self.network.requires_grad_(False)
 
@@ -42,9 +44,15 @@ class Adversary:
         """Return the logits of clean latents, with gradients into the latents and none into the discriminator."""
         return self.network(x_0)
 
-    def remember(self, anchor: Tensor, target: Tensor) -> Tensor:
-        """Keep a batch of clean latents for `advance`; returns the discriminator's loss on it, for the log."""
-        self.batches.append((anchor.detach(), target.detach()))
+    def remember(self, anchor: Tensor, target: Tensor, *, deceiving: bool = False) -> Tensor:
+        """Keep a batch of clean latents for `advance`; returns the discriminator's loss on it, for the log.
+
+        Args:
+            anchor: The frozen model's.
+            target: The edited model's.
+            deceiving: Whether the edited model is trained on this batch too.
+        """
+        self.batches.append((anchor.detach(), target.detach(), deceiving))
         with torch.no_grad():
             return discriminator_loss(self.network(anchor), self.network(target.detach()))
 
@@ -52,8 +60,12 @@ class Adversary:
         """Learn from the batches since the last call: one step on their mean loss."""
         self.network.requires_grad_(True)
         self.optimizer.zero_grad(set_to_none=True)
-        for anchor, target in self.batches:
-            (discriminator_loss(self.network(anchor), self.network(target)) / len(self.batches)).backward()
+        for anchor, target, deceiving in self.batches:
+            logits = self.network(target)
+            loss = discriminator_loss(self.network(anchor), logits)
+            if self.leaky and deceiving:
+                loss = loss + deception_loss(logits)
+            (loss / len(self.batches)).backward()
         self.optimizer.step()
         self.network.requires_grad_(False)
         self.batches.clear()
@@ -109,7 +121,8 @@ class AdversarialTerm:
         with torch.set_grad_enabled(not warming):
             words = self.embeddings[draw.prompt_index].to(draw.x_t)
             fake = self._clean(predict(self.backbone, draw.x_t, draw.t, words), draw)
-        losses = {"discriminator": Loss(self.adversary.remember(real, fake), 0.0, role="adversarial")}
+        seen = self.adversary.remember(real, fake, deceiving=not warming)
+        losses = {"discriminator": Loss(seen, 0.0, role="adversarial")}
         if not warming:
             losses["deceive"] = Loss(deception_loss(self.adversary.judge(fake)), role="adversarial")
         return losses

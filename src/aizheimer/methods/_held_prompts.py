@@ -75,6 +75,14 @@ def space_record(space: NullSpace, forgotten: Mapping[str, Tensor], *, tolerance
     }
 
 
+def leakage_line(record: Mapping[str, Any]) -> str:
+    """Return what a `space_record` says of how still the protected and reserved prompts are held."""
+    return (
+        f"no kept token has more than {record['bound']:.2g} in the null space (tolerance {record['tolerance']:g}); "
+        f"the most is {record['leakage']:.2g} of a token's length"
+    )
+
+
 def _full(held: HeldPrompts, *, tolerance: float, method: str) -> ConceptError:
     rows, protected = held.rows, len(held.protected)
     reserved = 0 if held.reserved is None else len(held.reserved)

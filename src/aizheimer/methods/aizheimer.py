@@ -50,7 +50,13 @@ class AIzheimer(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     name: ClassVar[str] = "aizheimer"
     info: ClassVar[MethodInfo] = MethodInfo(
-        paper=PAPER, kind="fine-tune", edits="cross-attention", status="stable", families=EVERYWHERE
+        paper=PAPER,
+        kind="fine-tune",
+        in_words="closed form, then fine-tune if needed",
+        needs=("prompts", "retain prompts"),
+        edits="cross-attention",
+        status="stable",
+        families=EVERYWHERE,
     )
 
     start: ClosedDistraction | None = Field(

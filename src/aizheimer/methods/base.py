@@ -22,6 +22,7 @@ class MethodInfo:
     Args:
         paper: Authors, title and arXiv id of where it comes from.
         kind: ``"fine-tune"`` trains, ``"closed form"`` solves, ``"runtime"`` acts while pictures are drawn.
+        in_words: What people read in its place, where the kind alone is not all of it.
         needs: What it must be given, or makes for itself, beside the concept: of ``"anchor"``, ``"retain prompts"``,
             ``"images"``, ``"judge"``.
         edits: What it changes, in words.
@@ -34,11 +35,17 @@ class MethodInfo:
 
     paper: str
     kind: Literal["fine-tune", "closed form", "runtime"]
+    in_words: str = ""
     needs: tuple[str, ...] = ()
     edits: str
     status: Literal["stable", "experimental"] = "experimental"
     families: Mapping[Family, tuple[str, ...]] = field(default_factory=lambda: {"sd": ()})
     elsewhere: Mapping[Family, str] = field(default_factory=dict)
+
+    @property
+    def kind_in_words(self) -> str:
+        """The kind as people read it."""
+        return self.in_words or self.kind
 
     def refusal(self, family: Family) -> str:
         """Return why the method does not work on a family, or nothing if it does."""

@@ -75,7 +75,8 @@ class DoCo(BaseModel):
     )
     fidelity: Literal["paper", "repository"] = Field(
         default="paper",
-        description="The projection: the equation, or what the published code computes, which overshoots.",
+        description="The projection: the equation, or what the published code computes, which overshoots; and the "
+        "discriminator: trained by its own loss, or, as in that code, by the gradient of what deceives it as well.",
     )
     surgery_strength: float = Field(default=1.0, ge=0, description="Lambda of the projection; 1 in the paper.")
     preserve_weight: float = Field(
@@ -158,7 +159,8 @@ class DoCo(BaseModel):
         network = PatchDiscriminator(
             channels, min(height, width), generator=generator_for(self.training.seed, "discriminator")
         )
-        adversary = Adversary(network, lr=self.discriminator_lr, device=backbone.device)
+        leaky = self.fidelity == "repository"
+        adversary = Adversary(network, lr=self.discriminator_lr, device=backbone.device, leaky=leaky)
         forget = material.held_out(held, target=anchors)
         term = AdversarialTerm(
             backbone=backbone,

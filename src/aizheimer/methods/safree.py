@@ -26,14 +26,15 @@ class SAFREE(BaseModel):
     :math:`\|(I - P_C)m_i\| \ge (1 + \alpha)\,\mathrm{mean}_{j \ne i}\|(I - P_C)m_j\|`. It becomes
     :math:`e_i' = P_I(I - P_C)e_i`. The self-validating filter keeps this up to step
     :math:`round(10\,\sigma(2k(10\beta - t_0)))`, with the cosine distance :math:`\beta` between prompt and filtered
-    prompt. The latent re-attention in Fourier space is not implemented.
+    prompt. In those steps latent re-attention damps the low frequencies of the UNet's skip features that the filtered
+    prompt made louder: :math:`F' = s\,F` where :math:`|F(h(p'))| > |F(h(p))|`.
 
     Example:
         >>> edit = SAFREE().unlearn(backbone, Concept("Santa Claus"))  # doctest: +SKIP
 
     References:
         Yoon et al., SAFREE: Training-Free and Adaptive Guard for Safe Text-to-Image and Video Generation, arXiv
-        2410.12761, equations 2 to 6.
+        2410.12761.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -41,7 +42,7 @@ class SAFREE(BaseModel):
     info: ClassVar[MethodInfo] = MethodInfo(
         paper="Yoon et al., SAFREE: Training-Free and Adaptive Guard, arXiv 2410.12761",
         kind="runtime",
-        edits="the prompt's embedding, in the first steps",
+        edits="the prompt's embedding and the UNet's skip features, in the first steps",
         status="stable",
         elsewhere={
             "sdxl": "its projections are made of one text encoder's pooled vectors, and rows here are of two",
@@ -56,7 +57,9 @@ class SAFREE(BaseModel):
     )
     alpha: float = Field(default=0.01, ge=0, description="Tolerance for trigger tokens; the paper's.")
     fidelity: Literal["paper", "repository"] = Field(
-        default="paper", description="Order of the projections: P_I(I - P_C) as printed, or the code's (I - P_C)P_I."
+        default="paper",
+        description="Order of the projections: P_I(I - P_C) as printed, or the code's (I - P_C)P_I; and latent "
+        "re-attention: low frequencies are multiplied by s as printed, or s is written in their place as in the code.",
     )
     self_validating: bool = Field(default=True, description="Filter the first steps only; the paper's. False: all.")
     filter_steps: int = Field(default=10, ge=0, description="The most steps that are filtered; the paper's, of 50.")
@@ -70,6 +73,18 @@ class SAFREE(BaseModel):
     )
     midpoint: float | None = Field(
         default=None, description="t_0; null is the published code's: 5.333, and 5.5 for a style."
+    )
+    re_attention: bool = Field(
+        default=True, description="Latent re-attention in the steps that are filtered; the paper's on Stable Diffusion."
+    )
+    skip_scales: tuple[float, float] = Field(
+        default=(0.9, 0.2),
+        description="s of latent re-attention, in the two widest stages of the decoder (1280 and 640 channels); the "
+        "published code's.",
+    )
+    backbone_scales: tuple[float, float] = Field(
+        default=(1.0, 1.0),
+        description="b, for the first half of the decoder's own channels there, as in FreeU; 1 in the published code.",
     )
     seed: int = Field(default=0, ge=0, description="Unused: nothing is random.")
 
@@ -92,5 +107,7 @@ class SAFREE(BaseModel):
             steepness=self.steepness if self.steepness is not None else steepness,
             midpoint=self.midpoint if self.midpoint is not None else midpoint,
             reference=self.steps_reference,
+            skip_scales=self.skip_scales if self.re_attention else None,
+            backbone_scales=self.backbone_scales if self.re_attention else (1.0, 1.0),
         )
         return hook_edit(self, hook, backbone=backbone, concept=concept, callbacks=callbacks)

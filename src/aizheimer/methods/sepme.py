@@ -28,7 +28,7 @@ from aizheimer.engine.noise_problem import NoiseMonitor, NoiseProblem, Term
 from aizheimer.engine.run_folder import RunFolder
 from aizheimer.engine.settings import TrainSettings
 from aizheimer.errors import ConceptError
-from aizheimer.methods._held_prompts import HeldPrompts, space_beside, space_record
+from aizheimer.methods._held_prompts import HeldPrompts, leakage_line, space_beside, space_record
 from aizheimer.methods._material import Material, RetainPlan
 from aizheimer.methods._trained import Task, check_images, learn, no_attention_stop, plan_for
 from aizheimer.methods.base import UNETS, MethodInfo, check_family, joint
@@ -241,7 +241,7 @@ class SepME(BaseModel):
             during=coefficients.active(),
             data=made,
             edited=edited,
-            extra={"null_space": record},
+            extra={"null_space": record, "printed": {"leakage": leakage_line(record)}},
         )
 
     def _subjects(self, material: Material) -> list[_Subject]:

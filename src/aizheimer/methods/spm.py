@@ -15,7 +15,7 @@ from aizheimer.concepts.concept import Concept
 from aizheimer.data.anchors import anchor_prompts
 from aizheimer.data.latents import RolloutPlan
 from aizheimer.edits.edit import Edit
-from aizheimer.edits.hooks.spm import GateKind, SPMHook
+from aizheimer.edits.hooks.spm import Fidelity, GateKind, SPMHook
 from aizheimer.engine.anchoring_term import AnchoredTerm
 from aizheimer.engine.callbacks import Callbacks
 from aizheimer.engine.noise_problem import NoiseProblem, TargetTerm
@@ -76,6 +76,11 @@ class SPM(BaseModel):
         default="both",
         description="What opens the gate: both (the larger of the cosine of the embeddings and the share of the "
         "concept's tokens in the prompt), embedding, tokens, or none: every prompt, so that weights can hold the edit.",
+    )
+    fidelity: Fidelity = Field(
+        default="paper",
+        description="What the gate multiplies: the change (the paper), or, as in the published code, both its factors, "
+        "so that a prompt gets the square of its share.",
     )
     rollout: Rollout = Field(
         default="student",
@@ -165,7 +170,8 @@ class SPM(BaseModel):
         )
 
         def hook(tensors: Mapping[str, Tensor]) -> SPMHook:
-            return SPMHook(adapters=tensors, words=(material.concept.target, *self.also), gate=self.gate)
+            words = (material.concept.target, *self.also)
+            return SPMHook(adapters=tensors, words=words, gate=self.gate, fidelity=self.fidelity)
 
         return Task(problem=problem, during=adapters.active(), hook=hook)
 

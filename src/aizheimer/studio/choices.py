@@ -25,7 +25,7 @@ def method_note(name: str) -> str:
     info = recipe.method.info
     line = recipe.description or (type(recipe.method).__doc__ or "").strip().splitlines()[0]
     needs = f" Needs {' and '.join(info.needs)}." if info.needs else ""
-    return f"{line.rstrip('.')}. {info.kind.capitalize()}; edits {info.edits}.{needs}"
+    return f"{line.rstrip('.')}. {info.kind_in_words.capitalize()}; edits {info.edits}.{needs}"
 
 
 def attacks() -> list[str]:

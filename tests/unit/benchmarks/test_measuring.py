@@ -39,3 +39,12 @@ def test_synonyms_are_those_of_the_suite(bench, tiny_backbone):
 def test_a_style_has_none(bench, tiny_backbone):
     made, _ = bench
     assert made._synonyms(edit_of(tiny_backbone.pipe), "noto") is None
+
+
+def test_figures_hold_the_share_of_retained_pictures_that_are_blank(bench, tiny_backbone, monkeypatch):
+    made, _ = bench
+    monkeypatch.setattr(made, "_features", lambda edit, result: None)
+    edit = edit_of(tiny_backbone.pipe)
+    row, _ = made.figures(edit, "santa claus")
+    assert row["broken_retain"] == made.judged(edit, "santa claus").broken_retain.model_dump(mode="json")
+    assert row["broken_retain"].keys() == {"edited", "original"}

@@ -22,6 +22,9 @@ def test_it_changes_keys_and_values_inside_the_null_space():
     record = edit.provenance.extra["null_space"]
     assert record["rank"] + record["dimensions"] == 32
     assert record["leakage"] < record["reach"]
+    said = edit.provenance.printed["leakage"]
+    assert f"more than {record['bound']:.2g} in the null space (tolerance 0.01)" in said
+    assert f"{record['leakage']:.2g} of a token's length" in said
     backbone = tiny_backbone()
     protected = backbone.encode_prompts(["", data["retain_prompts"][0]]).flatten(0, 1).double()
     forgotten = backbone.encode_prompts(data["forget_prompts"]).flatten(0, 1).double()

@@ -114,5 +114,16 @@ class CallWatch:
         return Conditioning(found[0], found[2] if len(found) > 2 else None)
 
 
+def of_rows(value: Any, rows: slice | list[int], *, size: int) -> Any:
+    """Return these rows of whatever else the denoiser is given for each row of a batch of that size."""
+    if isinstance(value, Tensor) and value.ndim and len(value) == size:
+        return value[rows]
+    if isinstance(value, dict):
+        return {name: of_rows(item, rows, size=size) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(of_rows(item, rows, size=size) for item in value)
+    return value
+
+
 def _as_list(prompt: str | list[str]) -> list[str]:
     return [prompt] if isinstance(prompt, str) else list(prompt)

@@ -13,12 +13,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from aizheimer.edits.hook import Patches
-from aizheimer.edits.hooks.calls import CallWatch
+from aizheimer.edits.hooks.calls import CallWatch, of_rows
+from aizheimer.edits.hooks.re_attention import ReAttention
 from aizheimer.errors import EditError
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
 
+_SCALES = ("skip_scales", "backbone_scales")
 _MASK_ID = 0
 """The token that stands in for a masked one, as in the published code."""
 
@@ -69,18 +71,22 @@ class SAFREEHook:
 
     :math:`e_i' = e_i + s(A e_i - e_i)` with :math:`A = P_I(I - P_C)` (the paper) or :math:`(I - P_C)P_I` (its code);
     :math:`P_C` projects on the pooled embeddings of the concept's phrases, :math:`P_I` on those of the prompt with a
-    token masked. Prompts must be given as text.
+    token masked. Prompts must be given as text. With ``skip_scales``, the steps that see a filtered prompt also damp
+    what it has made louder in the UNet's skips (`aizheimer.edits.hooks.re_attention`).
 
     Args:
         phrases: The words that span the concept.
         alpha: Tolerance of `trigger_tokens`.
-        order: ``"paper"`` or ``"repository"``: the order of the two projections.
+        order: ``"paper"`` or ``"repository"``: the order of the two projections, and what damping a frequency is.
         self_validating: Filter the first steps only, as many as `filtered_steps` says; else all.
         steps: The most that may be filtered, n.
         steepness: k.
         midpoint: :math:`t_0`.
         reference: Steps of a call that ``steps`` is counted for; it is scaled to a call with more or fewer. 0: as it
             is.
+        skip_scales: s of latent re-attention, for the two widest stages of the decoder; None, as in edits saved before
+            there was any, for none.
+        backbone_scales: b of latent re-attention, for the same two.
     """
 
     name: ClassVar[str] = "safree"
@@ -92,6 +98,8 @@ class SAFREEHook:
     steepness: float
     midpoint: float
     reference: int = 0
+    skip_scales: tuple[float, float] | None = None
+    backbone_scales: tuple[float, float] = (1.0, 1.0)
 
     @property
     def tensors(self) -> Mapping[str, Tensor]:
@@ -101,12 +109,15 @@ class SAFREEHook:
     @property
     def settings(self) -> Mapping[str, Any]:
         """Words and numbers."""
-        return asdict(self) | {"phrases": list(self.phrases)}
+        settings = asdict(self) | {"phrases": list(self.phrases)}
+        scales = {name: settings.pop(name) for name in _SCALES}
+        return settings | {name: list(pair) for name, pair in scales.items() if self.skip_scales is not None}
 
     @classmethod
     def from_saved(cls, tensors: Mapping[str, Tensor], settings: Mapping[str, Any]) -> Self:
         """Return the hook with these settings."""
-        return cls(**{**settings, "phrases": tuple(settings["phrases"])})
+        pairs = {name: _pair(settings[name]) for name in _SCALES if name in settings}
+        return cls(**{**settings, "phrases": tuple(settings["phrases"]), **pairs})
 
     def install(self, pipe: StableDiffusionPipeline, *, strength: float) -> Patches:
         """Listen to the prompts, and wrap the denoiser."""
@@ -149,10 +160,16 @@ class _Running:
     encode: Callable[..., Any] = field(init=False)
     forward: Callable[..., Any] = field(init=False)
     filters: list[Filter] = field(default_factory=list)
+    attention: ReAttention | None = None
 
     def install(self, patches: Patches) -> None:
         self.watch = CallWatch(self.pipe, on_loop=self.begin)
         self.watch.install(patches)
+        if self.hook.skip_scales is not None:
+            self.attention = ReAttention(
+                self.hook.skip_scales, self.hook.backbone_scales, self.hook.order == "repository", self.strength
+            )
+            self.attention.install(self.pipe.unet, patches)
         self.forward = self.pipe.unet.forward
         patches.put(self.pipe.unet, "forward", self.predict)
 
@@ -168,14 +185,30 @@ class _Running:
 
     def predict(self, sample: Tensor, timestep: Any, encoder_hidden_states: Tensor, *args: Any, **options: Any) -> Any:
         watch, size = self.watch, len(sample)
-        if watch.looping and size == watch.rows * (2 if watch.guided else 1):
-            step, first = watch.tick(timestep), size - watch.rows
-            edited = encoder_hidden_states.clone()
-            for row, own in enumerate(self.filters):
-                if own.last is None or step <= self.scaled(own.last):
-                    edited[first + row] = own(edited[first + row], self.strength)
-            encoder_hidden_states = edited
-        return self.forward(sample, timestep, encoder_hidden_states, *args, **options)
+        if not watch.looping or size != watch.rows * (2 if watch.guided else 1):
+            return self.forward(sample, timestep, encoder_hidden_states, *args, **options)
+        step, first = watch.tick(timestep), size - watch.rows
+        active = {
+            first + row: own
+            for row, own in enumerate(self.filters)
+            if own.last is None or step <= self.scaled(own.last)
+        }
+        edited = encoder_hidden_states.clone()
+        for row, own in active.items():
+            edited[row] = own(edited[row], self.strength)
+        unsafe = [row for row, own in active.items() if own.triggers.any()]
+        if self.attention is None or not unsafe:
+            return self.forward(sample, timestep, edited, *args, **options)
+        # Hooks beneath this one tell a loop's own calls by their size, which this one therefore must not have.
+        alone = [*unsafe, unsafe[0]] if len(unsafe) == size else unsafe
+        given = (sample, timestep, encoder_hidden_states, args, options)
+        *inputs, others, named = (of_rows(value, alone, size=size) for value in given)
+        return self.attention.compared(
+            lambda: self.forward(*inputs, *others, **named),
+            lambda: self.forward(sample, timestep, edited, *args, **options),
+            rows=unsafe,
+            size=size,
+        )
 
     def scaled(self, last: int) -> int:
         steps = int(getattr(self.pipe, "_num_timesteps", 0))
@@ -220,3 +253,9 @@ class _Running:
     def pooled(self, ids: Tensor) -> Tensor:
         """Return the text encoder's pooled output (texts, dim): its last hidden state at the end of the text."""
         return self.pipe.text_encoder(ids.to(self.pipe._execution_device))[1]
+
+
+def _pair(values: Any) -> tuple[float, float]:
+    """Return the numbers of two stages, from a record."""
+    first, second = values
+    return float(first), float(second)

@@ -13,7 +13,7 @@ from torch import Tensor
 from aizheimer._typing import Latents
 from aizheimer.backbones.conditioning import Conditioning, expanded
 from aizheimer.edits.hook import Patches
-from aizheimer.edits.hooks.calls import CallWatch
+from aizheimer.edits.hooks.calls import CallWatch, of_rows
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
@@ -147,10 +147,10 @@ class _Running:
         prediction = output[0]
         null, prompt = prediction.chunk(2)
         words = expanded(self.concept.to(encoder_hidden_states), rows)
-        own = {name: _conditional_half(value, rows) for name, value in options.items()}
+        own = {name: of_rows(value, slice(rows, None), size=2 * rows) for name, value in options.items()}
         if words.pooled is not None:  # what else the UNet is told of the picture stays, but the words are the concept's
             own["added_cond_kwargs"] = own["added_cond_kwargs"] | {"text_embeds": words.pooled}
-        rest = (_conditional_half(value, rows) for value in args)
+        rest = (of_rows(value, slice(rows, None), size=2 * rows) for value in args)
         concept = self.forward(sample[rows:], timestep, words.tokens, *rest, **own)[0]
         gamma = self.guidance(prompt, concept, null)
         steps = int(getattr(self.pipe, "_num_timesteps", 0))
@@ -167,14 +167,3 @@ class _Running:
         gamma = gamma + hook.momentum_scale * momentum
         self.momentum = hook.momentum_beta * momentum + (1 - hook.momentum_beta) * gamma
         return gamma
-
-
-def _conditional_half(value: Any, rows: int) -> Any:
-    """Return the conditional rows of whatever else the denoiser is given for each row."""
-    if isinstance(value, Tensor) and value.ndim and len(value) == 2 * rows:
-        return value[rows:]
-    if isinstance(value, dict):
-        return {name: _conditional_half(item, rows) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_conditional_half(item, rows) for item in value]
-    return value

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 GateKind = Literal["both", "embedding", "tokens", "none"]
 """What decides how much of an SPM a prompt gets; ``none`` gives every prompt all of it."""
+Fidelity = Literal["paper", "repository"]
+"""Whether a prompt gets gamma of an SPM, or gamma squared."""
 
 
 def embedding_similarity(
@@ -49,8 +51,9 @@ class SPMHook:
     .. math:: W' = W + s\,\gamma\, U D, \qquad \gamma = \max_i \max\Big(\cos(E(p), E(c_i)),
               \frac{|tok(p) \cap tok(c_i)|}{|tok(c_i)|}\Big)
 
-    Linear in :math:`\gamma`: the published code multiplies both factors, which is :math:`\gamma^2`, and mixes those of
-    several SPMs. Here several are several edits on one pipeline; each adds its own :math:`\gamma U D`.
+    Linear in :math:`\gamma`: the published code multiplies both factors, which is :math:`\gamma^2`
+    (``fidelity="repository"``), and mixes those of several SPMs. Here several are several edits on one pipeline; each
+    adds its own :math:`\gamma U D`.
 
     A picture's unconditional row gets what its prompt gets, as in training. Where no text is known (embeddings were
     given, or the denoiser is called outside of a pipeline's loop) the cosine alone decides; with gate ``tokens``, which
@@ -60,12 +63,14 @@ class SPMHook:
         adapters: By ``"<module>.down"`` and ``"<module>.up"``.
         words: :math:`c_i`, the concepts of this SPM: the largest counts.
         gate: What :math:`\gamma` is made of.
+        fidelity: Which power of it; edits saved before there was a choice have the paper's.
     """
 
     name: ClassVar[str] = "spm"
     adapters: Mapping[str, Tensor]
     words: tuple[str, ...]
     gate: GateKind = "both"
+    fidelity: Fidelity = "paper"
 
     @property
     def tensors(self) -> Mapping[str, Tensor]:
@@ -74,8 +79,9 @@ class SPMHook:
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """The words and the gate."""
-        return {"words": list(self.words), "gate": self.gate}
+        """The words and the gate, and its power if it is not the paper's."""
+        power = {"fidelity": self.fidelity} if self.fidelity != "paper" else {}
+        return {"words": list(self.words), "gate": self.gate} | power
 
     @property
     def gated(self) -> bool:
@@ -88,6 +94,8 @@ class SPMHook:
         grouped(LowRank, tensors)
         if settings["gate"] not in get_args(GateKind):
             raise ValueError(f"gate {settings['gate']!r} is none of {', '.join(get_args(GateKind))}")
+        if settings.get("fidelity", "paper") not in get_args(Fidelity):
+            raise ValueError(f"fidelity {settings['fidelity']!r} is none of {', '.join(get_args(Fidelity))}")
         return cls(adapters=dict(tensors), **{**settings, "words": tuple(settings["words"])})
 
     def changes(self, unet: nn.Module) -> dict[str, Tensor]:
@@ -150,7 +158,7 @@ class _Transport:
             self.gain.rows = None
 
     def shares(self, embeddings: Tensor) -> Tensor:
-        """Return gamma (batch,) of the rows of one call of the denoiser."""
+        """Return gamma (batch,), or its square, of the rows of one call of the denoiser."""
         rows = self.watch.conditional_rows(len(embeddings))
         prompts = embeddings[rows]
         overlaps = self.overlaps if self.watch.looping and len(prompts) == self.watch.rows else None
@@ -161,6 +169,7 @@ class _Transport:
             gamma = embedding_similarity(prompts, self.concepts.to(prompts)).amax(dim=1).cpu()
             if gate == "both" and overlaps is not None:
                 gamma = torch.maximum(gamma, overlaps.to(gamma))
+        gamma = gamma**2 if self.hook.fidelity == "repository" else gamma
         return torch.cat([gamma, gamma]) if rows.start else gamma
 
     def ids(self, texts: list[str]) -> list[list[int]]:
