@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ import torch
 from aizheimer import _files, api
 from aizheimer.edits.edit import Edit
 from aizheimer.edits.io import load_edit
+from aizheimer.engine.callbacks import Callbacks
 from aizheimer.engine.run_folder import RunFolder
 from tests import company
 from tests.contracts.quick import quick_recipe
@@ -60,18 +62,22 @@ def everything(edit: Edit) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("name", all_but(["aizheimer"], METHODS))
 def test_two_processes_give_what_one_gives(name, saved_tiny_pipeline, tmp_path):
-    recipe = recipe_file(name, tmp_path)
+    recipe = recipe_file(name, tmp_path, "training.monitor_every=2")
     two = company.start(words(saved_tiny_pipeline, recipe, tmp_path / "run"), count=2, folder=tmp_path / "logs")
     try:
         assert two.ended() == [0, 0], two.said(0) + two.said(1)
     finally:
         two.stop()
-    one = alone(saved_tiny_pipeline, recipe)
+    seen: list[dict[str, Any]] = []
+    one = alone(saved_tiny_pipeline, recipe, callbacks=Callbacks(on_step=seen.append))
     assert distance(load_edit(tmp_path / "run"), one) < NEAR, name
     assert "edit  " in two.said(0)
     assert two.said(1) == ""
     steps = [row for row in RunFolder(tmp_path / "run").history() if row["event"] == "step"]
     assert [row["step"] for row in steps] == [1, 2, 3, 4]
+    cosines = [[row["cosine"] for row in history if "cosine" in row] for history in (steps, seen)]
+    assert len(cosines[0]) == 2
+    assert cosines[0] == pytest.approx(cosines[1], abs=1e-2)
 
 
 @pytest.mark.long

@@ -52,8 +52,13 @@ def test_the_loss_and_its_gradient_by_hand(backbone, source):
 
 
 @pytest.mark.parametrize("g", [0.0, 7.5])
-def test_the_saliency_by_hand(backbone, source, g):
-    """The minus gradient of mean ((1 + g) e(c) - g e(empty) - noise)^2; in b_k it is -2/C mean_k of what is squared."""
+def test_the_saliency_by_hand(backbone, g):
+    """The minus gradient of mean ((1 + g) e(c) - g e(empty) - noise)^2; in b_k it is -2/C mean_k of what is squared.
+
+    Six pictures in batches of four: each is seen once, and those of the short batch count for no more than others.
+    """
+    latents = torch.randn(6, 4, 8, 8, generator=generator_for(1))
+    source = NoisedSource.of(backbone, latents, prompt_index=torch.tensor([0, 1, 0, 1, 1, 0]), prompts=2)
     concept, null = backbone.encode_prompts(CONCEPT), backbone.encode_prompts([""])
     bias = backbone.denoiser.conv_out.bias
     method = SalUn.model_validate(
@@ -66,11 +71,17 @@ def test_the_saliency_by_hand(backbone, source, g):
         data=SimpleNamespace(forget_embeddings=concept, null_embedding=null),
     )
     found = method._saliency(material, source)["conv_out.bias"]
-    draw = source.draw(4, step=0, generator=generator_for(method.training.seed, "saliency", 0))
-    with torch.no_grad():
-        error = (1 + g) * backbone.predict(draw.x_t, draw.t, concept[draw.prompt_index]) - draw.target
-        error -= g * backbone.predict(draw.x_t, draw.t, null.expand(4, -1, -1))
-    torch.testing.assert_close(found, -2 / 4 * error.mean(dim=(0, 2, 3)), rtol=1e-3, atol=1e-5)
+    wanted = torch.zeros(4)
+    for batch, pictures in enumerate([[0, 1, 2, 3], [4, 5]]):
+        generator = generator_for(method.training.seed, "saliency", batch)
+        t = torch.randint(1000, (len(pictures),), generator=generator)
+        noise = torch.randn(len(pictures), 4, 8, 8, generator=generator)
+        x_t = backbone.schedule.add_noise(latents[pictures], noise, t)
+        with torch.no_grad():
+            error = (1 + g) * backbone.predict(x_t, t, concept[source.prompt_index[pictures]]) - noise
+            error -= g * backbone.predict(x_t, t, null.expand(len(pictures), -1, -1))
+        wanted += -2 / 4 * error.mean(dim=(2, 3)).sum(0) / 4
+    torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-5)
 
 
 def test_a_step_by_hand():

@@ -167,10 +167,13 @@ class NoisedSource:
 
     def draw(self, count: int, *, step: int, generator: torch.Generator) -> Draw:
         """Return ``count`` random images, each at a random timestep; ``step`` does not matter."""
-        index = torch.randint(len(self.latents), (count,), generator=generator)
-        t = torch.randint(self.below or self.schedule.num_steps, (count,), generator=generator)
+        return self.noised(torch.randint(len(self.latents), (count,), generator=generator), generator=generator)
+
+    def noised(self, index: Tensor, *, generator: torch.Generator) -> Draw:
+        """Return the images of these numbers (batch,), each at a random timestep."""
+        t = torch.randint(self.below or self.schedule.num_steps, index.shape, generator=generator)
         if self.prompt_index is None:
-            prompt_index = torch.randint(self.prompts, (count,), generator=generator)
+            prompt_index = torch.randint(self.prompts, index.shape, generator=generator)
         else:
             prompt_index = self.prompt_index[index]
         x_0 = self.latents[index]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,7 +16,7 @@ from aizheimer.backbones.conditioning import Conditions, as_conditioning, joined
 from aizheimer.data.sources import Draw, Source
 from aizheimer.engine.anchor import Anchor
 from aizheimer.engine.batch_shares import probed_predictions
-from aizheimer.engine.held_out import batches, relative_error, rows_of
+from aizheimer.engine.held_out import batches, relative_error, retention_errors, rows_of
 from aizheimer.engine.problem import Loss, Role
 from aizheimer.modules.attention import attention_probe
 from aizheimer.modules.maps import AttentionMap, mass
@@ -143,6 +143,10 @@ class AttentionProblem:
             "retention_drift": relative_error(self.backbone, retain, self.held_out.retain_embeddings),
             **{f"layers/{layer}": value for layer, value in layers.items()},
         }
+
+    def retention_errors(self, rows: int) -> Iterable[Tensor]:
+        """Return the drift's numerator, in the autograd graph."""
+        return retention_errors(self.backbone, self.held_out.retain, self.held_out.retain_embeddings, rows=rows)
 
     def _maps(self, forget: Draw) -> dict[str, AttentionMap]:
         """Return the maps of forget rows, when nobody asks for the prediction.

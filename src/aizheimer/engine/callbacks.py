@@ -26,7 +26,8 @@ class Callbacks:
 
     Args:
         on_step: Called after every optimiser step with its history row (``step``, ``steps``, ``loss``, ``losses``,
-            ``parts``, ``lr``, ``grad_norm``, ``seconds``).
+            ``parts``, ``lr``, ``grad_norm``, ``seconds``; on every ``monitor_every``-th step ``cosine``, that of the
+            gradients of erasing and of retaining, the held-out retain error's where no loss retains).
         on_monitor: Called after every look at the held-out set with its history row (``step``, ``steps``,
             ``attention_mass``, ``mass_ratio``, ``retention_drift``, ``layers``, ``seconds``).
         on_data: Called once, before training, with what will be trained on (``forget_prompts``, ``retain_prompts``,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
+from torch import Tensor
 
 from aizheimer.backbones.base import Backbone
 from aizheimer.data.sources import Draw
@@ -11,6 +14,8 @@ from aizheimer.engine.batch_shares import predict
 
 MONITOR_BATCH = 32
 """Held-out examples that go through the denoiser at a time."""
+GRADIENT_OF = 8
+"""Held-out examples whose gradient is taken for the log: as many as a batch of a loss that retains has by default."""
 
 
 @torch.no_grad()
@@ -46,9 +51,25 @@ def relative_error(backbone: Backbone, draw: Draw, embeddings: Embeddings) -> fl
     return error / norm
 
 
-def batches(count: int) -> list[slice]:
-    """Return slices that cover ``count`` examples, `MONITOR_BATCH` at a time."""
-    return [slice(start, start + MONITOR_BATCH) for start in range(0, count, MONITOR_BATCH)]
+def retention_errors(backbone: Backbone, draw: Draw, embeddings: Embeddings, *, rows: int) -> Iterator[Tensor]:
+    r"""Yield :math:`\lVert s - y\rVert^2` of the first `GRADIENT_OF` examples, in the autograd graph.
+
+    Args:
+        backbone: Predicts :math:`s`.
+        draw: The examples; their targets are :math:`y`.
+        embeddings: Encoded prompts, or live ones; ``draw.prompt_index`` counts in it.
+        rows: Examples at a time, so that a gradient takes no more memory than a training batch's.
+    """
+    for some in batches(min(len(draw), GRADIENT_OF), rows):
+        part = rows_of(draw, slice(some.start, min(some.stop, GRADIENT_OF)))
+        student = predict(backbone, part.x_t, part.t, embeddings[part.prompt_index].to(part.x_t))
+        yield (student - part.answer.to(student)).float().square().sum()
+
+
+def batches(count: int, rows: int | None = None) -> list[slice]:
+    """Return slices that cover ``count`` examples, ``rows`` (None: `MONITOR_BATCH`) at a time."""
+    rows = rows or MONITOR_BATCH
+    return [slice(start, start + rows) for start in range(0, count, rows)]
 
 
 def rows_of(draw: Draw, rows: slice) -> Draw:

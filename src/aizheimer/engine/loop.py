@@ -231,6 +231,7 @@ class _Loop:
                 self._diverged(f"the loss ({', '.join(bad) or 'their sum'}) is not a number", step)
             gradients.add(losses, total)
             batches.append({name: numbers(loss) for name, loss in losses.items()})
+        gradients.watch(self.problem, rows=self.settings.batch_size, precision=self._precision)
         cosine = gradients.finish()
         parameters = list(self.problem.parameters.values())
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.settings.clip or math.inf))

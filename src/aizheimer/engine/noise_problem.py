@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,7 +15,7 @@ from aizheimer.data.sources import Draw, Source
 from aizheimer.data.words import Embeddings
 from aizheimer.engine.anchor import Anchor
 from aizheimer.engine.batch_shares import predict
-from aizheimer.engine.held_out import relative_error, squared_errors
+from aizheimer.engine.held_out import relative_error, retention_errors, squared_errors
 from aizheimer.engine.problem import Loss
 from aizheimer.objectives.noise_target import masked_mse_by_example, target_mse
 from aizheimer.objectives.reconstruction import noise_mse, teacher_mse
@@ -26,6 +26,10 @@ class Watch(Protocol):
 
     def look(self) -> Mapping[str, float]:
         """Return what is seen of it now; see `aizheimer.engine.problem.Problem.monitor`."""
+        ...
+
+    def retention_errors(self, rows: int) -> Iterable[Tensor]:
+        """Return the retain error in the autograd graph; see `aizheimer.engine.problem.Problem.retention_errors`."""
         ...
 
 
@@ -134,6 +138,10 @@ class NoiseMonitor:
         drift = relative_error(self.backbone, self.retain, self.retain_embeddings)
         return {"erase_error": error / self.baseline if self.baseline > 0 else error, "retention_drift": drift}
 
+    def retention_errors(self, rows: int) -> Iterable[Tensor]:
+        """Return the drift's numerator, in the autograd graph."""
+        return retention_errors(self.backbone, self.retain, self.retain_embeddings, rows=rows)
+
 
 @dataclass(frozen=True, kw_only=True)
 class DriftMonitor:
@@ -159,6 +167,10 @@ class DriftMonitor:
             "forget_drift": relative_error(self.backbone, self.forget, self.forget_embeddings),
             "retention_drift": relative_error(self.backbone, self.retain, self.retain_embeddings),
         }
+
+    def retention_errors(self, rows: int) -> Iterable[Tensor]:
+        """Return the retention drift's numerator, in the autograd graph."""
+        return retention_errors(self.backbone, self.retain, self.retain_embeddings, rows=rows)
 
 
 def baseline_error(backbone: Backbone, forget: Draw, embeddings: Embeddings) -> float:
@@ -190,6 +202,10 @@ class NoiseProblem:
     def monitor(self) -> dict[str, float]:
         """Return what the held-out set says; see `NoiseMonitor.look`."""
         return dict(self.held_out.look())
+
+    def retention_errors(self, rows: int) -> Iterable[Tensor]:
+        """Return the held-out set's retain error; see `NoiseMonitor.retention_errors`."""
+        return self.held_out.retention_errors(rows)
 
 
 def predicted(backbone: Backbone, draw: Draw, embeddings: Embeddings) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -49,6 +49,16 @@ class Problem(Protocol):
         Returns:
             ``attention_mass`` (target's share of the attention, for early stopping) and ``retention_drift`` (relative
             squared error to the teacher, for the guard), either of which may be missing, and anything else by name.
+        """
+        ...
+
+    def retention_errors(self, rows: int) -> Iterable[Tensor]:
+        """Return the held-out retain error in parts, scalars in the autograd graph; nothing if none is watched.
+
+        Its gradient is what erasing is compared with in the log where no loss retains, and is never stepped along.
+
+        Args:
+            rows: Examples that may be in the graph at a time.
         """
         ...
 

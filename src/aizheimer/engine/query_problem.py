@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +14,7 @@ from aizheimer.backbones.conditioning import Conditioning, Conditions, as_condit
 from aizheimer.data.query_bank import QueryBank, Record
 from aizheimer.data.sources import random_entries
 from aizheimer.engine.attention_problem import MapsTerm
-from aizheimer.engine.held_out import batches
+from aizheimer.engine.held_out import GRADIENT_OF, batches
 from aizheimer.engine.problem import Loss
 from aizheimer.modules.attention import attention_probe
 from aizheimer.modules.kept_queries import answer, heard_queries
@@ -125,6 +125,13 @@ class QueryProblem:
             "retention_drift": sum(errors[layer] / max(norms[layer], TINY) for layer in self.layers) / len(self.layers),
             **{f"layers/{layer}": value for layer, value in sums.items()},
         }
+
+    def retention_errors(self, rows: int) -> Iterator[Tensor]:
+        """Yield the answers' errors on held-out retain queries, in the autograd graph."""
+        _, retain = self.held_out
+        for some in batches(min(len(retain.queries), GRADIENT_OF), rows):
+            index = torch.arange(some.start, min(some.stop, GRADIENT_OF, len(retain.queries)))
+            yield answers_mse(self._answers(retain, index)[0], self._original(retain, index)).total * len(index)
 
     def _answers(
         self, examples: KeptExamples, index: Tensor, *, text: Conditions | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from aizheimer.backbones.base import Backbone
 from aizheimer.data.sources import Draw, Source
 from aizheimer.data.words import LiveEmbeddings
-from aizheimer.engine.held_out import relative_error
+from aizheimer.engine.held_out import relative_error, retention_errors
 from aizheimer.engine.noise_problem import predicted
 from aizheimer.engine.problem import Loss
 from aizheimer.modules.text_encoder import captured
@@ -103,6 +104,10 @@ class MisdirectionWatch:
         error = float(self.term.value(torch.arange(len(self.term.target))).total)
         drift = relative_error(self.backbone, self.retain, self.retain_words)
         return {"erase_error": error / self.baseline if self.baseline > 0 else error, "retention_drift": drift}
+
+    def retention_errors(self, rows: int) -> Iterable[Tensor]:
+        """Return the drift's numerator, in the autograd graph."""
+        return retention_errors(self.backbone, self.retain, self.retain_words, rows=rows)
 
 
 @dataclass(frozen=True, kw_only=True)

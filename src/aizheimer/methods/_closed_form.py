@@ -178,8 +178,16 @@ def prior_sums(task: Task, *, prompts: int, padding: bool = True) -> RidgeSums:
         if padding:
             kept = rows.flatten(0, 1)
         else:
-            ends = places(task.backbone, batch, words="")
-            kept = torch.cat([one[: place.eot + 1] for one, place in zip(rows, ends, strict=True)])
+            # Every text encoder's window has an end of its own.
+            windows = range(len(task.backbone.windows))
+            ends = [places(task.backbone, batch, words="", window=window) for window in windows]
+            kept = torch.cat(
+                [
+                    one[place.start : place.start + place.eot + 1]
+                    for one, *each in zip(rows, *ends, strict=True)
+                    for place in each
+                ]
+            )
         part = RidgeSums.keep(kept)
         total = part if total is None else total + part
     return total.mean()  # type: ignore[union-attr]

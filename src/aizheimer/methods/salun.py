@@ -155,16 +155,18 @@ class SalUn(BaseModel):
         backbone, data = material.backbone, material.data
         sums = {name: torch.zeros_like(parameter) for name, parameter in material.parameters.items()}
         size = self.training.batch_size
-        passes = -(-len(source.latents) // size)
-        for i in range(passes):
-            material.callbacks.on_progress("saliency", i, passes)
-            draw = source.draw(size, step=0, generator=generator_for(self.training.seed, "saliency", i))
+        batches = torch.arange(len(source.latents)).split(size)
+        for i, pictures in enumerate(batches):
+            material.callbacks.on_progress("saliency", i, len(batches))
+            draw = source.noised(pictures, generator=generator_for(self.training.seed, "saliency", i))
             if draw.target is None:
                 raise ValueError("the saliency mask needs the noise that was added")
             words = data.forget_embeddings[draw.prompt_index].to(draw.x_t)
             prompted = backbone.predict(draw.x_t, draw.t, words)
             null = backbone.predict(draw.x_t, draw.t, expanded(data.null_embedding.to(draw.x_t), len(words)))
             loss = target_mse(guide(null, prompted, 1 + self.saliency_guidance), draw.target).total
+            # A mean over the batch: a picture of a short last batch would count for more than others.
+            loss = loss * len(pictures) / size
             gradients = torch.autograd.grad(loss, list(material.parameters.values()), allow_unused=True)
             for name, gradient in zip(sums, gradients, strict=True):
                 if gradient is not None:

@@ -34,7 +34,7 @@ class Pull:
         self.idle = Parameter(torch.ones(2))
         self.parameters = {"x": self.x, "idle": self.idle}
         self.retain_weight = retain_weight
-        self.clean = []
+        self.clean, self.asked = [], []
 
     def losses(self, step, generator):
         self.clean.append(self.x.grad is None)
@@ -46,6 +46,11 @@ class Pull:
 
     def monitor(self):
         return {"retention_drift": float(self.x.detach().square().mean())}
+
+    def retention_errors(self, rows):
+        self.asked.append(rows)
+        yield self.x[:3].square().sum()
+        yield self.x[3:].square().sum()
 
 
 def settings(**options):
@@ -173,11 +178,31 @@ class TestInTheLoop:
         assert [row["step"] for row in rows if "cosine" in row] == [2, 4, 6]
         for row in rows[1::2]:
             assert row["cosine"] == pytest.approx(expected[row["step"] - 1], abs=1e-5)
+        assert problem.asked == []
 
-    def test_a_retain_loss_of_weight_zero_is_no_direction(self):
-        rows = []
-        train(Pull(retain_weight=0.0), settings(), callbacks=Callbacks(on_step=rows.append))
-        assert not any("cosine" in row for row in rows)
+    @pytest.mark.parametrize("rule", [None, ConflictProjection(), SaliencyMask({"x": torch.ones(4).bool()})])
+    def test_where_no_loss_retains_it_is_that_with_the_held_out_error_for_the_log_only(self, rule):
+        """The error is |x|^2, whose gradient is along x; a loss of weight zero is no direction."""
+        problem, unwatched, expected, rows = Pull(0.0), Pull(0.0), [], []
+        original = problem.losses
+
+        def losses(step, generator):
+            found = original(step, generator)
+            (erase,) = torch.autograd.grad(found["forget"].value, problem.x, retain_graph=True)
+            expected.append(float(torch.cosine_similarity(erase.double(), problem.x.detach().double(), dim=0)))
+            return found
+
+        problem.losses = losses
+        state = torch.get_rng_state()
+        train(problem, settings(batch_size=3), rule=rule, callbacks=Callbacks(on_step=rows.append))
+        assert torch.equal(torch.get_rng_state(), state)
+        assert [row["step"] for row in rows if "cosine" in row] == [2, 4, 6]
+        for row in rows[1::2]:
+            assert row["cosine"] == pytest.approx(expected[row["step"] - 1], abs=1e-5)
+        assert problem.asked == [3, 3, 3]  # the batch size, on measured steps alone
+        train(unwatched, settings(batch_size=3, monitor_every=100), rule=rule)
+        assert unwatched.asked == []
+        assert torch.equal(unwatched.x, problem.x)
 
     def test_projection_steps_along_the_projected_gradient(self):
         """One batch by hand against what the rule leaves in the parameters."""

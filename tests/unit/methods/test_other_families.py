@@ -7,10 +7,11 @@ import torch
 
 from aizheimer.backbones import backbone_for
 from aizheimer.concepts import Concept
-from aizheimer.data.rows import anchor_pairs, prompt_rows
+from aizheimer.data.rows import anchor_pairs, encode_rows, prompt_rows
 from aizheimer.edits.hooks.calls import CallWatch
 from aizheimer.engine.callbacks import Callbacks
 from aizheimer.errors import InputError
+from aizheimer.methods._closed_form import begin, prior_sums
 from tests.contracts.quick import quick_recipe
 from tests.tiny import MAX_TOKENS, tiny_world
 from tests.tiny_families import BUILDERS
@@ -41,6 +42,21 @@ def test_a_closed_form_edits_the_entrance_of_the_text_and_leaves_its_bias(family
     assert torch.allclose(answered, wanted, atol=1e-2)
     assert not torch.allclose(layer(places.keys.float()), wanted, atol=1e-2)
     assert not torch.equal(*rows)
+
+
+def test_everyday_prompts_of_stable_diffusion_3_are_read_in_both_windows_up_to_their_ends():
+    backbone = backbone_of("sd3")
+    task = begin(backbone, SANTA, method=quick_recipe("oce").method, prompts="bare", callbacks=None)
+    found = prior_sums(task, prompts=1000, padding=False)
+    world, kept = backbone.world, []
+    everyday = [text for item in world.vocabulary[1:] for text in world.prompts_for(item.label)]
+    for text in (*everyday, *world.general_prompts):
+        rows = encode_rows(backbone, [text], scale=task.scale)[0]
+        clip, t5 = (len(one(text).input_ids) for one in (backbone.pipe.tokenizer, backbone.pipe.tokenizer_3))
+        kept += [rows[:clip], rows[MAX_TOKENS : MAX_TOKENS + t5]]
+    rows = torch.cat(kept)
+    assert found.count == len(rows)
+    torch.testing.assert_close(found.gram, rows.T @ rows / len(rows), rtol=1e-6, atol=1e-9)
 
 
 def test_rows_of_stable_diffusion_3_are_those_of_both_windows():
