@@ -131,4 +131,4 @@ def _describe(run: RunFolder, recipe: Recipe, backbone: Backbone) -> None:
                 "resume with the same, or replace the run with --overwrite."
             )
     run.write_yaml("recipe.yaml", content)
-    run.write_json("env.json", {"model": address_of(backbone), **environment()})
+    run.write_json("env.json", {"model": address_of(backbone), **environment(backbone.device)})

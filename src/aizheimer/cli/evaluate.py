@@ -12,7 +12,7 @@ import typer
 
 from aizheimer._processes import is_main
 from aizheimer.cli import streams
-from aizheimer.cli.options import Debug, Json, Run
+from aizheimer.cli.options import Debug, Device, Json, Run
 from aizheimer.cli.suites import EffectiveOnly, SuiteNames, evaluate_run
 from aizheimer.cli.workers import OneShare, Workers, draw_with_workers
 from aizheimer.errors import GateError, InputError
@@ -38,6 +38,7 @@ def evaluate(
     model: Annotated[
         str | None, typer.Option("--model", help="The base model; by default the one that the run names.")
     ] = None,
+    device: Device = None,
     samples: Annotated[
         int | None, typer.Option("--samples", min=3, help="About how many pictures to draw with the edit.")
     ] = None,
@@ -67,7 +68,9 @@ def evaluate(
             raise InputError("Got --suite and --full, --samples or --require; a suite says itself how much it draws.")
         if workers > 1 or share:
             raise InputError("Got --suite and --workers or --share; start suites with accelerate launch to share them.")
-        evaluate_run(run, suite, model=model, seed=seed, clip=clip, effective_only=effective_only, as_json=as_json)
+        evaluate_run(
+            run, suite, model=model, device=device, seed=seed, clip=clip, effective_only=effective_only, as_json=as_json
+        )
         return
     gates = [Gate.parse(text) for text in require or ()]
     _check_together(samples=samples, full=full, workers=workers, share=share, effective_only=effective_only)
@@ -75,9 +78,9 @@ def evaluate(
     from aizheimer.cli.live import progress_bar
 
     edit = api.load_edit(run)
-    base = model if model is not None else api.model_of_run(run)
     if workers > 1:
-        draw_with_workers(run, workers, model=model, samples=samples, full=full, seed=seed)
+        draw_with_workers(run, workers, model=model, device=device, samples=samples, full=full, seed=seed)
+    base = api.load_model(model if model is not None else api.model_of_run(run), device=device)
     with progress_bar() as advance:
         watch = partial(advance, "drawing")
         if share:

@@ -26,6 +26,7 @@ def evaluate_run(
     suites: Sequence[str],
     *,
     model: str | None,
+    device: str | None,
     seed: int,
     clip: Path | None,
     effective_only: bool,
@@ -37,6 +38,7 @@ def evaluate_run(
         run: The run's folder.
         suites: Names or YAML files.
         model: The base, by default the one that the run names.
+        device: Where to compute, see `aizheimer.api.chosen_device`.
         seed: First seed.
         clip: A CLIP folder to judge with.
         effective_only: See `aizheimer.api.evaluate_suites`.
@@ -50,7 +52,7 @@ def evaluate_run(
     from aizheimer.proof.findings import SUITE
 
     edit = api.load_edit(run)
-    base = model if model is not None else api.model_of_run(run)
+    base = api.load_model(model if model is not None else api.model_of_run(run), device=device)
     with progress_bar() as advance:
         results = api.evaluate_suites(
             base,
