@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from aizheimer.errors import AizheimerError, ProcessError, ToldError
+from aizheimer.errors import AizheimerError, InputError, ProcessError, ToldError
 
 if TYPE_CHECKING:
     import torch
@@ -56,6 +56,46 @@ def main_only(write: Callable[P, None]) -> Callable[P, None]:
             write(*args, **kwargs)
 
     return guarded
+
+
+_SHARDING = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed"}
+"""What accelerate says when it is to cut the model itself into shares."""
+
+
+def check_launcher(*, precision: str | None = None, accumulation: int | None = None) -> None:
+    """Refuse what a launcher asks for and a run would not do.
+
+    What is trained is told by the recipe alone. A launcher that says nothing says ``no`` and 1.
+
+    Args:
+        precision: The recipe's ``training.precision``; None if nothing is trained.
+        accumulation: Its ``training.accumulation``.
+
+    Raises:
+        InputError: The launcher shards the model, or wants another precision or accumulation than the recipe.
+    """
+    for variable, name in _SHARDING.items():
+        if os.environ.get(variable, "false").lower() in ("true", "1"):
+            raise InputError(
+                f"got {name} from the launcher ({variable}); every process holds the whole model: wanted data-parallel "
+                "processes, so start them with accelerate launch --multi_gpu (docs/processes.md), and save memory with "
+                "--fit of aizheimer plan"
+            )
+    if precision is None:
+        return
+    told = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    if told not in ("no", precision):
+        raise InputError(
+            f"got mixed precision {told} from the launcher (ACCELERATE_MIXED_PRECISION) and training.precision="
+            f"{precision} of the recipe, which is what counts; set training.precision, or leave it out of the launcher"
+        )
+    parts = os.environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1")
+    if parts not in ("1", "auto", str(accumulation)):
+        raise InputError(
+            f"got {parts} gradient accumulation steps from the launcher (ACCELERATE_GRADIENT_ACCUMULATION_STEPS) and "
+            f"training.accumulation={accumulation} of the recipe, which is what counts; set training.accumulation, or "
+            "leave it out of the launcher"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,9 +249,11 @@ def processes() -> Processes:
 
     Raises:
         ProcessError: If they do not find each other.
+        InputError: If the launcher wants the model sharded.
     """
     if process_count() == 1:
         return Processes()
+    check_launcher()
     with _company():
         state = _state()
     atexit.register(_leave)

@@ -51,6 +51,7 @@ def test_results_go_to_stdout_and_all_else_to_stderr(cli, saved_tiny_pipeline, t
     assert str(out / "edit.safetensors") in done.out
     lines = done.err.splitlines()
     assert lines[0].startswith("forgetting object 'santa claus'")
+    assert " on cpu, into " in lines[0]
     chosen = next(i for i, line in enumerate(lines) if "nearest, by cosine" in line)
     trained = next(i for i, line in enumerate(lines) if line.startswith("step "))
     assert chosen < trained, "the neighbours are shown before training"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from aizheimer.api.artifacts import export, import_edit, stack
 from aizheimer.api.forgetting import forget
 from aizheimer.api.hub import pull, push
-from aizheimer.api.models import Model, as_concept, environment, load_model, model_of_run
+from aizheimer.api.models import Model, as_concept, chosen_device, environment, load_model, model_of_run
 from aizheimer.api.planning import plan
 from aizheimer.api.proving import attack, draw_share, evaluate, evaluate_suites
 from aizheimer.api.several import forget_onto, forget_several
@@ -21,6 +21,7 @@ __all__ = [
     "as_concept",
     "attack",
     "draw_share",
+    "chosen_device",
     "environment",
     "evaluate",
     "evaluate_suites",

@@ -148,7 +148,7 @@ def save_run(edit: Edit, backbone: Backbone, folder: str | Path, *, overwrite: b
     """
     run = RunFolder(Path(folder)).create(overwrite=overwrite)
     try:
-        run.write_json("env.json", {"model": address_of(backbone), **environment()})
+        run.write_json("env.json", {"model": address_of(backbone), **environment(backbone.device)})
         edit.save(run.path)
     except BaseException:
         run.undo()

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from aizheimer._processes import is_main, processes
+from aizheimer._processes import check_launcher, is_main, processes
 from aizheimer._records import parse_json
 from aizheimer.api._overrides import dotted
 from aizheimer.api.models import Model, address_of, as_concept, environment, load_model
@@ -104,12 +104,19 @@ def _forget_into(
 
 
 def recipe_of(method: str | Path | Recipe | Method, parameters: Mapping[str, Any], seed: int | None) -> Recipe:
-    """Return a method in any form as a recipe with these parameters.
+    """Return a method in any form as a recipe with these parameters, which are those the launcher wants if it says any.
 
     Raises:
         InputError: There is no such method or parameter, or a loaded method came with parameters beside it.
     """
-    overrides = dotted(parameters)
+    recipe = _recipe_of(method, dotted(parameters), seed)
+    training: Any = getattr(recipe.method, "training", None)
+    settings = {} if training is None else {"precision": training.precision, "accumulation": training.accumulation}
+    check_launcher(**settings)
+    return recipe
+
+
+def _recipe_of(method: str | Path | Recipe | Method, overrides: Sequence[str], seed: int | None) -> Recipe:
     if isinstance(method, str | Path):
         return load_recipe(method, overrides, seed=seed)
     if overrides or seed is not None:
@@ -139,7 +146,7 @@ def describe(run: RunFolder, recipe: Recipe, backbone: Backbone, *, target: Conc
             _refuse_other_concept(run, concept)
     run.write_yaml("recipe.yaml", recipe.resolved())
     named = {} if concept is None else {"concept": concept}
-    run.write_json("env.json", {"model": address_of(backbone), **named, **environment()})
+    run.write_json("env.json", {"model": address_of(backbone), **named, **environment(backbone.device)})
 
 
 def _refuse_other_concept(run: RunFolder, now: Mapping[str, Any]) -> None:

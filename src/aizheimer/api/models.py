@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -15,36 +16,77 @@ from aizheimer.edits.provenance import current_versions
 from aizheimer.errors import InputError, RunFolderError
 
 if TYPE_CHECKING:
+    import torch
     from diffusers import DiffusionPipeline
 
 Model: TypeAlias = "str | Path | DiffusionPipeline | Backbone"
 
 
-def load_model(model: Model) -> Backbone:
+DEVICE_VARIABLE = "AIZHEIMER_DEVICE"
+"""Where models that are loaded go, unless the call itself says it."""
+
+
+def load_model(model: Model, *, device: str | None = None) -> Backbone:
     """Return the backbone of a model, loading it if it is a name or a folder.
 
     Args:
         model: ``"emoji"`` or ``"emoji-mmdit"``, a pipeline's folder, a hub id (``owner/name`` or
             ``owner/name@revision``), a single ``.safetensors`` checkpoint, a loaded pipeline, or a backbone, which is
             returned as it is.
+        device: Where a model that is loaded goes, see `chosen_device`. A pipeline or a backbone stays where it is.
 
     Returns:
         The backbone; its ``pipe`` is the pipeline.
 
     Raises:
         ModelError: The folder is missing, damaged, or holds no pipeline of a known family.
+        InputError: There is no such device here.
 
     Example:
         >>> load_model("emoji").world.name  # doctest: +SKIP
         'emoji'
     """
     if isinstance(model, str | Path):
+        place = chosen_device(device)  # first: a wrong name must not cost a load
         pipe: Any = load_pipeline(model)
-        if process_count() > 1:
-            pipe.to(processes().device)  # each process has a device of its own
-        return backbone_for(pipe)
+        return backbone_for(pipe.to(place))
     # A pipeline is no backbone, though a backbone offers all that a pipeline is asked for here.
     return model if isinstance(model, Backbone) else backbone_for(model)
+
+
+def chosen_device(name: str | None = None) -> torch.device:
+    """Return where a model goes: where ``name`` says, else ``AIZHEIMER_DEVICE``, else a GPU if there is one.
+
+    Of several processes each has a device of its own, and a name can only agree with it.
+
+    Raises:
+        InputError: There is no such device here.
+
+    Example:
+        >>> chosen_device("cpu")
+        device(type='cpu')
+    """
+    import torch
+
+    wanted = name or os.environ.get(DEVICE_VARIABLE)
+    try:
+        named = None if wanted is None else torch.device(wanted)
+    except RuntimeError:
+        named = torch.device("meta")
+    if process_count() > 1:
+        own = processes().device
+        if named is not None and named.type != own.type:
+            raise InputError(
+                f"device: got {wanted!r} for {process_count()} processes, of which each has its own {own.type}; leave "
+                "it out (accelerate launch says what they compute on)."
+            )
+        return own
+    there = {"cpu": 1, "cuda": torch.cuda.device_count() if torch.cuda.is_available() else 0}
+    there["mps"] = int(torch.backends.mps.is_available())
+    if named is not None and (named.index or 0) >= there.get(named.type, 0):
+        have = ", ".join(f"{kind}:0 to {kind}:{n - 1}" if n > 1 else kind for kind, n in there.items() if n)
+        raise InputError(f"device: got {wanted!r}; this machine has {have}, so name one of these or leave it out.")
+    return named or torch.device("cuda" if there["cuda"] else "cpu")
 
 
 def as_concept(concept: str | Concept, *, world: World, keep: Sequence[str] = (), anchor: str = "") -> Concept:
@@ -72,18 +114,22 @@ def address_of(backbone: Backbone) -> str:
     return inside[0] if folder.resolve().is_relative_to(bundled.resolve()) else str(folder.resolve())
 
 
-def environment() -> dict[str, Any]:
-    """Return what this machine computes with: versions, threads and device, as JSON values."""
-    import os
+def environment(device: torch.device | None = None) -> dict[str, Any]:
+    """Return what this machine computes with: versions, threads and device, as JSON values.
+
+    Args:
+        device: Where a run's model is; by default where one that is loaded goes.
+    """
     import platform
 
     import torch
 
-    cuda = torch.cuda.is_available()
+    place = device or chosen_device()
+    card = f" ({torch.cuda.get_device_name(place)})" if place.type == "cuda" else ""
     return {
         "versions": current_versions(),
         "platform": platform.platform(),
-        "device": torch.cuda.get_device_name() if cuda else "cpu",
+        "device": f"{place}{card}",
         "cpus": os.cpu_count(),
         "threads": torch.get_num_threads(),
     }

@@ -104,6 +104,16 @@ class Backbone(Protocol):
         ...
 
     @property
+    def one_encoder(self) -> bool:
+        """Whether the rows of one text encoder are all that the denoiser is told of a prompt."""
+        ...
+
+    @property
+    def keys_read_text(self) -> bool:
+        """Whether attention's keys and values read text rows themselves, not what blocks have made of them."""
+        ...
+
+    @property
     def windows(self) -> tuple[TextWindow, ...]:
         """Whose part each text encoder is of the token axis."""
         ...

@@ -132,6 +132,16 @@ class FluxBackbone:
         return self.max_tokens + self._image_tokens
 
     @property
+    def one_encoder(self) -> bool:
+        """False: CLIP's pooled vector is told beside T5's rows."""
+        return False
+
+    @property
+    def keys_read_text(self) -> bool:
+        """False: they read what the blocks before have made of the text."""
+        return False
+
+    @property
     def windows(self) -> tuple[TextWindow, ...]:
         """The token axis: T5's window. CLIP gives a pooled vector only, which no position belongs to."""
         length, tokenizer = self.max_tokens, self.pipe.tokenizer_2

@@ -22,6 +22,7 @@ _HOW_TO_BUILD = {
     "models/emoji/export.py --model emoji-mmdit",
 }
 _BUNDLED_FOLDER = Path(__file__).resolve().parents[1] / "assets"
+_SINGLE = ".safetensors"
 _INDEX = "model_index.json"
 _HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/[\w.-]+)(?:@([\w./-]+))?")
 _GATED = ("401", "403", "gated", "restricted")
@@ -38,7 +39,8 @@ def load_pipeline(
 
     Args:
         model: ``"emoji"`` or ``"emoji-mmdit"`` (bundled models), a pipeline's folder, the id of a model on the hub,
-            which may name a revision (``owner/name@revision``), or a single ``.safetensors`` checkpoint.
+            which may name a revision (``owner/name@revision``), or a single ``.safetensors`` checkpoint, which may name
+            its ``config`` (``model.safetensors@folder``).
         local_files_only: Take a hub model from the local cache only. ``HF_HUB_OFFLINE=1`` does the same.
         revision: Branch, tag or commit of a hub model.
         config: For a single file: the folder or hub id of a pipeline of the same kind, which says how its networks are
@@ -55,6 +57,11 @@ def load_pipeline(
         >>> load_pipeline("emoji").unet.config.in_channels
         4
     """
+    name, named, own = str(model).partition(f"{_SINGLE}@")
+    if named and Path(name + _SINGLE).expanduser().is_file():
+        if config is not None:
+            raise ModelError(f"config: got {str(config)!r} beside {str(model)!r}, which names one; leave one out.")
+        model, config = name + _SINGLE, own
     path = Path(model).expanduser()
     if model not in BUNDLED and path.is_file():
         _refuse_revision(revision, model)
@@ -207,11 +214,11 @@ def _load_file(path: Path, *, config: str | Path | None, local_files_only: bool)
     import diffusers
     import torch
 
-    if path.suffix != ".safetensors":
+    if path.suffix != _SINGLE:
         raise ModelError(f"{path}: got a file; wanted a .safetensors checkpoint or a pipeline folder, so convert it.")
     options: dict[str, Any] = {"dtype": torch.float32, "local_files_only": local_files_only}
     if config is not None:
-        options["config"] = str(config)
+        options["config"] = str(Path(config).expanduser())
     family = _family_of_file(path)
     if family == "sd":
         options["safety_checker"] = None
@@ -224,9 +231,10 @@ def _load_file(path: Path, *, config: str | Path | None, local_files_only: bool)
     except Exception as error:
         raise ModelError(
             f"{path}: cannot be loaded as a checkpoint of {FAMILIES[family].title} ({_first_line(error)}); give the "
-            "folder or hub id of such a pipeline as config, or convert the file to a folder."
+            f"folder or hub id of such a pipeline as config ({path.name}@FOLDER), or convert the file to a folder."
         ) from error
-    pipe.register_to_config(_name_or_path=str(path))
+    # What loads it again: a run folder says it.
+    pipe.register_to_config(_name_or_path=str(path) if config is None else f"{path}@{config}")
     return _widened(pipe)
 
 
@@ -235,7 +243,11 @@ _MARKS: dict[Family, tuple[str, ...]] = {
     "flux": ("double_blocks.0.img_attn.qkv.weight",),
     "sd3": ("joint_blocks.0.context_block.attn.qkv.weight",),
     "sdxl": ("conditioner.embedders.1.model.transformer.resblocks.0.attn.in_proj_weight",),
-    "sd": ("input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight",),
+    # The first of them is missing where the first block has no attention.
+    "sd": (
+        "input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight",
+        "middle_block.1.transformer_blocks.0.attn2.to_k.weight",
+    ),
 }
 
 

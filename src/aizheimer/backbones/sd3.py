@@ -123,6 +123,16 @@ class SD3Backbone:
         return self.max_tokens + self._image_tokens
 
     @property
+    def one_encoder(self) -> bool:
+        """False: three encoders are read, and pooled vectors."""
+        return False
+
+    @property
+    def keys_read_text(self) -> bool:
+        """False: they read what the blocks before have made of the text."""
+        return False
+
+    @property
     def windows(self) -> tuple[TextWindow, ...]:
         """The token axis: CLIP's window and, if there is a T5, its."""
         clip = TextWindow(pipe=self.pipe, tokenizer=self.pipe.tokenizer, length=self._clip_tokens)
@@ -207,7 +217,8 @@ class SD3Backbone:
             ModelError: If the conditions have no pooled vectors.
         """
         network = self.denoiser if denoiser is None else denoiser
-        time = self.schedule.at(torch.as_tensor(t, device=x_t.device)).to(x_t.dtype).expand(len(x_t))
+        # Not in the latents' format: a thousand times its rounding would be up to four timesteps in bfloat16.
+        time = self.schedule.at(torch.as_tensor(t, device=x_t.device)).expand(len(x_t))
         return network(
             hidden_states=x_t,
             timestep=time * self.schedule.num_steps,

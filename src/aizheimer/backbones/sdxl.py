@@ -116,6 +116,16 @@ class SDXLBackbone:
         return self.max_tokens
 
     @property
+    def one_encoder(self) -> bool:
+        """False: two encoders are read."""
+        return False
+
+    @property
+    def keys_read_text(self) -> bool:
+        """True: keys and values read the encoders' rows."""
+        return True
+
+    @property
     def windows(self) -> tuple[TextWindow, ...]:
         """The token axis: one window. Both encoders split words alike; they differ in what they pad with."""
         return (TextWindow(pipe=self.pipe, tokenizer=self.pipe.tokenizer, length=self.max_tokens),)

@@ -111,6 +111,16 @@ class StableDiffusionBackbone:
         return self.max_tokens
 
     @property
+    def one_encoder(self) -> bool:
+        """True: CLIP is the one encoder."""
+        return True
+
+    @property
+    def keys_read_text(self) -> bool:
+        """True: keys and values read CLIP's rows."""
+        return True
+
+    @property
     def windows(self) -> tuple[TextWindow, ...]:
         """The token axis: CLIP's window."""
         return (TextWindow(pipe=self.pipe, tokenizer=self.pipe.tokenizer, length=self.max_tokens),)

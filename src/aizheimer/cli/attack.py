@@ -11,7 +11,7 @@ import typer
 
 from aizheimer.cli import streams
 from aizheimer.cli.guard import Interrupted
-from aizheimer.cli.options import Debug, Json, JudgeName, Run
+from aizheimer.cli.options import Debug, Device, Json, JudgeName, Run
 from aizheimer.errors import InputError
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def attack(
     model: Annotated[
         str | None, typer.Option("--model", help="The base model; by default the one that the run names.")
     ] = None,
+    device: Device = None,
     images: Annotated[int, typer.Option("--images", min=1, help="Pictures that decide.")] = 20,
     steps: Annotated[int, typer.Option("--steps", min=1, help="Denoising steps of a picture.")] = 20,
     guidance: Annotated[
@@ -72,7 +73,7 @@ def attack(
     chosen = load_attacks(wanted, overrides or ())
     settings = AttackSettings(images=images, steps=steps, guidance=guidance, seed=seed)
     edit = api.load_edit(run)
-    backbone = api.load_model(model if model is not None else api.model_of_run(run))
+    backbone = api.load_model(model if model is not None else api.model_of_run(run), device=device)
     target = edit.provenance.concept.to_concept()
     judge = load_judge(target, world=backbone.world, clip=clip, judge=judge_name)
     work = _Work(

@@ -12,7 +12,7 @@ import typer
 
 from aizheimer._processes import is_main
 from aizheimer.cli import streams
-from aizheimer.cli.options import Debug, Json, JudgeName, Run
+from aizheimer.cli.options import Debug, Device, Json, JudgeName, Run
 from aizheimer.cli.suites import EffectiveOnly, SuiteNames, evaluate_run
 from aizheimer.cli.workers import OneShare, Workers, draw_with_workers
 from aizheimer.errors import GateError, InputError
@@ -38,6 +38,7 @@ def evaluate(
     model: Annotated[
         str | None, typer.Option("--model", help="The base model; by default the one that the run names.")
     ] = None,
+    device: Device = None,
     samples: Annotated[
         int | None, typer.Option("--samples", min=3, help="About how many pictures to draw with the edit.")
     ] = None,
@@ -69,7 +70,7 @@ def evaluate(
         if workers > 1 or share:
             raise InputError("Got --suite and --workers or --share; start suites with accelerate launch to share them.")
         looking = partial(evaluate_run, clip=clip, judge=judge, effective_only=effective_only)
-        looking(run, suite, model=model, seed=seed, as_json=as_json)
+        looking(run, suite, model=model, device=device, seed=seed, as_json=as_json)
         return
     gates = [Gate.parse(text) for text in require or ()]
     of_suites = {"--effective-only": effective_only, "--judge": judge is not None}
@@ -78,9 +79,9 @@ def evaluate(
     from aizheimer.cli.live import progress_bar
 
     edit = api.load_edit(run)
-    base = model if model is not None else api.model_of_run(run)
     if workers > 1:
-        draw_with_workers(run, workers, model=model, samples=samples, full=full, seed=seed)
+        draw_with_workers(run, workers, model=model, device=device, samples=samples, full=full, seed=seed)
+    base = api.load_model(model if model is not None else api.model_of_run(run), device=device)
     with progress_bar() as advance:
         watch = partial(advance, "drawing")
         if share:

@@ -12,7 +12,7 @@ import typer
 from aizheimer._names import dashed
 from aizheimer.cli import streams
 from aizheimer.cli.guard import Interrupted
-from aizheimer.cli.options import Debug, Json, Model
+from aizheimer.cli.options import Debug, Device, Json, Model
 from aizheimer.cli.picture import draw_before_after
 from aizheimer.cli.show import changes
 from aizheimer.errors import InputError, RunFolderError
@@ -37,6 +37,7 @@ def forget(
     ] = None,
     *,
     model: Model = "emoji",
+    device: Device = None,
     method: Annotated[
         str, typer.Option("--method", "--recipe", help="A method's or recipe's name, or a recipe file.")
     ] = "aizheimer",
@@ -76,7 +77,7 @@ def forget(
     from aizheimer import api
 
     recipe = api.load_recipe(method, overrides, seed=seed)
-    backbone = api.load_model(model)
+    backbone = api.load_model(model, device=device)
     targets = [api.as_concept(word, world=backbone.world, keep=keep or (), anchor=anchor) for word in concepts]
     try:
         how, edit = _forget(
@@ -111,10 +112,12 @@ def _forget(
     from aizheimer.cli.live import training_view
 
     first = targets[0]
-    title = f"forgetting {first.kind} '{first.target}' of {model} with {recipe.name}, into {folder}"
+    title = (
+        f"forgetting {first.kind} '{first.target}' of {model} with {recipe.name} on {backbone.device}, into {folder}"
+    )
     kind = recipe.method.info.kind
     if len(targets) > 1:
-        with training_view(_title(targets, model, recipe, folder), kind=kind) as callbacks:
+        with training_view(_title(targets, model, recipe, backbone, folder), kind=kind) as callbacks:
             done = api.forget_several(
                 backbone,
                 targets,
@@ -145,9 +148,10 @@ def _forget(
     return "", edit
 
 
-def _title(targets: Sequence[Concept], model: str, recipe: Recipe, folder: Path) -> str:
+def _title(targets: Sequence[Concept], model: str, recipe: Recipe, backbone: Backbone, folder: Path) -> str:
     names = ", ".join(f"'{target.target}'" for target in targets)
-    return f"forgetting {len(targets)} concepts ({names}) of {model} with {recipe.name}, into {folder}"
+    where = f"of {model} with {recipe.name} on {backbone.device}, into {folder}"
+    return f"forgetting {len(targets)} concepts ({names}) {where}"
 
 
 def _draw(backbone: Backbone, edit: Edit, folder: Path) -> Path:

@@ -12,7 +12,7 @@ import typer
 
 from aizheimer._names import dashed
 from aizheimer.cli import streams
-from aizheimer.cli.options import Debug, Json, Model
+from aizheimer.cli.options import Debug, Device, Json, Model
 from aizheimer.errors import InputError
 
 
@@ -20,6 +20,7 @@ def generate(
     prompts: Annotated[list[str], typer.Argument(metavar="PROMPT...", help="What to draw.")],
     *,
     model: Model = "emoji",
+    device: Device = None,
     edit: Annotated[
         Path | None, typer.Option("--edit", metavar="RUN", help="Apply this edit; without it the model draws as it is.")
     ] = None,
@@ -52,7 +53,7 @@ def generate(
     from aizheimer.evaluation.generate import PromptJob
     from aizheimer.evaluation.generate import generate as draw
 
-    backbone = api.load_model(model)
+    backbone = api.load_model(model, device=device)
     jobs = [PromptJob(prompt, seed + i) for prompt in prompts for i in range(count)]
     with contextlib.ExitStack() as stack:
         if edit is not None:

@@ -16,6 +16,16 @@ Model = Annotated[
     str, typer.Option("--model", help="'emoji' (ships with the package), a pipeline folder, or a hub id.")
 ]
 
+Device = Annotated[
+    str | None,
+    typer.Option(
+        "--device",
+        metavar="cpu|cuda[:N]|mps",
+        help="Where to compute; a GPU if there is one. AIZHEIMER_DEVICE says it for all commands.",
+        show_default=False,
+    ),
+]
+
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, as written by 'aizheimer forget'.")]
 
 Overrides = Annotated[

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from aizheimer.cli import streams
-from aizheimer.cli.options import Debug, Json, Model, Overrides
+from aizheimer.cli.options import Debug, Device, Json, Model, Overrides
 
 if TYPE_CHECKING:
     from aizheimer.api.planning import Plan
@@ -18,6 +18,7 @@ def plan(
     overrides: Overrides = None,
     *,
     model: Model = "emoji",
+    device: Device = None,
     method: Annotated[
         str, typer.Option("--method", "--recipe", help="A method's or recipe's name, or a recipe file.")
     ] = "aizheimer",
@@ -36,7 +37,7 @@ def plan(
 
     size = None if fit is None else parse_size(fit)
     recipe = api.load_recipe(method, overrides or ())
-    found = predict(model, concept, method=recipe, fit=size)
+    found = predict(api.load_model(model, device=device), concept, method=recipe, fit=size)
     if as_json:
         streams.print_json(found.model_dump(mode="json") | {"needed": found.needed})
         return

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from aizheimer.cli import streams
-from aizheimer.cli.options import Debug, Json, Run
+from aizheimer.cli.options import Debug, Device, Json, Run
 
 
 def report(
@@ -18,6 +18,7 @@ def report(
     model: Annotated[
         str | None, typer.Option("--model", help="The base model; by default the one that the run names.")
     ] = None,
+    device: Device = None,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", show_default="RUN/report.html", help="Where to write it.")
     ] = None,
@@ -45,7 +46,7 @@ def report(
     result = EvaluationResult.load(run / "evaluation.json")
     found = read_findings(run)
     refuse_other_edits(found)
-    backbone = api.load_model(model if model is not None else api.model_of_run(run))
+    backbone = api.load_model(model if model is not None else api.model_of_run(run), device=device)
     with progress_bar() as advance:
         content = assemble(
             backbone,

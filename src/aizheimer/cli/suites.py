@@ -32,6 +32,7 @@ def evaluate_run(
     suites: Sequence[str],
     *,
     model: str | None,
+    device: str | None,
     seed: int,
     clip: Path | None,
     judge: str | None,
@@ -44,6 +45,7 @@ def evaluate_run(
         run: The run's folder.
         suites: Names or YAML files.
         model: The base, by default the one that the run names.
+        device: Where to compute, see `aizheimer.api.chosen_device`.
         seed: First seed.
         clip: A CLIP folder to judge with.
         judge: See `aizheimer.evaluation.judges.named_judge`.
@@ -62,7 +64,7 @@ def evaluate_run(
             result.save(run / f"{SUITE}{name}.json")
 
     edit = api.load_edit(run)
-    base = model if model is not None else api.model_of_run(run)
+    base = api.load_model(model if model is not None else api.model_of_run(run), device=device)
     with progress_bar() as advance:
         results = api.evaluate_suites(
             base,

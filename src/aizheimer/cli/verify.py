@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from aizheimer.cli import streams
-from aizheimer.cli.options import Debug, Json, Run
+from aizheimer.cli.options import Debug, Device, Json, Run
 from aizheimer.errors import GateError
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ def verify(
     model: Annotated[
         str | None, typer.Option("--model", help="The base model; by default the one that the run names.")
     ] = None,
+    device: Device = None,
     samples: Annotated[int, typer.Option("--samples", min=1, help="About how many pictures to draw again.")] = 12,
     tolerance: Annotated[
         float, typer.Option("--tolerance", min=0, max=1, help="Share of the sample in which an answer may differ.")
@@ -45,7 +46,7 @@ def verify(
     from aizheimer.proof.verify import verify as hold
 
     found = read_findings(run)
-    backbone = api.load_model(model if model is not None else api.model_of_run(run))
+    backbone = api.load_model(model if model is not None else api.model_of_run(run), device=device)
     judges = load_judges(backbone.world, clip_folder=clip, extra=(found.target,))
     with progress_bar() as advance:
         verification = hold(

@@ -26,7 +26,14 @@ OneShare = Annotated[
 
 
 def draw_with_workers(
-    run: Path, workers: int, *, model: str | None, samples: int | None, full: bool, seed: int
+    run: Path,
+    workers: int,
+    *,
+    model: str | None,
+    device: str | None,
+    samples: int | None,
+    full: bool,
+    seed: int,
 ) -> None:
     """Start one ``aizheimer evaluate --share`` for each share, and wait for all of them.
 
@@ -37,6 +44,7 @@ def draw_with_workers(
         run: The run folder.
         workers: How many.
         model: The base, if it was named.
+        device: Where all of them compute, if that was said.
         samples: See `aizheimer.api.evaluate`.
         full: See `aizheimer.api.evaluate`.
         seed: See `aizheimer.api.evaluate`.
@@ -48,6 +56,7 @@ def draw_with_workers(
         raise InputError("Got --workers under accelerate launch, whose processes share the pictures already.")
     words = [str(run), "--seed", str(seed)]
     words += ["--model", model] if model is not None else []
+    words += ["--device", device] if device is not None else []
     words += ["--samples", str(samples)] if samples is not None else []
     words += ["--full"] if full else []
     streams.say(f"drawing    in {workers} processes")

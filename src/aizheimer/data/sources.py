@@ -13,6 +13,7 @@ from torch import Tensor
 from aizheimer._row_shares import RowShares
 from aizheimer.backbones.base import Backbone
 from aizheimer.backbones.conditioning import Conditions, expanded
+from aizheimer.data.entries import Entries, Joined
 from aizheimer.data.latents import LatentBank, check_rollout, rollout_timesteps
 from aizheimer.diffusion.prediction import Schedule, to_epsilon, to_x0, training_target
 from aizheimer.errors import DataError
@@ -89,16 +90,16 @@ class BankSource:
         dtype: Number format of drawn batches: the denoiser's, whatever the bank is kept in.
     """
 
-    x_t: Tensor
+    x_t: Entries
     t: Tensor
     prompt_index: Tensor
-    target: Tensor | None
+    target: Entries | None
     device: torch.device
     dtype: torch.dtype = torch.float32
 
     @classmethod
     def of(
-        cls, bank: LatentBank, *, target: Tensor | None, device: torch.device, dtype: torch.dtype = torch.float32
+        cls, bank: LatentBank, *, target: Entries | None, device: torch.device, dtype: torch.dtype = torch.float32
     ) -> BankSource:
         """Return the source of a bank's entries under their own prompts, with other targets than the bank's."""
         return cls(x_t=bank.x_t, t=bank.t, prompt_index=bank.prompt_index, target=target, device=device, dtype=dtype)
@@ -305,10 +306,10 @@ def teacher_source(
         raise DataError("the teacher's bank is empty; ask for at least one retain rollout")
     null = slice(None, None, NULL_EVERY)
     return BankSource(
-        x_t=torch.cat([bank.x_t, bank.x_t[null]]),
+        x_t=Joined((bank.x_t, bank.x_t[null])),
         t=torch.cat([bank.t, bank.t[null]]),
         prompt_index=torch.cat([bank.prompt_index, torch.full_like(bank.prompt_index[null], null_index)]),
-        target=torch.cat([bank.prediction, bank.null_prediction[null]]),
+        target=Joined((bank.prediction, bank.null_prediction[null])),
         device=device,
         dtype=dtype,
     )

@@ -108,16 +108,17 @@ class AttentionProblem:
     def losses(self, step: int, generator: torch.Generator) -> dict[str, Loss]:
         """Return the weighted terms of one batch."""
         forget = self.forget.source.draw(self.forget.batch_size, step=step, generator=generator)
+        rebuilt = self.reconstruction_weight > 0
         retain = None
-        if self.retain is not None:
+        if self.retain is not None and rebuilt:
             retain = self.retain.source.draw(self.retain.batch_size, step=step, generator=generator)
-        anchored = self.anchor.predict(forget) if self.anchor is not None else None
-        if retain is None and anchored is None and not self.forget_noise:
+        anchored = self.anchor.predict(forget) if self.anchor is not None and self.anchor_weight else None
+        if retain is None and anchored is None and not (self.forget_noise and rebuilt):
             return {"attention": _loss(self.term(self._maps(forget), generator=generator), self.attention_weight)}
         prediction, maps = self._forward(forget, retain)
         losses = {"attention": _loss(self.term(maps, generator=generator), self.attention_weight)}
         count, weight = len(forget), self.reconstruction_weight
-        if self.forget_noise and forget.target is not None:
+        if self.forget_noise and rebuilt and forget.target is not None:
             losses["forget"] = _loss(noise_mse(prediction[:count], forget.target), weight, "retain")
         if retain is not None and retain.target is not None:
             compare = teacher_mse if self.retain_term == "teacher" else noise_mse

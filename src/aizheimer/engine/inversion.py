@@ -85,7 +85,7 @@ def check_inversion(backbone: Backbone, prompts: Sequence[str], *, target: str, 
         ModelError: If the denoiser reads several text encoders.
         ConceptError: If the words do not fit into a prompt.
     """
-    if backbone.family != "sd":
+    if not backbone.one_encoder:
         raise ModelError(
             f"inversion learns words of one text encoder, and {FAMILIES[backbone.family].title} reads several; wanted "
             "Stable Diffusion 1 or 2, or inversion=null"

@@ -72,9 +72,35 @@ class CurrentPrediction:
         return predict(self.backbone, draw.x_t, draw.t, self.embeddings[draw.prompt_index].to(draw.x_t))
 
 
+@dataclass(frozen=True, kw_only=True)
+class GuidedAway:
+    """Targets of negative guidance by the entries of a bank, each made when it is asked for, in float32.
+
+    Args:
+        prediction: (entries, ...) under the concept.
+        neutral: (entries, ...) under the empty prompt.
+        start: (entries, ...) what the target starts from; None for ``neutral``.
+        eta: See `aizheimer.objectives.noise_target.negative_guidance`.
+    """
+
+    prediction: Tensor
+    neutral: Tensor
+    start: Tensor | None
+    eta: float
+
+    def __len__(self) -> int:
+        """Return the number of entries."""
+        return len(self.prediction)
+
+    def __getitem__(self, index: Tensor) -> Tensor:
+        """Return the targets of these entries."""
+        start = None if self.start is None else self.start[index].float()
+        return negative_guidance(self.prediction[index].float(), self.neutral[index].float(), eta=self.eta, start=start)
+
+
 def guided_away(
     backbone: Backbone, bank: LatentBank, *, eta: float, concept: Conditions | None, from_prompt: bool
-) -> Tensor:
+) -> GuidedAway:
     r"""Return the targets of negative guidance for every entry of a teacher's bank; most of it is there already.
 
     Args:
@@ -85,11 +111,11 @@ def guided_away(
         from_prompt: Start from the bank's prompt, as in ESD's code of 2024, instead of the empty one.
 
     Returns:
-        (entries, channels, height, width) in float32, on the CPU.
+        Rows of (channels, height, width) in float32, on the CPU.
     """
-    prediction = bank.prediction.float()
+    prediction = bank.prediction
     if concept is not None:
         draw = Draw(x_t=bank.x_t, t=bank.t, prompt_index=bank.prompt_index)
         prediction = anchor_predictions(backbone, draw, embeddings=concept)
-    start = bank.prediction.float() if from_prompt else None
-    return negative_guidance(prediction, bank.null_prediction.float(), eta=eta, start=start)
+    start = bank.prediction if from_prompt else None
+    return GuidedAway(prediction=prediction, neutral=bank.null_prediction, start=start, eta=eta)

@@ -125,7 +125,7 @@ class AttentionBuilder:
         plain = torch.zeros(len(self.retain_embeddings), self.backbone.max_tokens, dtype=torch.bool)
         kept = functools.partial(self._kept, layers=layers, plan=plan, embeddings=self.retain_embeddings, columns=plain)
         retain = None
-        if method.reconstruction == "teacher":
+        if method.reconstruction == "teacher" and method.reconstruction_weight:
             teacher = material.teacher(self.retain_train)
             rest = teacher.draw(min(plan.retain, len(teacher.t)), step=0, generator=self._generator("bank retain"))
             retain = kept("retain queries", rest, batch_size=method.retain_batch_size)
@@ -216,7 +216,7 @@ class AttentionBuilder:
 
     def _retain(self) -> Examples | None:
         method, bank = self.method, self.retain_train
-        if method.reconstruction not in ("retain", "teacher"):
+        if method.reconstruction not in ("retain", "teacher") or not method.reconstruction_weight:
             return None
         if method.reconstruction == "retain":
             index, prompts = bank.x_0_prompt_index, len(self.data.retain_embeddings)

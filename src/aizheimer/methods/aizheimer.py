@@ -24,7 +24,7 @@ from aizheimer.methods._attention import AttentionBuilder, warmed
 from aizheimer.methods._closed_distraction import ClosedDistraction
 from aizheimer.methods._material import Material, RetainPlan
 from aizheimer.methods._trained import Task, check_images, check_trainable, learn
-from aizheimer.methods.base import EVERYWHERE, UNETS, MethodInfo
+from aizheimer.methods.base import EVERYWHERE, MethodInfo
 from aizheimer.modules.parameters import ParameterSelection, select_layers, select_parameters
 
 PAPER = "Birben, Dervişoğlu, Külçe: AIzheimer: How was I Drawing?"
@@ -176,7 +176,7 @@ class AIzheimer(BaseModel):
             DataError: If the images cannot be read.
             TrainingError: If training diverged; with a run folder, the edit of the best state has been saved there.
         """
-        if self.bank is not None and backbone.family not in UNETS:
+        if self.bank is not None and not backbone.keys_read_text:
             raise ModelError(
                 "aizheimer: bank needs keys that read text rows themselves, and this model's read what its blocks have "
                 "made of them; set bank to null."

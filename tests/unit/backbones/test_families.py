@@ -162,6 +162,26 @@ def test_flux_packs_as_its_pipeline_does():
     assert torch.equal(_places(4, 4).float(), FluxPipeline._prepare_latent_image_ids(2, 4, 4, "cpu", torch.float32))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_sd3_is_told_the_timestep_in_full_precision(backbones, dtype):
+    """Rounded in the latents' format it would be off by up to 3.8 timesteps."""
+    backbone, told = backbones["sd3"], []
+    steps = torch.tensor([1, 333, 777, 998])
+    tokens, pooled = (torch.zeros(4, *size) for size in ((1, 1), (1,)))
+    backbone.predict(
+        torch.zeros(4, *backbone.latent_shape, dtype=dtype),
+        steps,
+        Conditioning(tokens, pooled),
+        denoiser=lambda *, timestep, **rest: (told.append(timestep), (rest["hidden_states"],))[1],
+    )
+    assert torch.equal(told[0], backbone.schedule.sigmas[steps] * 1000)
+
+
+def test_what_a_family_can_do_is_asked_of_its_backbone(backbones, tiny_backbone):
+    found = {name: (one.one_encoder, one.keys_read_text) for name, one in {**backbones, "sd": tiny_backbone}.items()}
+    assert found == {"sd": (True, True), "sdxl": (False, True), "sd3": (False, False), "flux": (False, False)}
+
+
 @pytest.mark.parametrize("family", ["sd3", "flux"])
 def test_a_flow_step_is_eulers(backbones, family):
     """Through the clean estimate and the noise, as every rollout goes, to the next timestep."""

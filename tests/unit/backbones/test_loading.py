@@ -15,6 +15,7 @@ from transformers.utils import logging as transformers_logging
 
 from aizheimer.backbones import backbone_for, load_pipeline
 from aizheimer.backbones.loading import _BUNDLED_FOLDER, quiet_loading
+from aizheimer.edits.original_layout import original_state
 from aizheimer.errors import ModelError
 from tests.tiny import save_tiny
 
@@ -169,9 +170,29 @@ def test_a_single_file_becomes_a_pipeline(
     assert pipe.name_or_path == str(path)
 
 
+@pytest.mark.parametrize("named", [False, True], ids=["config=", "file@config"])
+def test_a_checkpoint_in_the_original_layout_is_read_without_network(
+    tmp_path: Path, tiny_folder: Path, tiny_pipeline: StableDiffusionPipeline, *, named: bool
+) -> None:
+    """The tiny pipeline's first block has no attention, as in a model that is built small."""
+    path = tmp_path / "model.safetensors"
+    save_file({name: tensor.contiguous() for name, tensor in original_state(tiny_pipeline).items()}, path)
+    model, config = (f"{path}@{tiny_folder}", None) if named else (path, tiny_folder)
+    pipe = load_pipeline(model, config=config, local_files_only=True)
+    assert pipe.name_or_path == f"{path}@{tiny_folder}"
+    assert pipe.tokenizer.get_vocab() == tiny_pipeline.tokenizer.get_vocab()
+    for part in ("unet", "vae", "text_encoder"):
+        ours, theirs = (getattr(one, part).state_dict() for one in (pipe, tiny_pipeline))
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[name], theirs[name]) for name in theirs), part
+
+
 def test_what_does_not_go_together(tiny_folder: Path) -> None:
     assert "revision: got 'main'" in error_of(tiny_folder, revision="main")
     assert "config: got 'x' beside" in error_of(tiny_folder, config="x")
+    path = tiny_folder / "model.safetensors"
+    path.write_bytes(b"")
+    assert "config: got 'x' beside" in error_of(f"{path}@folder", config="x")
 
 
 def test_a_gated_model_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -107,10 +107,25 @@ def test_refreshing_asks_for_an_epoch_once():
 
 def test_the_teachers_targets_are_its_predictions_and_some_are_of_the_empty_prompt():
     source = teacher_source(bank(), null_index=9, device=CPU)
-    assert source.target[:8, 0, 0, 0].tolist() == [100, 101, 102, 103, 104, 105, 106, 107]
+    own, null = torch.arange(8), torch.tensor([8, 9])
+    assert source.target[own][:, 0, 0, 0].tolist() == [100, 101, 102, 103, 104, 105, 106, 107]
     assert source.prompt_index[8:].tolist() == [9, 9]
-    assert source.x_t[8:, 0, 0, 0].tolist() == [0, 4]
-    assert source.target[8:, 0, 0, 0].tolist() == [200, 204]
+    assert source.x_t[null][:, 0, 0, 0].tolist() == [0, 4]
+    assert source.target[null][:, 0, 0, 0].tolist() == [200, 204]
+
+
+def test_the_teachers_source_reads_the_bank_where_it_is_and_draws_what_copies_gave():
+    whole = bank()
+    source = teacher_source(whole, null_index=9, device=CPU)
+    for rows, own, null in (
+        (source.x_t, whole.x_t, whole.x_t),
+        (source.target, whole.prediction, whole.null_prediction),
+    ):
+        assert [part.data_ptr() for part in rows.parts] == [own.data_ptr(), null.data_ptr()]
+        copied = torch.cat([own, null[::4]])
+        index = torch.tensor([9, 0, 3, 8, 8])
+        assert torch.equal(rows[index], copied[index])
+        assert len(rows) == len(copied) == 10
 
 
 def test_an_empty_bank_is_refused():

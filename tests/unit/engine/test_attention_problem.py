@@ -162,6 +162,19 @@ def test_processors_are_put_back(problem):
     assert problem.backbone.denoiser.attn_processors == before
 
 
+@pytest.mark.parametrize("change", [{}, {"forget_noise": True}, {"anchor": BankAnchor()}], ids=str)
+def test_what_has_weight_0_is_not_computed(problem, change):
+    """The retain rows do not run, and the denoiser ends at the last layer that is read."""
+    ran = []
+    handle = problem.backbone.denoiser.conv_out.register_forward_hook(lambda *_: ran.append(True))
+    with counted(problem.backbone) as count:
+        losses = dataclasses.replace(problem, reconstruction_weight=0.0, **change).losses(1, seeded())
+    handle.remove()
+    assert list(losses) == ["attention"]
+    assert count.latents == 3
+    assert not ran
+
+
 class TestMapsAlone:
     """With the attention term alone the denoiser runs as far as the last layer that is read."""
 
