@@ -64,7 +64,7 @@ def test_a_second_suite_with_the_same_pictures_draws_none_of_them_again(tiny_bac
     scene = scene_of(tiny_backbone, edit=WordEdit("santa"), cache=tmp_path)
     with counting(monkeypatch) as first:
         Families(images=8, families=("templates",)).run(scene)
-    assert sum(first) == 16
+    assert sum(first) > 16, "its own, and those that the judge is tried on"
     with counting(monkeypatch) as second:
         SUITE.run(scene)
     assert sum(second) == 8, "only the unrelated pictures are new"
