@@ -174,7 +174,7 @@ def _family(rule: str, limit: float, metric: Metric, *, ua: Metric | None, use: 
 
 def _counted_families(counted: list[str], weak: list[str]) -> GateLine:
     """Return the line that says which families count: those in which the unedited model shows the target."""
-    left_out = f"{', '.join(weak)}: the unedited model does not show the target there either, so they prove nothing"
+    left_out = f"{', '.join(weak)}: the unedited model shows the target in half of these at most, so they prove nothing"
     return GateLine(
         rule="min_ua_by_family",
         wanted="prompt families that the unedited model shows the target in",
