@@ -30,7 +30,7 @@ from aizheimer.edits.compose import stack
 from aizheimer.edits.edit import Edit
 from aizheimer.edits.io import load_edit
 from aizheimer.errors import AizheimerError
-from aizheimer.evaluation.functional.proportions import wilson_interval
+from aizheimer.evaluation.interference import Share, retained_labels
 
 TARGETS = (
     *("Santa Claus", "cat", "pizza", "rocket", "castle"),
@@ -80,10 +80,7 @@ class Measure:
 
     def __init__(self, bench: Bench, targets: Sequence[str]) -> None:
         self.bench, self.targets = bench, list(targets)
-        world = bench.plain.world
-        others = [item.label for item in world.vocabulary if item.label not in set(targets)]
-        chosen = np.random.default_rng(1).permutation(len(others))[:RETAIN_LABELS]
-        self.retained = [others[i] for i in sorted(chosen)]
+        self.retained = retained_labels(bench.plain.world, targets, RETAIN_LABELS)
 
     def right(self, edit: Edit | None, labels: Sequence[str], *, seeds: int) -> dict[str, list[bool]]:
         """Return, by label, which of its pictures are judged to show it."""
@@ -97,18 +94,18 @@ class Measure:
         """Return UA of each target and the retained objects' accuracy, edited and unedited."""
         own = self.right(edit, targets, seeds=TARGET_SEEDS)
         kept, plain = (self.right(one, self.retained, seeds=1) for one in (edit, None))
-        edited, original = (np.array([hit for hits in one.values() for hit in hits]) for one in (kept, plain))
+        edited, original = (Share.of([hit for hits in one.values() for hit in hits]) for one in (kept, plain))
         return {
-            "ua": {target: 1 - float(np.mean(hits)) for target, hits in own.items()},
-            "retained": float(edited.mean()),
-            "retained_interval": list(wilson_interval(int(edited.sum()), len(edited))),
-            "retained_original": float(original.mean()),
-            "pictures": len(edited),
+            "ua": {target: 1 - Share.of(hits).value for target, hits in own.items()},
+            "retained": edited.value,
+            "retained_interval": list(edited.interval),
+            "retained_original": original.value,
+            "pictures": edited.n,
         }
 
     def damage(self, edit: Edit, labels: Sequence[str]) -> dict[str, float]:
         """Return, by label, the share of pictures judged right: a line of the matrix."""
-        return {name: float(np.mean(hits)) for name, hits in self.right(edit, labels, seeds=MATRIX_SEEDS).items()}
+        return {name: Share.of(hits).value for name, hits in self.right(edit, labels, seeds=MATRIX_SEEDS).items()}
 
 
 def summary(rows: dict[str, Any]) -> list[str]:

@@ -27,9 +27,9 @@ from aizheimer.api import load_model
 from aizheimer.backbones.base import Backbone
 from aizheimer.concepts.concept import Concept
 from aizheimer.concepts.families import prompt_families
-from aizheimer.detectors.base import see
 from aizheimer.evaluation.evaluate import AppliedEdit, draw_pairs, evaluate
-from aizheimer.evaluation.generate import PromptJob, generate
+from aizheimer.evaluation.generate import PromptJob
+from aizheimer.evaluation.interference import judged_right
 from aizheimer.evaluation.judges import Judges, load_judges
 from aizheimer.evaluation.results import EvaluationResult
 from aizheimer.evaluation.settings import EvaluationSettings
@@ -118,23 +118,13 @@ class Bench:
         """Return, by label, which of its pictures are judged to show it: all its prompts, each from so many seeds."""
         world, judge = self.plain.world, self.judges.object
         assert judge is not None, "the embedded model ships its judges"
-        jobs = [
-            (label, PromptJob(prompt, first_seed + seed))
+        jobs = {
+            label: [
+                PromptJob(prompt, first_seed + seed) for prompt in world.prompts_for(label) for seed in range(seeds)
+            ]
             for label in labels
-            for prompt in world.prompts_for(label)
-            for seed in range(seeds)
-        ]
-        pictures = generate(
-            backbone.pipe,
-            [job for _, job in jobs],
-            steps=self.settings.steps,
-            guidance=world.guidance,
-            precision=self.settings.precision,
-        )
-        found: dict[str, list[bool]] = {}
-        for (label, _), seen in zip(jobs, see(judge, pictures).labels, strict=True):
-            found.setdefault(label, []).append(seen == label)
-        return found
+        }
+        return judged_right(backbone, jobs, judge, settings=self.settings)
 
     def _synonyms(self, edit: Judged, target: str) -> dict[str, Any] | None:
         """Return UA of the suite `families` under synonyms alone; None for a target that the world has none of."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from aizheimer._version import __version__
 
 if TYPE_CHECKING:
-    from aizheimer.api import attack, evaluate, export, forget, import_edit, load_model, stack
+    from aizheimer.api import attack, evaluate, export, forget, import_edit, interference, load_model, stack
     from aizheimer.concepts.concept import Concept
     from aizheimer.edits.edit import Edit
     from aizheimer.edits.io import load_edit
@@ -35,6 +35,7 @@ __all__ = [
     "export",
     "forget",
     "import_edit",
+    "interference",
     "load_edit",
     "load_model",
     "shrink",
@@ -51,6 +52,7 @@ _HOMES = {
     "export": "aizheimer.api",
     "forget": "aizheimer.api",
     "import_edit": "aizheimer.api",
+    "interference": "aizheimer.api",
     "load_edit": "aizheimer.edits.io",
     "load_model": "aizheimer.api",
     "shrink": "aizheimer.tuning.shrink",

@@ -60,7 +60,7 @@ def address(tmp_path_factory):
         yield line.split()[1]
     finally:
         server.terminate()
-        server.wait(timeout=30)
+        server.communicate(timeout=30)  # closes the pipe, too: what is left open is a warning, and those are errors
 
 
 @pytest.fixture(scope="session")

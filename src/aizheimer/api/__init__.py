@@ -7,6 +7,7 @@ diffusers pipeline or a ``Backbone``.
 from __future__ import annotations
 
 from aizheimer.api.artifacts import export, import_edit, stack
+from aizheimer.api.company import MATRIX, MATRIX_PICTURE, interference
 from aizheimer.api.forgetting import forget
 from aizheimer.api.hub import pull, push
 from aizheimer.api.models import Model, as_concept, chosen_device, environment, load_model, model_of_run
@@ -17,6 +18,8 @@ from aizheimer.edits.io import load_edit
 from aizheimer.recipes.load import load_recipe
 
 __all__ = [
+    "MATRIX",
+    "MATRIX_PICTURE",
     "Model",
     "as_concept",
     "attack",
@@ -30,6 +33,7 @@ __all__ = [
     "forget_onto",
     "forget_several",
     "import_edit",
+    "interference",
     "load_edit",
     "load_model",
     "load_recipe",

@@ -22,6 +22,7 @@ from aizheimer.cli.forget import forget
 from aizheimer.cli.generate import generate
 from aizheimer.cli.hub import pull, push
 from aizheimer.cli.imports import import_
+from aizheimer.cli.interference import interference
 from aizheimer.cli.ls import ls
 from aizheimer.cli.plan import plan
 from aizheimer.cli.report import report
@@ -55,6 +56,7 @@ EXAMPLES = {
     tune: (
         'aizheimer tune "Santa Claus" --require "UA>=0.95" --minimise "IRA drop"',
         'aizheimer tune cat --method uce --require "UA>=0.9" --search strength=0.2..1.2 --trials 8',
+        'aizheimer tune cat --method esd --require "UA>=0.9" --backend ray --workers 4',
     ),
     shrink: ('aizheimer shrink runs/santa-claus --require "UA>=0.95"',),
     plan: ('aizheimer plan "Santa Claus" --method esd', "aizheimer plan cat --model path/to/model --fit 8GiB"),
@@ -65,6 +67,7 @@ EXAMPLES = {
         "aizheimer attack runs/santa-claus --all relearn.steps=20 quantise.bits=[4]",
     ),
     compare: ("aizheimer compare runs/esd runs/uce", "aizheimer compare runs/* --to best --out comparison"),
+    interference: ("aizheimer interference runs/cat runs/dog runs/fox", "aizheimer interference runs/* --images 20"),
     check: ("aizheimer check runs/santa-claus", "aizheimer check runs/santa-claus --gate my-gate.yaml"),
     bench: (
         "aizheimer bench --method aizheimer --method esd --concept cat --out bench",

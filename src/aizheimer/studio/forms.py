@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from aizheimer.errors import InputError
 
@@ -15,6 +15,8 @@ STRONGEST = 2.0
 Words = Annotated[str, Field(min_length=1, max_length=LONGEST_WORDS)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Strength = Annotated[float, Field(ge=-STRONGEST, le=STRONGEST)]
+# A field of Gradio's that is shown for the first time sends 0 for nothing.
+Steps = Annotated[Annotated[int, Field(ge=1, le=5000)] | None, BeforeValidator(lambda value: value or None)]
 
 Form = TypeVar("Form", bound=BaseModel)
 
@@ -31,7 +33,7 @@ class ForgetForm(BaseModel):
         method: A method's or recipe's name.
         strength: What the edit is multiplied by.
         anchor: What takes the concept's place.
-        steps: Of the optimiser; None for the recipe's.
+        steps: Of the optimiser; None or 0 for the recipe's.
         seed: Of everything random.
     """
 
@@ -43,7 +45,7 @@ class ForgetForm(BaseModel):
     method: Words = "aizheimer"
     strength: Strength = 1.0
     anchor: str = Field(default="", max_length=LONGEST_WORDS)
-    steps: int | None = Field(default=None, ge=1, le=5000)
+    steps: Steps = None
     seed: Seed = 0
 
 

@@ -115,7 +115,13 @@ def _forget(gr: Any, studio: Studio) -> dict[str, Any]:
                 )
                 with gr.Row():
                     found["steps"] = gr.Number(
-                        label="Steps", value=None, precision=0, minimum=1, maximum=5000, min_width=120, elem_id="steps"
+                        label="Steps (0: the method's own)",
+                        value=0,
+                        precision=0,
+                        minimum=0,
+                        maximum=5000,
+                        min_width=120,
+                        elem_id="steps",
                     )
                     found["seed"] = gr.Number(label="Seed", value=0, precision=0, minimum=0, min_width=120)
                 found["pictures"] = gr.File(

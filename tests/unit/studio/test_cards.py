@@ -111,3 +111,8 @@ def test_a_form_says_all_that_is_wrong_with_it():
 def test_a_form_takes_no_more_than_it_says(form, values):
     with pytest.raises(InputError):
         filled(form, values)
+
+
+@pytest.mark.parametrize(("sent", "steps"), [(0, None), (None, None), (60, 60)])
+def test_a_field_of_steps_that_was_left_alone_means_the_methods_own(sent, steps):
+    assert filled(ForgetForm, {"model": "emoji", "concept": "x", "steps": sent}).steps == steps
