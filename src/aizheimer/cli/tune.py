@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from aizheimer.cli import streams
+from aizheimer.cli.bench import Where
 from aizheimer.cli.forget import RUNS, folder_name
 from aizheimer.cli.guard import Interrupted
 from aizheimer.cli.options import Debug, Json, Model, Overrides
@@ -47,6 +48,8 @@ Clip = Annotated[
 ]
 Out = Annotated[Path | None, typer.Option("--out", metavar="DIR", show_default="runs/CONCEPT", help="The run folder.")]
 Samples = Annotated[int | None, typer.Option("--samples", min=3, help="About how many pictures decide on an edit.")]
+On = Annotated[Where, typer.Option("--backend", help="Here one after the other, or on Ray.")]
+Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Trials at a time on Ray.")]
 Cheap = Annotated[
     int, typer.Option("--cheap", min=0, help="Pictures of a first look that may rule an edit out; 0 for none.")
 ]
@@ -68,6 +71,8 @@ def tune(
     keep: Annotated[Many, typer.Option("--keep", help="A concept that must stay; may be repeated.")] = None,
     anchor: Annotated[str, typer.Option("--anchor", help="What takes the concept's place.")] = "",
     clip: Clip = None,
+    backend: On = Where.LOCAL,
+    workers: Workers = None,
     out: Out = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the search, and the first of the pictures.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the search in the folder.")] = False,
@@ -102,6 +107,8 @@ def tune(
                 keep=keep or (),
                 anchor=anchor,
                 clip=clip,
+                backend=backend.value,
+                workers=workers,
                 resume=resume,
                 overwrite=overwrite,
                 on_trial=_tell,

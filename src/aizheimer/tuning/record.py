@@ -189,3 +189,24 @@ class ShrinkRecord(_Frozen):
         return load_record(
             cls, path, missing="run `aizheimer shrink` first", damaged="not a search ({reason}); run it again"
         )
+
+
+def shortfall(record: TuneRecord) -> str:
+    """Say how near a search came that found nothing."""
+    asked = " and ".join(record.require)
+    if record.confirmations:
+        last = record.confirmations[-1]
+        found = ", ".join(f"{d.quantity.label} {last.values[d.quantity.name]:.3f}" for d in record.demands)
+        return (
+            f"{len(record.confirmations)} edits met {asked} in the search and none on fresh pictures (the last: "
+            f"{found}); give more --trials with --resume, or ask for more than you need and look at more --samples."
+        )
+    best = record.nearest()
+    if best is None:
+        return f"every one of {len(record.trials)} trials failed; the first: {record.trials[0].error}"
+    found = ", ".join(f"{d.quantity.label} {best.values[d.quantity.name]:.3f}" for d in record.demands)
+    settings = ", ".join(f"{key}={value:.4g}" for key, value in best.settings.items())
+    return (
+        f"no edit of {len(record.trials)} trials met {asked}; the nearest had {found} at {settings}. "
+        "Give more --trials with --resume, another --method, or a wider --search."
+    )

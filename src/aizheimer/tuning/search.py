@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from aizheimer import api
+from aizheimer._imports import require as require_package
 from aizheimer.api.forgetting import recipe_of
 from aizheimer.concepts.concept import Concept
 from aizheimer.engine.run_folder import RunFolder
@@ -21,6 +23,7 @@ from aizheimer.tuning.record import Trial
 from aizheimer.tuning.space import space_for
 from aizheimer.tuning.storage import optuna
 from aizheimer.tuning.trials import Search, Tuned
+from aizheimer.tuning.workers import Backend
 
 
 def tune(
@@ -43,6 +46,8 @@ def tune(
     overwrite: bool = False,
     judges: Judges | None = None,
     clip: str | Path | None = None,
+    backend: Backend = "local",
+    workers: int | None = None,
     on_trial: Callable[[Trial, int], None] | None = None,
     progress: StageProgress | None = None,
     **parameters: Any,
@@ -71,6 +76,9 @@ def tune(
         overwrite: Replace the run in ``out``.
         judges: Who looks; by default the model's own.
         clip: Folder of a CLIP to judge with, for a model that brings no judges.
+        backend: "local" tries one point after the other here; "ray" the first here and the others on Ray's workers, who
+            load the model themselves.
+        workers: Points at a time on Ray; by default every core.
         on_trial: Called with each trial when it has ended, and how many there are in all.
         progress: Called with (stage, done, total).
         **parameters: Parameters of the method that are not searched.
@@ -90,22 +98,24 @@ def tune(
     demands = [Demand.parse(text) for text in ([require] if isinstance(require, str) else require)]
     wanted = Quantity.parse(minimise, option="--minimise")
     _check_counts(demands, trials=trials, cheap=cheap, samples=samples)
+    _check_backend(model, backend=backend, workers=workers)
     recipe = recipe_of(method, parameters, None)
     space = space_for(recipe.method_name, recipe.method, search)
     backbone = api.load_model(model)
     target = api.as_concept(concept, world=backbone.world, keep=keep, anchor=anchor)
+    looking = judges or load_judges(backbone.world, clip_folder=clip, extra=(target.target,))
+    asked: dict[str, Any] = {"concept": target, "recipe": recipe, "demands": demands, "wanted": wanted, "space": space}
+    asked["full"] = EvaluationSettings.of_size(samples, full=False, seed=seed)
+    asked["few"] = EvaluationSettings.sized(cheap, seed=seed) if cheap else None
+    crew = functools.partial(_in_worker, model, judges=judges, clip=clip, run=RunFolder(Path(out).resolve()), **asked)
     searching = Search(
         backbone=backbone,
-        concept=target,
-        recipe=recipe,
-        demands=demands,
-        wanted=wanted,
-        space=space,
-        judges=judges or load_judges(backbone.world, clip_folder=clip, extra=(target.target,)),
-        full=EvaluationSettings.of_size(samples, full=False, seed=seed),
-        few=EvaluationSettings.sized(cheap, seed=seed) if cheap else None,
+        judges=looking,
         run=RunFolder(Path(out)).create(resume=resume, overwrite=overwrite),
         progress=progress,
+        crew=crew if backend == "ray" else None,
+        workers=workers,
+        **asked,
     )
     return searching.through(trials, file=Path(storage) if storage is not None else None, on_trial=on_trial)
 
@@ -119,3 +129,26 @@ def _check_counts(demands: Sequence[Demand], *, trials: int, cheap: int, samples
         raise InputError(f"cheap: got {cheap}; wanted 3 or more pictures, or 0 for no first look.")
     if samples is not None and samples < 3:
         raise InputError(f"samples: got {samples}; wanted 3 or more.")
+
+
+def _check_backend(model: api.Model, *, backend: Backend, workers: int | None) -> None:
+    if backend == "local":
+        if workers is not None:
+            raise InputError(
+                "workers: local trials run one after the other; give the backend ray for several at a time."
+            )
+        return
+    require_package("ray", extra="ray")
+    if workers is not None and workers < 1:
+        raise InputError(f"workers: got {workers}; wanted 1 or more.")
+    if not isinstance(model, str | Path):
+        raise InputError(
+            "backend: Ray's workers load the model themselves; name its folder or address, not a pipeline."
+        )
+
+
+def _in_worker(model: api.Model, *, judges: Judges | None, clip: str | Path | None, **fields: Any) -> Search:
+    """Make the search in a worker's process."""
+    backbone = api.load_model(model)
+    looking = judges or load_judges(backbone.world, clip_folder=clip, extra=(fields["concept"].target,))
+    return Search(backbone=backbone, judges=looking, **fields)

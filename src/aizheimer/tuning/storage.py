@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -29,7 +30,9 @@ def optuna() -> ModuleType:
     return package
 
 
-def open_study(file: Path, *, name: str, asked: Mapping[str, Any], resume: bool, seed: int) -> Study:
+def open_study(
+    file: Path, *, name: str, asked: Mapping[str, Any], resume: bool, seed: int, at_once: bool = False
+) -> Study:
     """Return the search that a file keeps, or a new one in it.
 
     Args:
@@ -38,6 +41,7 @@ def open_study(file: Path, *, name: str, asked: Mapping[str, Any], resume: bool,
         asked: What the search is for; one that is taken up again must be for the same.
         resume: Take up the search that is there.
         seed: Of the sampler. The trials that are there already are counted in, so that none is repeated.
+        at_once: Whether points are asked for while others are measured: the sampler then keeps away from those.
 
     Raises:
         RunFolderError: The file is something else, holds a search of that name and ``resume`` is off, or one that was
@@ -64,7 +68,13 @@ def open_study(file: Path, *, name: str, asked: Mapping[str, Any], resume: bool,
                 f"{file}: the search of {name} was for something else ({', '.join(changed)}); "
                 "resume it with the same, or name another --storage"
             )
-    study.sampler = package.samplers.TPESampler(seed=seed + len(study.trials), n_startup_trials=4)
+    states = package.trial.TrialState
+    for trial in study.get_trials(deepcopy=False, states=(states.RUNNING,)):
+        study.tell(trial.number, state=states.FAIL)  # it was interrupted: nobody is measuring it
+    seed += len(study.trials)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", package.exceptions.ExperimentalWarning)  # of constant_liar
+        study.sampler = package.samplers.TPESampler(seed=seed, n_startup_trials=4, constant_liar=at_once)
     return study
 
 

@@ -1,12 +1,13 @@
-"""Try points of a search one after the other, confirm the best, and write the one that was found."""
+"""Try the points of a search, one after the other or on workers, confirm the best, and write the one that was found."""
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,9 +28,10 @@ from aizheimer.evaluation.settings import EvaluationSettings
 from aizheimer.recipes.load import Recipe
 from aizheimer.reports.search import SearchPoint, save_search_picture
 from aizheimer.tuning.demand import Demand, Quantity, check_measured, values_of
-from aizheimer.tuning.record import Confirmation, Trial, TuneRecord
+from aizheimer.tuning.record import Confirmation, Trial, TuneRecord, shortfall
 from aizheimer.tuning.space import Range, as_it_is, suggested, with_values
 from aizheimer.tuning.storage import Study, open_study, optuna
+from aizheimer.tuning.workers import Point, measured_on_ray
 
 JOURNAL, RECORD, PICTURE, MADE = "tune.journal", "tune.json", "tune.png", "made"
 FRESH = 1000
@@ -74,6 +76,8 @@ class Search:
         few: The first look; None for none.
         run: The run folder.
         progress: Told how far it is.
+        crew: Makes this search in a worker; None tries one point after the other here.
+        workers: Points at a time on workers; None takes every core.
     """
 
     backbone: Backbone
@@ -87,6 +91,8 @@ class Search:
     few: EvaluationSettings | None
     run: RunFolder
     progress: StageProgress | None = None
+    crew: Callable[[], Search] | None = None
+    workers: int | None = None
 
     def through(self, trials: int, *, file: Path | None, on_trial: Callable[[Trial, int], None] | None) -> Tuned:
         """Open the search or take it up again, try what is left, and write what was found; see `tune`."""
@@ -102,6 +108,7 @@ class Search:
                 asked=self.asked(),
                 resume=self.run.resuming,
                 seed=self.full.seed,
+                at_once=self.crew is not None,
             )
             self.try_until(study, trials, on_trial=on_trial)
         except InputError:
@@ -128,25 +135,61 @@ class Search:
 
     def try_until(self, study: Study, trials: int, *, on_trial: Callable[[Trial, int], None] | None) -> None:
         """Try points until there are as many as wanted, the method as it was given first."""
+        tell = on_trial or (lambda _trial, _total: None)
         if not study.trials:
             study.enqueue_trial(as_it_is(self.space, dict(flat(self.recipe.method.model_dump(mode="json")))))
-        while len(recorded(study)) < trials:
-            told = self._try(study)
-            if on_trial is not None:
-                on_trial(told, trials)
+        while len(recorded(study)) < (trials if self.crew is None else 1):
+            point = self._ask(study)
+            tell(self._told(study, point.asked, self.outcome(point.base)), trials)
+        if self.crew is not None and len(recorded(study)) < trials:
+            self._try_on_workers(study, trials, self.crew, tell)
 
-    def _try(self, study: Study) -> Trial:
-        states = optuna().trial.TrialState
+    def _try_on_workers(
+        self, study: Study, trials: int, crew: Callable[[], Search], tell: Callable[[Trial, int], None]
+    ) -> None:
+        """Try what is left on workers; the unedited pictures, which all compare with, are drawn before."""
+        self._look(None, self.full, stage="drawing the unedited model")
+        asked: set[int] = set()
+
+        def next_point() -> Point | None:
+            if len(recorded(study)) + len(asked) >= trials:
+                return None
+            point = self._ask(study, taken=asked)
+            asked.add(point.base["number"])
+            return point
+
+        for point, found in measured_on_ray(crew, next_point, workers=self.workers):
+            told = failed(point.base, found) if isinstance(found, Exception) else found
+            asked.discard(told.number)
+            tell(self._told(study, point.asked, told), trials)
+
+    def _ask(self, study: Study, *, taken: Collection[int] = ()) -> Point:
+        """Return the next point; its number is the first that no trial has, and none that is being measured."""
         asked = study.ask()
-        settings, started = suggested(asked, self.space), time.perf_counter()
-        base: dict[str, Any] = {"number": len(recorded(study)), "settings": settings}
+        settings = suggested(asked, self.space)
+        used = {*taken, *(trial.number for trial in recorded(study))}
+        number = next(i for i in itertools.count() if i not in used)
+        folder = self._made(settings)
+
+        def needs() -> str:
+            return "" if (folder / "edit.json").is_file() else folder.name
+
+        return Point(asked=asked, base={"number": number, "settings": settings}, needs=needs)
+
+    def outcome(self, base: dict[str, Any]) -> Trial:
+        """Return what becomes of a point."""
+        started = time.perf_counter()
         try:
             told = self._measured(base)
         except AizheimerError as error:
-            if isinstance(error, InputError) and not recorded(study):
+            if isinstance(error, InputError) and base["number"] == 0:
                 raise  # the method as it was given cannot be used: nothing else will do better
-            told = Trial(**base, state="failed", seconds=0.0, error=" ".join(str(error).split()))
-        told = told.model_copy(update={"seconds": round(time.perf_counter() - started, 2)})
+            told = failed(base, error)
+        return told.model_copy(update={"seconds": round(time.perf_counter() - started, 2)})
+
+    def _told(self, study: Study, asked: Any, told: Trial) -> Trial:
+        """Keep what became of a point in the study, and return it."""
+        states = optuna().trial.TrialState
         asked.set_user_attr(_TRIAL, told.model_dump(mode="json"))
         if told.state == "failed":
             study.tell(asked, state=states.FAIL)
@@ -180,18 +223,22 @@ class Search:
 
     def edit(self, settings: dict[str, float]) -> Edit:
         """Return the edit of a point; points that differ in strength alone share one."""
-        method = with_values(self.recipe.method, settings)
-        text = json.dumps(method.model_dump(mode="json"), sort_keys=True)
-        folder = self.run.file(MADE) / hashlib.sha256(text.encode()).hexdigest()[:16]
+        folder = self._made(settings)
         if (folder / "edit.json").is_file():
             made = api.load_edit(folder)
         else:
-            made = method.unlearn(self.backbone, self.concept)
+            made = with_values(self.recipe.method, settings).unlearn(self.backbone, self.concept)
             made.save(folder)
         strength = settings.get("strength", 1.0)
         return made if strength == 1.0 else made.scale(strength)
 
-    def _look(self, edit: Edit, settings: EvaluationSettings, *, stage: str) -> EvaluationResult:
+    def _made(self, settings: dict[str, float]) -> Path:
+        """Return where the edit of a point is kept while the search goes on."""
+        method = with_values(self.recipe.method, settings)
+        text = json.dumps(method.model_dump(mode="json"), sort_keys=True)
+        return self.run.file(MADE) / hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def _look(self, edit: Edit | None, settings: EvaluationSettings, *, stage: str) -> EvaluationResult:
         return look(
             self.backbone, edit, concept=self.concept, judges=self.judges, settings=settings, stage=stage,
             progress=self.progress,
@@ -254,7 +301,7 @@ class Search:
 
 def look(
     backbone: Backbone,
-    edit: Edit,
+    edit: Edit | None,
     *,
     concept: Concept,
     judges: Judges,
@@ -266,7 +313,7 @@ def look(
 
     Args:
         backbone: The base.
-        edit: The edit.
+        edit: The edit; None looks at the unedited model alone.
         concept: The target.
         judges: Who looks.
         settings: At how many pictures, and from which noise.
@@ -286,31 +333,16 @@ def look(
 
 def recorded(study: Study) -> list[Trial]:
     """Return the trials that have ended, in order; one that was interrupted left nothing and is not counted."""
-    return [Trial.model_validate(trial.user_attrs[_TRIAL]) for trial in study.trials if _TRIAL in trial.user_attrs]
+    found = [Trial.model_validate(trial.user_attrs[_TRIAL]) for trial in study.trials if _TRIAL in trial.user_attrs]
+    return sorted(found, key=lambda trial: trial.number)
+
+
+def failed(base: dict[str, Any], error: Exception) -> Trial:
+    """Return the trial of a point that could not be measured."""
+    return Trial(**base, state="failed", seconds=0.0, error=" ".join(str(error).split())[:400])
 
 
 def change_of(edit: Edit) -> float:
     """Return the Frobenius norm of what an edit adds to the weights, its strength included."""
     squares = sum(float(delta.square().sum()) for delta in edit.deltas.values())
     return abs(edit.provenance.strength) * squares**0.5
-
-
-def shortfall(record: TuneRecord) -> str:
-    """Say how near a search came that found nothing."""
-    asked = " and ".join(record.require)
-    if record.confirmations:
-        last = record.confirmations[-1]
-        found = ", ".join(f"{d.quantity.label} {last.values[d.quantity.name]:.3f}" for d in record.demands)
-        return (
-            f"{len(record.confirmations)} edits met {asked} in the search and none on fresh pictures (the last: "
-            f"{found}); give more --trials with --resume, or ask for more than you need and look at more --samples."
-        )
-    best = record.nearest()
-    if best is None:
-        return f"every one of {len(record.trials)} trials failed; the first: {record.trials[0].error}"
-    found = ", ".join(f"{d.quantity.label} {best.values[d.quantity.name]:.3f}" for d in record.demands)
-    settings = ", ".join(f"{key}={value:.4g}" for key, value in best.settings.items())
-    return (
-        f"no edit of {len(record.trials)} trials met {asked}; the nearest had {found} at {settings}. "
-        "Give more --trials with --resume, another --method, or a wider --search."
-    )
