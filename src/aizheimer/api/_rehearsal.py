@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,9 @@ import torch
 
 from aizheimer.backbones.base import Backbone
 from aizheimer.backbones.conditioning import expanded
-from aizheimer.backbones.memory import allocated_peak
+from aizheimer.backbones.counting import Count, counted
+from aizheimer.backbones.memory import allocated_peak, watching
 from aizheimer.concepts.concept import Concept
-from aizheimer.edits.edit import Edit
 from aizheimer.engine.callbacks import Callbacks
 from aizheimer.engine.query_problem import query_recorder
 from aizheimer.engine.run_folder import RunFolder
@@ -23,8 +24,10 @@ from aizheimer.methods.base import Method
 from aizheimer.modules.formats import halved_layers
 
 ONE = {"forget": 1, "retain": 1, "holdout": 1, "steps": 1, "picture_steps": 1}
-STEPS = 2
-"""The first step of an optimiser makes its state, the second one has it from the start."""
+PICTURES = ("images", "pictures")
+"""Fields of methods that say where pictures come from."""
+STEPS = 3
+"""The first makes the optimiser's state, the second has it from the start; the third is timed, and not watched."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +36,7 @@ class Rehearsal:
 
     Args:
         peak: The most bytes held, above the weights.
-        step_seconds: Time of its last step.
+        step_seconds: Time of its last step, when nothing watched it.
         edit_bytes: Size of its edit on the disk.
         checkpoint_bytes: Size of its checkpoint: parameters, best state, optimiser.
         network: What was trained, ``"unet"`` or ``"text_encoder"``.
@@ -56,11 +59,13 @@ class Rows:
         base: Bytes whatever the rows.
         each: Bytes for each row.
         seconds: Time for each row.
+        guided: Rows that one latent's prediction under guidance takes, with the plain ones that are kept beside it.
     """
 
     base: float
     each: float
     seconds: float
+    guided: int
 
     def peak(self, rows: int) -> float:
         """Return the bytes of a pass of so many rows."""
@@ -71,11 +76,10 @@ class Rows:
 class _Seen:
     steps: list[Mapping[str, Any]] = field(default_factory=list)
     data: dict[str, Any] = field(default_factory=dict)
-    edit: Edit | None = None
 
 
 def rehearse(backbone: Backbone, concept: Concept, method: Method, *, batch: int, retain: int) -> Rehearsal:
-    """Run two steps of a trained method with other batch sizes and next to no data, and measure.
+    """Run a few steps of a trained method with other batch sizes and next to no data, and measure.
 
     Args:
         backbone: The model; it is bit-identical afterwards.
@@ -88,13 +92,16 @@ def rehearse(backbone: Backbone, concept: Concept, method: Method, *, batch: int
     seen = _Seen()
     with tempfile.TemporaryDirectory(prefix="aizheimer-") as folder:
         run = RunFolder(Path(folder) / "run").create()
-        callbacks = Callbacks(on_step=seen.steps.append, on_data=seen.data.update)
+        with watching(backbone.device) as watch:
 
-        def unlearn() -> None:
-            seen.edit = small.unlearn(backbone, concept, run=run, callbacks=callbacks)
-            seen.edit.save(run.path)
+            def on_step(row: Mapping[str, Any]) -> None:
+                seen.steps.append(row)
+                if row["step"] == STEPS - 1:
+                    watch.end()
 
-        peak = allocated_peak(unlearn, backbone.device)
+            callbacks = Callbacks(on_step=on_step, on_data=seen.data.update)
+            small.unlearn(backbone, concept, run=run, callbacks=callbacks).save(run.path)
+            peak = watch.end()
         sizes = {path.name: path.stat().st_size for path in run.path.iterdir() if path.is_file()}
     names, network = tuple(seen.data.get("parameters", ())), str(seen.data.get("network", "unet"))
     return Rehearsal(
@@ -108,7 +115,7 @@ def rehearse(backbone: Backbone, concept: Concept, method: Method, *, batch: int
 
 
 def trimmed(content: Mapping[str, Any], *, batch: int, retain: int) -> dict[str, Any]:
-    """Return hyper-parameters of a method with these batch sizes, two steps and next to no data.
+    """Return hyper-parameters of a method with these batch sizes, `STEPS` steps and next to no data.
 
     Args:
         content: The hyper-parameters, as ``model_dump`` gives them.
@@ -135,27 +142,105 @@ def trimmed(content: Mapping[str, Any], *, batch: int, retain: int) -> dict[str,
         small["retain"] = small["retain"] | {"batch_size": retain, "monitor": 1}
     if "warmup" in small:
         small["warmup"] = min(small["warmup"], 1)
-    for name in ("images", "pictures"):
+    for name in PICTURES:
         if str(small.get(name)).startswith("generate:"):
             small[name] = "generate:2"
     return small
 
 
-def rows_without_gradients(backbone: Backbone) -> Rows:
-    """Measure forward passes of two and of four rows, as rollouts and looks at the held-out set take them."""
-    peaks, seconds = {}, {}
+@dataclass(frozen=True, kw_only=True)
+class Solved:
+    """What a closed form took.
+
+    Args:
+        seconds: Time of all of it.
+        peak: The most bytes held, above the weights.
+        edit_bytes: Size of its edit on the disk.
+        cache_bytes: Size of what it keeps beside it.
+        residual: Share of what the concept's words say that it leaves; None if it does not say.
+        suffices: Whether no training follows.
+    """
+
+    seconds: float
+    peak: int
+    edit_bytes: int
+    cache_bytes: int
+    residual: float | None
+    suffices: bool
+
+
+def closed_form(backbone: Backbone, concept: Concept, method: Any) -> Solved | None:
+    """Solve the closed form that a method is, or begins with; None if there is none.
+
+    Args:
+        backbone: The model; it is bit-identical afterwards.
+        concept: What would be forgotten.
+        method: The method with its real hyper-parameters.
+    """
+    if "training" not in type(method).model_fields:
+        return _solve(backbone, concept, method)
+    if getattr(method, "start", None) is None or "enough" not in type(method).model_fields:
+        return None
+    # Without end whatever it leaves: a training that follows is rehearsed by itself.
+    found = _solve(backbone, concept, method.model_copy(update={"images": None, "enough": math.inf}))
+    settled = method.enough is not None and method.images is None
+    return replace(found, suffices=settled and (found.residual or 0.0) <= method.enough)
+
+
+def _solve(backbone: Backbone, concept: Concept, method: Method) -> Solved:
+    """Solve a closed form, and measure: it takes seconds, and nothing less tells whether a training must follow it."""
+    with tempfile.TemporaryDirectory(prefix="aizheimer-") as folder:
+        run = RunFolder(Path(folder) / "run").create()
+        started = time.perf_counter()
+        edit = method.unlearn(backbone, concept, run=run)
+        seconds = time.perf_counter() - started
+        edit.save(run.path)
+        files = {path: path.stat().st_size for path in run.path.rglob("*") if path.is_file()}
+    # A second time, since watching on a CPU takes time itself.
+    peak = allocated_peak(lambda: method.unlearn(backbone, concept), backbone.device)
+    edit_bytes = sum(size for path, size in files.items() if path.name.startswith("edit."))
+    return Solved(
+        seconds=seconds,
+        peak=peak,
+        edit_bytes=edit_bytes,
+        cache_bytes=sum(files.values()) - edit_bytes,
+        residual=edit.provenance.extra.get("residual"),
+        suffices=True,
+    )
+
+
+def rows_without_gradients(backbone: Backbone, *, guidance: float) -> Rows:
+    """Measure forward passes of two and of four rows, as rollouts and looks at the held-out set take them.
+
+    Args:
+        backbone: The model.
+        guidance: Of rollouts.
+    """
+    peaks, seconds, guided = {}, 0.0, Count()
     for rows in (2, 4):
         x_t = torch.zeros(rows, *backbone.latent_shape, device=backbone.device, dtype=backbone.dtype)
         t = torch.full((rows,), backbone.schedule.num_steps // 2, device=backbone.device)
         conditions = expanded(backbone.condition([""]).to(x_t), rows)
         with torch.no_grad():
-            if rows == 2:
-                backbone.predict(x_t, t, conditions)  # what is made on first use is made
-            started = time.perf_counter()
             peaks[rows] = allocated_peak(lambda: backbone.predict(x_t, t, conditions), backbone.device)  # noqa: B023
-            seconds[rows] = time.perf_counter() - started
+            if rows == 2:
+                one = expanded(conditions, rows)[:1]
+                with counted(backbone) as guided:
+                    backbone.predict_guided(x_t[:1], t[:1], one, null=one, scale=guidance)
+            else:
+                seconds = _timed(lambda: backbone.predict(x_t, t, conditions), backbone.device)  # noqa: B023
     each = max(0.0, (peaks[4] - peaks[2]) / 2)
-    return Rows(base=max(0.0, peaks[2] - 2 * each), each=each, seconds=seconds[4] / 4)
+    return Rows(base=max(0.0, peaks[2] - 2 * each), each=each, seconds=seconds / 4, guided=guided.latents)
+
+
+def _timed(action: Callable[[], object], device: torch.device) -> float:
+    """Return the seconds of a call that has been made before; a GPU is waited for."""
+    waits = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    waits()
+    started = time.perf_counter()
+    action()
+    waits()
+    return time.perf_counter() - started
 
 
 def query_bytes(backbone: Backbone, layers: Sequence[str]) -> int:

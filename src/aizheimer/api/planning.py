@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from aizheimer.api._rehearsal import Rehearsal, Rows, query_bytes, rehearse, rows_without_gradients
+from aizheimer.api._preparation import Preparation
+from aizheimer.api._rehearsal import Rehearsal, Rows, Solved, closed_form, query_bytes, rehearse, rows_without_gradients
 from aizheimer.api.forgetting import recipe_of
 from aizheimer.api.models import Model, address_of, as_concept, load_model
 from aizheimer.backbones.base import Backbone
 from aizheimer.backbones.memory import resident_bytes, size_text, weight_bytes
 from aizheimer.concepts.concept import Concept
-from aizheimer.data.latents import RolloutPlan
 from aizheimer.engine.held_out import MONITOR_BATCH
 from aizheimer.errors import GateError, InputError
 from aizheimer.methods.base import Method
 from aizheimer.modules.parameters import select_layers
 from aizheimer.recipes.load import Recipe
 
-ROLLOUT_BATCH = 16
-"""Trajectories that `aizheimer.data.latents.rollout` denoises at a time."""
 LEANER: tuple[Mapping[str, Any], ...] = (
     {},
     {"checkpointing": True},
@@ -42,11 +40,15 @@ class Plan(BaseModel):
         concept: What is forgotten.
         device: Where it runs.
         options: Hyper-parameters that were changed to make it fit, as ``training.<name>``.
-        memory: Bytes: ``weights``, what is held above them by ``step``, ``rollouts`` and ``look`` (at the held-out set)
-            when each is at its largest, ``bank`` (trajectories and queries in memory), ``peak`` of them all; and
-            ``program``, what the process holds beside tensors.
-        seconds: ``prepare``, ``step``, ``look``, and ``total``.
+        memory: Bytes: ``weights``, what is held above them by ``solve`` (a closed form), ``rollouts`` (trajectories and
+            pictures, before they are on the disk), ``step`` and ``look`` (at the held-out set) when each is at its
+            largest, ``peak`` of them all; ``bank``, what is kept of trajectories, pictures and queries, which a run
+            without a folder holds beside; and ``program``, what the process holds beside tensors.
+        seconds: ``solve``, ``prepare``, ``step``, ``look``, and ``total``.
         disk: Bytes: ``edit``, ``checkpoint``, ``cache`` and ``total``.
+        trains: Whether there are steps; without, the closed form is all there is.
+        left: The share of what the concept's words say that the closed form leaves, and that the method takes for
+            ``enough`` not to train; None where there is none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -59,6 +61,9 @@ class Plan(BaseModel):
     memory: dict[str, int]
     seconds: dict[str, float]
     disk: dict[str, int]
+    trains: bool = True
+    left: float | None = None
+    enough: float | None = None
 
     @property
     def needed(self) -> int:
@@ -97,14 +102,15 @@ def plan(
 ) -> Plan:
     """Predict what forgetting a concept takes, without doing it.
 
-    The method runs two steps on the model with one example of each kind, and a second time with two where its batch is
+    The method runs a few steps on the model with one example of each kind, and again with two where its batch is
     larger: a step's memory and time are straight lines in both. Forward passes without gradients, which rollouts and
-    looks at the held-out set are made of, are measured alike.
+    looks at the held-out set are made of, are measured alike. A closed form is solved: that takes seconds, and of the
+    default method it tells whether a training will follow.
 
     Args:
         model: What would be edited; see `aizheimer.api.load_model`. It is bit-identical afterwards.
         concept: What would be forgotten.
-        method: A trained method, its recipe, or either one loaded.
+        method: A trained or closed-form method, its recipe, or either one loaded.
         fit: Bytes that are there; options are chosen with which the run needs no more.
         seed: Of the run.
         **parameters: Parameters of the method, nested as in a recipe.
@@ -113,7 +119,7 @@ def plan(
         The prediction, with the options it is for.
 
     Raises:
-        InputError: The method does not train.
+        InputError: The method neither trains nor solves.
         GateError: Nothing that can be chosen fits.
 
     Example:
@@ -121,24 +127,65 @@ def plan(
         True
     """
     recipe = recipe_of(method, parameters, seed)
-    if "training" not in type(recipe.method).model_fields:
+    trained = "training" in type(recipe.method).model_fields
+    if not trained and recipe.method.info.kind == "runtime":
         raise InputError(
-            f"plan: {recipe.name} does not train, so there are no steps to predict; it takes what drawing pictures do"
+            f"plan: {recipe.name} neither trains nor solves, so there is nothing to predict; it takes what drawing "
+            "pictures does"
         )
     backbone = load_model(model)
     target = as_concept(concept, world=backbone.world)
     program = max(0, resident_bytes() - weight_bytes(backbone.components.values()))
-    rows = rows_without_gradients(backbone)
+    method: Any = recipe.method
+    solved = closed_form(backbone, target, method)
+    if solved is not None and solved.suffices:
+        return _fitting([_closed(backbone, target, recipe, solved=solved, program=program)], fit)
+    rows = rows_without_gradients(backbone, guidance=method.rollouts.guidance_or(backbone.world.guidance))
     tried: list[Plan] = []
     for options in LEANER if fit is not None else LEANER[:1]:
-        planner = _Planner.of(backbone, target, recipe, options=options, rows=rows, program=program)
+        planner = _Planner.of(backbone, target, recipe, options=options, rows=rows, solved=solved, program=program)
         for sizes in planner.cuts() if fit is not None else [planner.sizes]:
             tried.append(planner.plan(sizes))
             if fit is None or tried[-1].needed <= fit:
                 return tried[-1]
+    return _fitting(tried, fit)
+
+
+def _closed(backbone: Backbone, concept: Concept, recipe: Recipe, *, solved: Solved, program: int) -> Plan:
+    """Return what a run takes that solves and does not train."""
+    weights = weight_bytes(backbone.components.values())
+    nothing = dict.fromkeys(("step", "rollouts", "look", "bank"), 0)
+    return Plan(
+        model=address_of(backbone),
+        method=recipe.name,
+        concept=concept.target,
+        device=backbone.device.type,
+        options={},
+        memory={"weights": weights, "solve": solved.peak, **nothing, "peak": weights + solved.peak, "program": program},
+        seconds={"solve": solved.seconds, "prepare": 0.0, "step": 0.0, "look": 0.0, "total": solved.seconds},
+        disk={
+            "edit": solved.edit_bytes,
+            "checkpoint": 0,
+            "cache": solved.cache_bytes,
+            "total": solved.edit_bytes + solved.cache_bytes,
+        },
+        trains=False,
+        left=solved.residual,
+        enough=getattr(recipe.method, "enough", None),
+    )
+
+
+def _fitting(tried: list[Plan], fit: int | None) -> Plan:
+    """Return the plan that needs least.
+
+    Raises:
+        GateError: Even that does not fit.
+    """
     least = min(tried, key=lambda found: found.needed)
+    if fit is None or least.needed <= fit:
+        return least
     raise GateError(
-        f"plan: nothing fits into {size_text(fit or 0)}; the least is {size_text(least.needed)}, with "
+        f"plan: nothing fits into {size_text(fit)}; the least is {size_text(least.needed)}, with "
         f"{', '.join(f'{name}={value}' for name, value in least.options.items()) or 'the method as it is'}"
     )
 
@@ -157,6 +204,7 @@ class _Planner:
     by_batch: Rehearsal
     by_retain: Rehearsal
     rows: Rows
+    solved: Solved | None
     program: int
 
     @classmethod
@@ -168,6 +216,7 @@ class _Planner:
         *,
         options: Mapping[str, Any],
         rows: Rows,
+        solved: Solved | None,
         program: int,
     ) -> _Planner:
         content = recipe.method.model_dump()
@@ -186,6 +235,7 @@ class _Planner:
             by_batch=rehearse(backbone, concept, method, batch=2, retain=1) if sizes.batch > 1 else one,
             by_retain=rehearse(backbone, concept, method, batch=1, retain=2) if sizes.retain > 1 else one,
             rows=rows,
+            solved=solved,
             program=program,
         )
 
@@ -199,7 +249,7 @@ class _Planner:
         if sizes.parts != self.sizes.parts:
             options |= {"training.batch_size": sizes.batch, "training.accumulation": sizes.parts}
             options["retain_batch_size" if _is_flat(self.method) else "retain.batch_size"] = sizes.retain
-        edit, checkpoint, bank = self.one.edit_bytes, self.one.checkpoint_bytes, self._bank_bytes()
+        edit, checkpoint, bank = self.one.edit_bytes, self.one.checkpoint_bytes, int(memory["bank"])
         return Plan(
             model=address_of(self.backbone),
             method=self.recipe.name,
@@ -209,26 +259,30 @@ class _Planner:
             memory={name: int(value) for name, value in memory.items()},
             seconds=seconds,
             disk={"edit": edit, "checkpoint": checkpoint, "cache": bank, "total": edit + checkpoint + bank},
+            left=None if self.solved is None else self.solved.residual,
+            enough=getattr(self.method, "enough", None),
         )
 
     def _memory(self, sizes: _Sizes) -> dict[str, float]:
         weights = weight_bytes(self._resident())
+        # Solving and rolling out have the text encoders and the autoencoder beside them, wherever these wait later.
+        parked = weight_bytes(self.backbone.components.values()) - weights
         # What the run holds while it only looks: parameters, their best values, and the optimiser's averages.
         state = self.one.checkpoint_bytes
-        step = self._line("peak", sizes)
-        rollouts = self.rows.peak(2 * min(ROLLOUT_BATCH, sum(self._trajectories())))
-        look = self.rows.peak(min(MONITOR_BATCH, _monitored(self.method))) + state
-        bank = self._bank_bytes()
-        peak = weights + bank + max(step, rollouts, look)
-        return {
+        banks = self.drawn.banks(math.prod(self.backbone.latent_shape))
+        found = {
             "weights": weights,
-            "step": step,
-            "rollouts": rollouts,
-            "look": look,
-            "bank": bank,
-            "peak": peak,
+            "solve": 0 if self.solved is None else self.solved.peak + parked,
+            "step": self._line("peak", sizes),
+            "rollouts": self.rows.peak(2 * self.drawn.most) + parked,
+            "look": self.rows.peak(min(MONITOR_BATCH, _monitored(self.method))) + state,
+            "bank": sum(banks) + self._query_bytes(),
             "program": self.program,
         }
+        if self.backbone.device.type == "cpu":
+            # All steps of a bank, and then all of them in one piece, before they are on the disk and mapped.
+            found["rollouts"] += 2 * max(banks)
+        return found | {"peak": weights + max(found[name] for name in ("solve", "step", "rollouts", "look"))}
 
     def _resident(self) -> list[Any]:
         """Return the networks whose weights are on the device while it trains."""
@@ -238,33 +292,29 @@ class _Planner:
         kept = {"unet", "transformer", *([self.one.network] if self.one.network == "text_encoder" else [])}
         return [net for name, net in components.items() if name in kept]
 
+    @property
+    def drawn(self) -> Preparation:
+        """What is drawn before the first step."""
+        return Preparation.of(self.method)
+
     def _seconds(self, sizes: _Sizes) -> dict[str, float]:
         plan, training = self.method.rollouts, self.method.training
         step = self._line("step_seconds", sizes) * sizes.parts
+        guided = self.rows.guided * self.rows.seconds
         if getattr(self.method, "rollout", None) == "student":
             # Drawn anew for every example, under guidance, up to a random step.
-            step += sizes.batch * sizes.parts * (plan.steps - 1) * self.rows.seconds
+            step += sizes.batch * sizes.parts * (plan.steps - 1) / 2 * guided
         look = 2 * _monitored(self.method) * self.rows.seconds
-        prepare = (2 * sum(self._trajectories()) * plan.steps + self._kept_inputs()) * self.rows.seconds
+        prepare = self.drawn.steps * guided + self._kept_inputs() * self.rows.seconds
         looks = 1 + math.ceil(training.steps / training.monitor_every)
-        total = prepare + training.steps * step + looks * look
-        return {"prepare": prepare, "step": step, "look": look, "total": total}
+        solving = 0.0 if self.solved is None else self.solved.seconds
+        total = solving + prepare + training.steps * step + looks * look
+        return {"solve": solving, "prepare": prepare, "step": step, "look": look, "total": total}
 
     def _line(self, name: str, sizes: _Sizes) -> float:
         """Return what a part of a step takes: what one example of each kind does, and what each further one adds."""
         base, batch, retain = (getattr(found, name) for found in (self.one, self.by_batch, self.by_retain))
         return base + max(0, batch - base) * (sizes.batch - 1) + max(0, retain - base) * (sizes.retain - 1)
-
-    def _trajectories(self) -> Sequence[int]:
-        """Return how many trajectories of forget and of retain prompts are rolled out."""
-        plan: RolloutPlan = self.method.rollouts
-        own = getattr(self.method, "rollout", "teacher") == "teacher"
-        return (plan.forget if own else 1) + plan.holdout, plan.retain + plan.holdout
-
-    def _bank_bytes(self) -> int:
-        plan: RolloutPlan = self.method.rollouts
-        latent = math.prod(self.backbone.latent_shape) * (2 if plan.keep == "float16" else 4)
-        return sum(self._trajectories()) * (3 * plan.steps + 1) * latent + self._query_bytes()
 
     def _kept_inputs(self) -> int:
         """Return the most inputs whose queries are kept."""

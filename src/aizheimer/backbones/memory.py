@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,48 @@ def weight_bytes(networks: Iterable[nn.Module]) -> int:
     return sum(tensor.nbytes for tensor in tensors.values())
 
 
+@dataclass
+class Watch:
+    """Memory that is being watched.
+
+    Args:
+        read: Ends the watching and returns what was seen.
+        peak: That, when it has ended.
+    """
+
+    read: Callable[[], int]
+    peak: int | None = None
+
+    def end(self) -> int:
+        """Watch no longer, and return the most bytes that were held; again and again the same."""
+        if self.peak is None:
+            self.peak = self.read()
+        return self.peak
+
+
+@contextmanager
+def watching(device: torch.device) -> Iterator[Watch]:
+    """Watch what PyTorch holds, above what it held before, till the block or `Watch.end`.
+
+    On a CPU every operation is slower while it is watched, so that nothing should be timed then.
+
+    Args:
+        device: Where it is held.
+    """
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        watch = Watch(lambda: torch.cuda.max_memory_allocated(device) - before)
+    else:
+        profiler = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
+        profiler.start()
+        watch = Watch(lambda: _highest(profiler))
+    try:
+        yield watch
+    finally:
+        watch.end()
+
+
 def allocated_peak(action: Callable[[], Any], device: torch.device) -> int:
     """Return the most bytes that PyTorch held during one call, above what it held before.
 
@@ -31,13 +75,14 @@ def allocated_peak(action: Callable[[], Any], device: torch.device) -> int:
         action: What is watched; its result is dropped.
         device: Where it computes.
     """
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
+    with watching(device) as watch:
         action()
-        return torch.cuda.max_memory_allocated(device) - before
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        action()
+        return watch.end()
+
+
+def _highest(profiler: profile) -> int:
+    """Stop a profiler and return the most bytes that were held while it ran."""
+    profiler.stop()
     found: Any = profiler.profiler
     events = [event for event in found.kineto_results.events() if event.name() == "[memory]"]
     held = peak = 0

@@ -99,6 +99,11 @@ class AdvUnlearn(BaseModel):
             )
         return self
 
+    @property
+    def rolled_out(self) -> RolloutPlan:
+        """The rollouts that are made: one in the place of those that nothing is trained on."""
+        return plan_for(self.rollouts, retain=self.retain_weight > 0, forget=True)
+
     def unlearn(
         self, backbone: Backbone, concept: Concept, *, run: RunFolder | None = None, callbacks: Callbacks | None = None
     ) -> Edit:
@@ -126,7 +131,7 @@ class AdvUnlearn(BaseModel):
             selection=selection,
             part="text_encoder",
             task=self._task,
-            plan=plan_for(self.rollouts, retain=self.retain_weight > 0, forget=True),
+            plan=self.rolled_out,
             run=run,
             callbacks=callbacks,
         )

@@ -138,6 +138,11 @@ class ConceptAblation(BaseModel):
             raise ValueError("anchor_prompts has an empty entry; leave it out, or set empty_anchor to null instead")
         return self
 
+    @property
+    def rolled_out(self) -> RolloutPlan:
+        """The rollouts that are made: one in the place of those that nothing is trained on."""
+        return plan_for(self.rollouts, retain=self.retain_weight > 0, forget=False)
+
     def unlearn(
         self, backbone: Backbone, concept: Concept, *, run: RunFolder | None = None, callbacks: Callbacks | None = None
     ) -> Edit:
@@ -159,7 +164,7 @@ class ConceptAblation(BaseModel):
             task=lambda material: self._task(material, layers),
             pictures=self.images,
             forget_latents=False,
-            plan=plan_for(self.rollouts, retain=self.retain_weight > 0, forget=False),
+            plan=self.rolled_out,
             run=run,
             callbacks=callbacks,
         )

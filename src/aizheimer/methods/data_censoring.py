@@ -102,6 +102,11 @@ class DataCensoring(BaseModel):
             raise ValueError("start=scratch begins far from the model; set training.drift_limit to null")
         return self
 
+    @property
+    def rolled_out(self) -> RolloutPlan:
+        """The rollouts that are made: one in the place of those that nothing is trained on."""
+        return plan_for(self.rollouts, retain=False, forget=False)
+
     def unlearn(
         self, backbone: Backbone, concept: Concept, *, run: RunFolder | None = None, callbacks: Callbacks | None = None
     ) -> Edit:
@@ -124,7 +129,7 @@ class DataCensoring(BaseModel):
             concept,
             selection=selection,
             task=lambda material: self._task(material, words),
-            plan=plan_for(self.rollouts, retain=False, forget=False),
+            plan=self.rolled_out,
             run=run,
             callbacks=callbacks,
         )

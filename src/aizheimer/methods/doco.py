@@ -124,6 +124,11 @@ class DoCo(BaseModel):
             )
         return self
 
+    @property
+    def rolled_out(self) -> RolloutPlan:
+        """The rollouts that are made: one in the place of those that nothing is trained on."""
+        return plan_for(self.rollouts, retain=False, forget=False)
+
     def unlearn(
         self, backbone: Backbone, concept: Concept, *, run: RunFolder | None = None, callbacks: Callbacks | None = None
     ) -> Edit:
@@ -144,7 +149,7 @@ class DoCo(BaseModel):
             task=lambda material: self._task(material, layers),
             pictures=self.images,
             forget_latents=False,
-            plan=plan_for(self.rollouts, retain=False, forget=False),
+            plan=self.rolled_out,
             run=run,
             callbacks=callbacks,
         )

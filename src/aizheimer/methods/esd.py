@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-from torch import Tensor
 
 from aizheimer.backbones.base import Backbone
 from aizheimer.backbones.conditioning import Conditioning
@@ -17,7 +16,7 @@ from aizheimer.edits.edit import Edit
 from aizheimer.engine.anchor import Anchor, BankAnchor
 from aizheimer.engine.callbacks import Callbacks
 from aizheimer.engine.noise_problem import NoiseProblem, TargetTerm
-from aizheimer.engine.noise_targets import LiveGuidance, guided_away
+from aizheimer.engine.noise_targets import GuidedAway, LiveGuidance, guided_away
 from aizheimer.engine.run_folder import RunFolder
 from aizheimer.engine.settings import TrainSettings
 from aizheimer.methods._material import Material, RetainPlan, Rollout
@@ -93,6 +92,11 @@ class ESD(BaseModel):
             raise ValueError("erase_from needs the target of convention=2024; set it, or leave erase_from empty")
         return self
 
+    @property
+    def rolled_out(self) -> RolloutPlan:
+        """The rollouts that are made: one in the place of those that nothing is trained on."""
+        return plan_for(self.rollouts, retain=self.retain_weight > 0, forget=self.rollout == "teacher")
+
     def unlearn(
         self, backbone: Backbone, concept: Concept, *, run: RunFolder | None = None, callbacks: Callbacks | None = None
     ) -> Edit:
@@ -111,7 +115,7 @@ class ESD(BaseModel):
             selection=selection,
             task=self._task,
             forget_latents=not self.erase_from,
-            plan=plan_for(self.rollouts, retain=self.retain_weight > 0, forget=self.rollout == "teacher"),
+            plan=self.rolled_out,
             run=run,
             callbacks=callbacks,
         )
@@ -153,7 +157,7 @@ class ESD(BaseModel):
         """Return the concept with the words to erase it from as its anchor, which is how prompts are rewritten."""
         return Concept(concept.target, anchor=self.erase_from, kind=concept.kind)
 
-    def _targets(self, backbone: Backbone, bank: LatentBank, concept: Conditioning | None) -> Tensor:
+    def _targets(self, backbone: Backbone, bank: LatentBank, concept: Conditioning | None) -> GuidedAway:
         return guided_away(backbone, bank, eta=self.eta, concept=concept, from_prompt=self.convention == "2024")
 
     def _student(self, material: Material, trained: Conditioning) -> tuple[StudentRolloutSource, Anchor]:

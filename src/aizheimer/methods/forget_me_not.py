@@ -114,6 +114,11 @@ class ForgetMeNot(BaseModel):
             )
         return self
 
+    @property
+    def rolled_out(self) -> RolloutPlan:
+        """The rollouts that are made: one in the place of those that nothing is trained on."""
+        return plan_for(self.rollouts, retain=False, forget=False)
+
     def unlearn(
         self, backbone: Backbone, concept: Concept, *, run: RunFolder | None = None, callbacks: Callbacks | None = None
     ) -> Edit:
@@ -140,7 +145,7 @@ class ForgetMeNot(BaseModel):
             task=lambda material: self._task(material, layers),
             images=None if self.images == ZEROS else self.images,
             forget_latents=self.images != ZEROS,
-            plan=plan_for(self.rollouts, retain=False, forget=False),
+            plan=self.rolled_out,
             run=run,
             callbacks=callbacks,
         )

@@ -99,6 +99,11 @@ class HiRM(BaseModel):
         no_attention_stop(self.training)
         return self
 
+    @property
+    def rolled_out(self) -> RolloutPlan:
+        """The rollouts that are made: one in the place of those that nothing is trained on."""
+        return plan_for(self.rollouts, retain=False, forget=False)
+
     def unlearn(
         self, backbone: Backbone, concept: Concept, *, run: RunFolder | None = None, callbacks: Callbacks | None = None
     ) -> Edit:
@@ -123,7 +128,7 @@ class HiRM(BaseModel):
             part="text_encoder",
             task=self._task,
             forget_latents=False,
-            plan=plan_for(self.rollouts, retain=False, forget=False),
+            plan=self.rolled_out,
             run=run,
             callbacks=callbacks,
         )

@@ -105,6 +105,11 @@ class Receler(BaseModel):
         no_attention_stop(self.training)
         return self
 
+    @property
+    def rolled_out(self) -> RolloutPlan:
+        """The rollouts that are made: one in the place of those that nothing is trained on."""
+        return plan_for(self.rollouts, retain=False, forget=self.rollout == "teacher")
+
     def unlearn(
         self, backbone: Backbone, concept: Concept, *, run: RunFolder | None = None, callbacks: Callbacks | None = None
     ) -> Edit:
@@ -125,7 +130,7 @@ class Receler(BaseModel):
             concept,
             layers=layers,
             task=lambda material: self._task(material, layers),
-            plan=plan_for(self.rollouts, retain=False, forget=self.rollout == "teacher"),
+            plan=self.rolled_out,
             run=run,
             callbacks=callbacks,
         )

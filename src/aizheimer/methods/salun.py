@@ -93,6 +93,11 @@ class SalUn(BaseModel):
             raise ValueError("training.weight_decay would move weights outside the mask as well; set it to 0")
         return self
 
+    @property
+    def rolled_out(self) -> RolloutPlan:
+        """The rollouts that are made: one in the place of those that nothing is trained on."""
+        return plan_for(self.rollouts, retain=self.retain_weight > 0, forget=False)
+
     def unlearn(
         self, backbone: Backbone, concept: Concept, *, run: RunFolder | None = None, callbacks: Callbacks | None = None
     ) -> Edit:
@@ -110,7 +115,7 @@ class SalUn(BaseModel):
             selection=select_group(backbone.denoiser, self.group, layers=backbone.attention_modules()),
             task=self._task,
             images=self.images,
-            plan=plan_for(self.rollouts, retain=self.retain_weight > 0, forget=False),
+            plan=self.rolled_out,
             run=run,
             callbacks=callbacks,
         )

@@ -159,6 +159,11 @@ class SepME(BaseModel):
             raise ValueError("reserved holds prompts by the null space, which decoupled=false does without; empty one")
         return self
 
+    @property
+    def rolled_out(self) -> RolloutPlan:
+        """The rollouts that are made: one in the place of those that nothing is trained on."""
+        return plan_for(self.rollouts, retain=False, forget=False)
+
     def unlearn(
         self, backbone: Backbone, concept: Concept, *, run: RunFolder | None = None, callbacks: Callbacks | None = None
     ) -> Edit:
@@ -181,7 +186,7 @@ class SepME(BaseModel):
             selection=select_parameters(backbone.denoiser, layers, parts),
             task=lambda material: self._task(material, layers),
             images=self._images(concept),
-            plan=plan_for(self.rollouts, retain=False, forget=False),
+            plan=self.rolled_out,
             without=others,
             run=run,
             callbacks=callbacks,

@@ -115,6 +115,11 @@ class SPM(BaseModel):
             raise ValueError("also has an empty entry, which no prompt is about; leave it out")
         return self
 
+    @property
+    def rolled_out(self) -> RolloutPlan:
+        """The rollouts that are made; with ``also``, of other prompts than the concept's own."""
+        return plan_for(self.rollouts, retain=False, forget=self.rollout == "teacher")
+
     def unlearn(
         self, backbone: Backbone, concept: Concept, *, run: RunFolder | None = None, callbacks: Callbacks | None = None
     ) -> Edit:

@@ -1,19 +1,36 @@
 """What is predicted before a run is what the run then takes."""
 
+import math
+
 import pytest
+import torch
 from safetensors import safe_open
+from safetensors.torch import load_file
 
 from aizheimer._registry import METHODS
-from aizheimer.api import load_model, plan, planning
-from aizheimer.api._rehearsal import trimmed
+from aizheimer.api import _rehearsal, load_model, plan, planning
+from aizheimer.api._preparation import Preparation
+from aizheimer.api._rehearsal import STEPS, rows_without_gradients, trimmed
+from aizheimer.api.planning import _Planner
+from aizheimer.backbones import backbone_for
 from aizheimer.backbones.memory import allocated_peak, parse_size, size_text, weight_bytes
 from aizheimer.concepts import Concept
 from aizheimer.engine.run_folder import RunFolder
 from aizheimer.errors import GateError, InputError
 from aizheimer.methods.aizheimer import AIzheimer
+from aizheimer.methods.concept_ablation import ConceptAblation
+from aizheimer.methods.data_censoring import DataCensoring
+from aizheimer.methods.doco import DoCo
 from aizheimer.methods.esd import ESD
+from aizheimer.methods.forget_me_not import ForgetMeNot
+from aizheimer.methods.salun import SalUn
+from aizheimer.methods.sepme import SepME
+from aizheimer.methods.uce import UCE
 from tests.snapshot import same_snapshot, snapshot
+from tests.tiny_families import tiny_flux
 from tests.trained import SMALL, small, tiny_backbone
+
+LATENTS = ("x_t", "prediction", "null_prediction", "x_0")
 
 
 @pytest.mark.long
@@ -65,9 +82,143 @@ class TestOnTheTinyModel:
         with pytest.raises(GateError, match=r"nothing fits into 1.0 MiB; the least is "):
             plan(tiny_backbone(), "santa claus", method=one, fit=2**20)
 
-    def test_what_does_not_train_is_refused(self):
-        with pytest.raises(InputError, match="uce does not train"):
-            plan(tiny_backbone(), "santa claus", method="uce")
+    def test_what_neither_trains_nor_solves_is_refused(self):
+        with pytest.raises(InputError, match="negative-prompt neither trains nor solves"):
+            plan(tiny_backbone(), "santa claus", method="negative-prompt")
+
+    def test_a_closed_form_is_solved(self):
+        backbone = tiny_backbone()
+        found = plan(backbone, "santa claus", method=UCE(retain_neighbours=1, retain_others=1))
+        assert not found.trains
+        assert found.seconds["total"] == found.seconds["solve"] > 0
+        assert found.memory["peak"] == found.memory["weights"] + found.memory["solve"] > found.memory["weights"]
+        assert found.disk["edit"] > found.disk["checkpoint"] == 0
+        with pytest.raises(GateError, match="nothing fits into"):
+            plan(backbone, "santa claus", method=UCE(retain_neighbours=1, retain_others=1), fit=2**20)
+
+
+def settling(enough):
+    """The default method, small, with what it takes for enough."""
+    start = {"prior_prompts": 8, "average_of": 4, "residual": 0.3}
+    return AIzheimer(
+        start=start,
+        enough=enough,
+        retain_neighbours=1,
+        retain_others=1,
+        retain_general=1,
+        retain_batch_size=1,
+        monitor_examples=1,
+        rollouts={"forget": 1, "retain": 1, "holdout": 1, "steps": 1},
+        training={"steps": 50, "batch_size": 1},
+    )
+
+
+@pytest.mark.long
+def test_training_is_planned_only_where_the_closed_form_is_not_enough():
+    backbone = tiny_backbone()
+    settled, follows = (plan(backbone, "santa claus", method=settling(enough)) for enough in (1.0, 0.0))
+    assert (settled.trains, follows.trains) == (False, True)
+    assert settled.left == follows.left <= 1
+    assert settled.seconds["total"] == settled.seconds["solve"]
+    assert follows.seconds["total"] > follows.seconds["solve"] + 50 * follows.seconds["step"] > 0
+    assert follows.memory["peak"] >= follows.memory["weights"] + follows.memory["solve"]
+
+
+class TestPreparation:
+    """What is drawn before the first step, and what the frozen model keeps of it."""
+
+    def test_is_as_many_rollouts_as_the_method_makes(self):
+        plan = {"forget": 5, "retain": 7, "holdout": 2, "steps": 3}
+        for method, wanted in (
+            (ESD(rollout="teacher", retain_weight=1.0, rollouts=plan), (7, 9)),
+            (ESD(rollout="teacher", rollouts=plan), (7, 3)),
+            (ESD(rollout="student", rollouts=plan), (3, 3)),
+            (AIzheimer(rollouts=plan), (7, 9)),
+        ):
+            found = Preparation.of(method)
+            assert (found.forget, found.retain, found.pictures) == (*wanted, 0)
+            assert found.steps == sum(wanted) * 3
+
+    @pytest.mark.parametrize("kind", [ConceptAblation, DoCo, SepME, SalUn, ForgetMeNot, DataCensoring])
+    def test_has_the_pictures_that_are_drawn(self, kind):
+        found = Preparation.of(kind(images="generate:40", rollouts={"picture_steps": 6, "steps": 2, "holdout": 1}))
+        assert (found.forget, found.pictures, found.most) == (0, 40, 16)
+        assert found.steps == 40 * 6 + found.retain * 2
+        assert found.banks(10) == (0, found.retain * 10 * 4 * 7, 40 * 10 * 4 * 19)
+        assert Preparation.of(kind(images="a/folder")).pictures == 0
+
+    def test_pictures_of_several_concepts_are_all_drawn(self):
+        assert Preparation.of(SepME(images="generate:3", also=("cat", "dog"))).pictures == 9
+
+    @pytest.mark.long
+    def test_is_what_a_run_then_draws_and_keeps(self, tmp_path, monkeypatch):
+        monkeypatch.delenv("AIZHEIMER_CACHE", raising=False)
+        backbone, method = tiny_backbone(), small(ConceptAblation, images="generate:3", empty_anchor="null")
+        run, drawn = RunFolder(tmp_path / "run").create(), Preparation.of(method)
+        method.unlearn(backbone, Concept("santa claus"), run=run)
+        kept = [load_file(path) for path in (run.path / "cache").glob("*.safetensors")]
+        banks = [bank for bank in kept if "null_prediction" in bank]
+        latents = sum(sum(bank[name].nbytes for name in LATENTS) for bank in banks)
+        assert latents == sum(drawn.banks(math.prod(backbone.latent_shape)))
+
+
+@pytest.mark.parametrize(("family", "rows"), [("sd", 2), ("flux", 3)])
+def test_a_guided_prediction_takes_the_rows_of_its_family(family, rows):
+    backbone = tiny_backbone() if family == "sd" else backbone_for(tiny_flux())
+    assert rows_without_gradients(backbone, guidance=3.0).guided == rows
+
+
+def test_seconds_are_those_of_an_unwatched_call(monkeypatch):
+    """Under the profiler a pass takes about half as long again."""
+    watched, inside = [], []
+    backbone, peak = tiny_backbone(), _rehearsal.allocated_peak
+
+    def watching(action, device):
+        watched.append(True)
+        try:
+            return peak(action, device)
+        finally:
+            watched.pop()
+
+    timed = _rehearsal._timed
+    monkeypatch.setattr(_rehearsal, "allocated_peak", watching)
+    monkeypatch.setattr(_rehearsal, "_timed", lambda *given: (inside.append(bool(watched)), timed(*given))[1])
+    assert rows_without_gradients(backbone, guidance=3.0).seconds > 0
+    assert inside == [False]
+
+
+@pytest.mark.long
+def test_on_an_accelerator_what_waits_elsewhere_counts_while_it_is_there(monkeypatch):
+    """Rollouts have the text encoder beside them, and no bank, which is on the CPU."""
+    method = small(ESD, rollout="teacher", rollouts={"forget": 40, "steps": 40})
+    on_cpu = plan(tiny_backbone(), "santa claus", method=method)
+    backbone = tiny_backbone()
+    parked = weight_bytes([backbone.pipe.vae, backbone.pipe.text_encoder])
+    planner = _Planner(**{**vars(caught(monkeypatch, backbone, method)), "backbone": Elsewhere(backbone)})
+    memory = planner._memory(planner.sizes)
+    assert memory["weights"] == on_cpu.memory["weights"] - parked
+    assert memory["rollouts"] == planner.rows.peak(2 * 16) + parked
+    assert on_cpu.memory["rollouts"] > memory["bank"] > 0
+
+
+def caught(monkeypatch, backbone, method):
+    """Return the planner that a plan is made by."""
+    made = []
+    monkeypatch.setattr(_Planner, "plan", lambda planner, _: made.append(planner))
+    plan(backbone, "santa claus", method=method)
+    return made[0]
+
+
+class Elsewhere:
+    """A backbone that says it is on a GPU."""
+
+    device = torch.device("cuda")
+
+    def __init__(self, backbone):
+        self._backbone = backbone
+
+    def __getattr__(self, name):
+        return getattr(self._backbone, name)
 
 
 @pytest.mark.parametrize("kind", [ESD, AIzheimer], ids=lambda kind: kind.name)
@@ -76,7 +227,7 @@ def test_a_rehearsal_keeps_everything_but_sizes(kind):
     cut = trimmed(whole, batch=2, retain=3)
     rehearsed = kind.model_validate(cut)
     assert rehearsed.training.batch_size == 2
-    assert rehearsed.training.steps == 2
+    assert rehearsed.training.steps == STEPS
     assert rehearsed.training.optimizer == kind().training.optimizer
     kept = whole.keys() - {"training", "rollouts", "retain", "retain_batch_size", "monitor_examples", "start", "enough"}
     assert {name: cut[name] for name in kept} == {name: whole[name] for name in kept}
@@ -88,7 +239,7 @@ def test_every_trained_method_can_be_rehearsed():
         if "training" in kind.model_fields:
             content = kind().model_dump() if name not in ("data-censoring",) else None
             if content is not None:
-                assert kind.model_validate(trimmed(content, batch=1, retain=1)).training.steps == 2
+                assert kind.model_validate(trimmed(content, batch=1, retain=1)).training.steps == STEPS
 
 
 @pytest.mark.parametrize(("text", "size"), [("8GiB", 8 * 2**30), ("1.5 GB", 1_500_000_000), ("512MiB", 2**29)])
