@@ -70,14 +70,12 @@ def generate(
     for file, picture in zip(files, pictures, strict=True):
         with atomic(file) as temporary:
             Image.fromarray(picture).save(temporary, format="PNG")
+    rows = [{"prompt": job.prompt, "seed": job.seed, "file": str(file)} for job, file in zip(jobs, files, strict=True)]
     if as_json:
-        rows = [
-            {"prompt": job.prompt, "seed": job.seed, "file": str(file)} for job, file in zip(jobs, files, strict=True)
-        ]
         streams.print_json({"pictures": rows})
-    else:
-        for file in files:
-            streams.print_result(str(file))
+        return
+    for file in files:
+        streams.print_result(str(file))
 
 
 def file_names(jobs: Sequence[tuple[str, int]], *, limit: int = 60) -> list[str]:
