@@ -32,6 +32,7 @@ REASONS = {
     "push": "needs the hub; tests/unit/api/test_hub.py pushes to a folder",
     "pull": "needs the hub; tests/unit/api/test_hub.py pulls from a folder",
     "generate": "draws pictures; tests/cli/test_commands.py runs it",
+    "interference": "draws the pictures of several edits; tests/cli/test_interference.py runs it on the tiny pipeline",
     "studio": "serves until it is stopped; its own tests start it in a browser",
 }
 """Why a command is only parsed by default, and what runs it."""

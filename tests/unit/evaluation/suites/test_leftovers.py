@@ -67,7 +67,7 @@ def test_a_second_suite_with_the_same_pictures_draws_none_of_them_again(tiny_bac
     assert sum(first) > 16, "its own, and those that the judge is tried on"
     with counting(monkeypatch) as second:
         SUITE.run(scene)
-    assert sum(second) == 8, "only the unrelated pictures are new"
+    assert 0 < sum(second) <= 8, "only unrelated pictures are new, and some of them the judge was tried on"
     with counting(monkeypatch) as third:
         SUITE.model_copy(update={"classes": 3}).run(scene)
     assert third == []
