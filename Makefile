@@ -40,10 +40,10 @@ $(VENV)/.installed-dev: $(VENV)/.installed-core
 	$(PIP) -e '.[dev]' | $(TERSE)
 	touch $@
 
-# What the long tests run for real beside that: Ray, NudeNet with its network, parquet. 300 MB.
+# What the long tests run for real beside that: Ray, NudeNet with its network, parquet, 8-bit Adam. 350 MB.
 $(VENV)/.installed-extras: $(VENV)/.installed-dev
-	@echo "installing Ray, NudeNet and pyarrow into $(VENV)"
-	$(PIP) -e '.[ray,safety,parquet]' | $(TERSE)
+	@echo "installing Ray, NudeNet, pyarrow and bitsandbytes into $(VENV)"
+	$(PIP) -e '.[ray,safety,parquet,8bit]' | $(TERSE)
 	touch $@
 
 # Gradio's own metadata wants a pillow below the pinned one, on which it runs all the same (tests/browser); so what it

@@ -7,11 +7,12 @@ Four ways to run the same forward and backward pass, interleaved in one process 
 - second call: the fused kernel again with the one-hot columns as values (what the probe would be without padding).
 - explicit: diffusers' AttnProcessor, which writes the full matrix out, and the columns are taken from it.
 
-Times are the fastest of all rounds (process time), ratios are to "plain" of the same case. Memory is the peak of what
-PyTorch's allocator holds during one pass above what it held before.
+Times are the fastest of all rounds (process time), ratios are to "plain" of the same case; the quartiles are of the
+ratios round by round. Memory is the peak of what PyTorch's allocator holds during one pass above what it held before;
+one layer is also measured with 1, 3, 8 and 16 target tokens, by which what the probe adds should grow.
 
 Usage:
-    python benchmarks/attention_probe.py [--rounds 7] [--out benchmarks/results/attention_probe.json]
+    python benchmarks/attention_probe.py [--rounds 7] [--tiny] [--out benchmarks/results/attention_probe.json]
 """
 
 from __future__ import annotations
@@ -19,11 +20,13 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import diffusers
 import torch
@@ -37,6 +40,12 @@ from aizheimer.modules.attention import attention_probe
 from aizheimer.modules.columns import attend_with_columns, one_hot_columns
 
 TARGET_TOKENS = 3
+MORE_TOKENS = (1, 3, 8, 16)
+LAYERS = {
+    "SD 1.5": (768, ((4096, 320, 8), (1024, 640, 8), (256, 1280, 8))),
+    "SDXL": (2048, ((4096, 640, 10), (1024, 1280, 20))),
+}
+"""Width of the words that are read, and queries, width and heads of cross-attention layers."""
 Way = Callable[[nn.Module, list[str], Tensor], AbstractContextManager[dict[str, Tensor]]]
 
 
@@ -64,13 +73,13 @@ def probe(model: nn.Module, layers: list[str], columns: Tensor) -> Iterator[dict
 def explicit(model: nn.Module, layers: list[str], columns: Tensor) -> Iterator[dict[str, Tensor]]:
     """Read from the full matrix of diffusers' explicit processor."""
     read: dict[str, Tensor] = {}
-    place = int(columns[0].nonzero()[0])
+    place, count = int(columns[0].nonzero()[0]), int(columns[0].sum())
 
     def reading(layer: str, module: Attention) -> Callable[..., Tensor]:
         def scores(*args: object, **kwargs: object) -> Tensor:
             matrix = Attention.get_attention_scores(module, *args, **kwargs)
             # All rows mark the same tokens here, so a slice will do.
-            read[layer] = matrix[..., place : place + TARGET_TOKENS]
+            read[layer] = matrix[..., place : place + count]
             return matrix
 
         return scores
@@ -95,6 +104,7 @@ class Case:
     model: nn.Module
     inputs: tuple[Tensor, ...]
     tokens: int
+    target: int = TARGET_TOKENS
 
     @property
     def layers(self) -> list[str]:
@@ -103,9 +113,9 @@ class Case:
 
     @property
     def columns(self) -> Tensor:
-        """Three target tokens in every prompt."""
+        """The target's tokens in every prompt."""
         columns = torch.zeros(self.inputs[0].shape[0], self.tokens, dtype=torch.bool)
-        columns[:, 4 : 4 + TARGET_TOKENS] = True
+        columns[:, 4 : 4 + self.target] = True
         return columns
 
     def run(self, read: dict[str, Tensor]) -> None:
@@ -130,8 +140,16 @@ class OneLayer(nn.Module):
         return self.attn2(hidden, words)
 
 
-def cases() -> list[Case]:
-    """Return the embedded model's UNet (random weights) and the cross-attention shapes of Stable Diffusion 1.5."""
+def layer_case(family: str, queries: int, width: int, *, heads: int, context: int, target: int = TARGET_TOKENS) -> Case:
+    """Return one cross-attention layer of a size, with random weights."""
+    layer = OneLayer(width, heads=heads, context=context).requires_grad_(False)
+    inputs = (torch.randn(1, queries, width), torch.randn(1, 77, context))
+    name = f"{family} layer, {queries} queries x 77 tokens x {heads} heads x {width // heads}"
+    return Case(name, layer, inputs, 77, target)
+
+
+def cases(*, tiny: bool) -> list[Case]:
+    """Return the embedded model's UNet (random weights) and layers of the sizes of Stable Diffusion 1.5 and XL."""
     unet = UNet2DConditionModel(
         sample_size=16,
         layers_per_block=1,
@@ -144,16 +162,34 @@ def cases() -> list[Case]:
     )
     words = torch.randn(8, 32, 192)
     found = [Case("embedded UNet, batch 8", unet, (torch.randn(8, 4, 16, 16), torch.arange(8) * 100, words), 32)]
-    for queries, width in [(4096, 320), (1024, 640), (256, 1280)]:
-        layer = OneLayer(width, heads=8, context=768)
-        inputs = (torch.randn(1, queries, width), torch.randn(1, 77, 768))
-        name = f"SD 1.5 layer, {queries} queries x 77 tokens x 8 heads x {width // 8}"
-        found.append(Case(name, layer, inputs, 77))
+    for family, (context, sizes) in LAYERS.items():
+        for queries, width, heads in sizes:
+            found.append(layer_case(family, queries // 64 if tiny else queries, width, heads=heads, context=context))
     for case in found:
-        case.model.requires_grad_(False)
-        for layer in case.layers:
-            for part in ("to_q", "to_k"):
-                case.model.get_submodule(f"{layer}.{part}").requires_grad_(True)
+        learn_keys(case)
+    return found
+
+
+def learn_keys(case: Case) -> None:
+    """Let the queries' and the keys' projections of a case's cross-attention ask for gradients, and nothing else."""
+    case.model.requires_grad_(False)
+    for layer in case.layers:
+        for part in ("to_q", "to_k"):
+            case.model.get_submodule(f"{layer}.{part}").requires_grad_(True)
+
+
+def memory_by_tokens(*, tiny: bool) -> dict[str, dict[str, int]]:
+    """Return what a pass through one layer takes at its peak, plain and read, by the number of target tokens."""
+    found = {}
+    for target in MORE_TOKENS:
+        case = layer_case("SD 1.5", 64 if tiny else 4096, 320, heads=8, context=768, target=target)
+        learn_keys(case)
+        peaks = {}
+        for name, way in (("plain", plain), ("probe", probe)):
+            with way(case.model, case.layers, case.columns) as read:
+                case.run(read)  # what is made once is made
+                peaks[name] = peak_bytes(lambda read=read, case=case: case.run(read))
+        found[str(target)] = peaks | {"extra": peaks["probe"] - peaks["plain"]}
     return found
 
 
@@ -176,7 +212,7 @@ def peak_bytes(action: Callable[[], None]) -> int:
     return peak
 
 
-def measure_networks(case: Case, rounds: int) -> dict[str, dict[str, float]]:
+def measure_networks(case: Case, rounds: int) -> dict[str, dict[str, Any]]:
     """Measure a case in the three ways that work on a network."""
     ways: dict[str, Way] = {"plain": plain, "probe": probe, "explicit": explicit}
     times: dict[str, list[float]] = {name: [] for name in ways}
@@ -214,7 +250,7 @@ def attend_explicit(query: Tensor, key: Tensor, value: Tensor, one_hot: Tensor) 
     return [matrix @ value, matrix @ one_hot[:, None]]
 
 
-def measure_kernel(rounds: int, *, queries: int, dim: int, tokens: int = 77) -> dict[str, dict[str, float]]:
+def measure_kernel(rounds: int, *, queries: int, dim: int, tokens: int = 77) -> dict[str, dict[str, Any]]:
     """Measure attention alone, without projections, in all four ways."""
     query = torch.randn(1, 8, queries, dim, requires_grad=True)
     key, value = torch.randn(1, 8, tokens, dim, requires_grad=True), torch.randn(1, 8, tokens, dim)
@@ -237,13 +273,20 @@ def measure_kernel(rounds: int, *, queries: int, dim: int, tokens: int = 77) -> 
     return summary(times, peaks)
 
 
-def summary(times: dict[str, list[float]], peaks: dict[str, int]) -> dict[str, dict[str, float]]:
+def quartiles(values: list[float]) -> list[float]:
+    """Return the quartiles; of a single value three times the same."""
+    found = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else values * 3
+    return [round(value, 3) for value in found]
+
+
+def summary(times: dict[str, list[float]], peaks: dict[str, int]) -> dict[str, dict[str, Any]]:
     """Return milliseconds, megabytes and the ratios to plain for every way."""
     fastest, least = min(times["plain"]), peaks["plain"]
     return {
         name: {
             "milliseconds": round(min(values) * 1e3, 3),
             "time_ratio": round(min(values) / fastest, 3),
+            "time_ratio_quartiles": quartiles([own / least for own, least in zip(values, times["plain"], strict=True)]),
             "peak_megabytes": round(peaks[name] / 1e6, 3),
             "memory_ratio": round(peaks[name] / least, 3),
         }
@@ -255,17 +298,19 @@ def main() -> None:
     """Measure everything, print a table and write the JSON file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--tiny", action="store_true", help="layers of few queries, to try the script")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "attention_probe.json")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
 
-    results = {case.name: measure_networks(case, options.rounds) for case in cases()}
-    for queries, dim in [(64, 32), (4096, 40)]:
+    results = {case.name: measure_networks(case, options.rounds) for case in cases(tiny=options.tiny)}
+    for queries, dim in [(64, 32)] if options.tiny else [(64, 32), (4096, 40)]:
         name = f"attention alone, {queries} queries x 77 tokens x 8 heads x {dim}"
         results[name] = measure_kernel(options.rounds, queries=queries, dim=dim)
 
+    by_tokens = memory_by_tokens(tiny=options.tiny)
     for name, ways in results.items():
         print(name)
         for way, row in ways.items():
@@ -273,6 +318,8 @@ def main() -> None:
                 f"  {way:12} {row['milliseconds']:9.2f} ms  x{row['time_ratio']:<6}"
                 f" {row['peak_megabytes']:9.2f} MB  x{row['memory_ratio']}"
             )
+    for count, row in by_tokens.items():
+        print(f"{count:>3} target tokens: the probe adds {row['extra'] / 1e6:.2f} MB to {row['plain'] / 1e6:.2f} MB")
     options.out.parent.mkdir(parents=True, exist_ok=True)
     environment = {
         "torch": torch.__version__,
@@ -282,7 +329,8 @@ def main() -> None:
         "threads": options.threads,
         "rounds": options.rounds,
     }
-    options.out.write_text(json.dumps({"environment": environment, "results": results}, indent=1) + "\n")
+    content = {"environment": environment, "results": results, "by_tokens": by_tokens}
+    options.out.write_text(json.dumps(content, indent=1) + "\n")
 
 
 if __name__ == "__main__":

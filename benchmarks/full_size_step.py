@@ -14,7 +14,13 @@ by Adam in every way but forget-me-not's own.
 - retention: ours with one retain example in the same batch, held to the teacher's prediction.
 - checkpointed: ours, attention only, blocks recomputed in the backward pass.
 - bf16: ours with retention, blocks recomputed, frozen weights in bfloat16.
+- probe: the whole forward pass with the target's columns read, and the prediction in the loss: what reading adds to
+  the limit.
 - limit: one forward pass with plain attention and one backward pass, the same weights frozen; nothing is read.
+
+Single options beside them, measured when they are named (`--ways attention adam8bit`), each against attention:
+bf16 alone (precision, without weights), channels_last, compile, adam8bit; and accumulation, two examples one after the
+other, against two rows, both in one batch.
 
 Every measurement is a process of its own, and the ways take turns, so that a machine that slows down slows them all.
 Seconds are of a forward and a backward pass after one that is not counted; the update is told apart. Memory is what the
@@ -46,7 +52,20 @@ WAYS = (
     "retention",
     "checkpointed",
     "bf16",
+    "probe",
 )
+OPTIONS: dict[str, dict[str, Any]] = {
+    "checkpointed": {"checkpointing": True},
+    "bf16": {"checkpointing": True, "precision": "bf16", "weights": "bf16"},
+    "bf16 alone": {"precision": "bf16"},
+    "channels_last": {"channels_last": True},
+    "compile": {"compile": True},
+    "adam8bit": {"optimizer": "adam8bit"},
+    "accumulation": {"accumulation": 2},
+    "two rows": {},
+}
+"""What the ways that are ours set of `TrainSettings`; those that are none of WAYS have to be named."""
+NAMES = tuple(dict.fromkeys([*WAYS, *OPTIONS]))
 RESULTS = Path(__file__).parent / "results"
 TOKENS, TARGET = 77, (4, 7)
 FULL: dict[str, Any] = {"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8}
@@ -93,12 +112,12 @@ def layers_of(unet: Any) -> list[str]:
     return [name for name, _ in unet.named_modules() if name.endswith("attn2")]
 
 
-def columns(rows: int) -> Any:
-    """Return three target tokens in the first row."""
+def columns(rows: int, *, forget: int = 1) -> Any:
+    """Return three target tokens in the first rows."""
     import torch
 
     marked = torch.zeros(rows, TOKENS, dtype=torch.bool)
-    marked[0, TARGET[0] : TARGET[1]] = True
+    marked[:forget, TARGET[0] : TARGET[1]] = True
     return marked
 
 
@@ -155,34 +174,39 @@ def ours(unet: Any, way: str, stack: contextlib.ExitStack) -> tuple[Step, Any]:
     import torch
 
     from aizheimer.engine.lean import lean
+    from aizheimer.engine.optim import build_optimizer
     from aizheimer.engine.settings import TrainSettings
     from aizheimer.modules.attention import attention_probe
     from aizheimer.objectives.distraction import distraction
 
-    parameters, half = trained(unet), way == "bf16"
-    settings = TrainSettings(
-        checkpointing=way in ("checkpointed", "bf16"),
-        precision="bf16" if half else "float32",
-        weights="bf16" if half else "float32",
-    )
+    trained(unet)
+    settings = TrainSettings(**{"optimizer": "adam", "lr": 2e-5, **OPTIONS.get(way, {})})
     stack.enter_context(lean(unet, settings))
-    rows = 2 if way in ("retention", "bf16") else 1
+    retains = way in ("retention", "bf16")
+    forget = 2 if way == "two rows" else 1
+    rows = 2 if retains else forget
     x_t, t, words = inputs(unet, rows)
-    marked, target = columns(rows), torch.zeros_like(x_t[:1])
+    marked, target = columns(rows, forget=forget), torch.zeros_like(x_t[:1])
+    # Recomputed blocks run to the end, as in the package.
+    whole = retains or way in ("probe", "checkpointed")
 
     def step() -> None:
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
-            with attention_probe(unet, layers_of(unet), marked) as probe:
-                if way == "attention":
-                    probe.read(lambda: unet(x_t, t, words))
-                else:
-                    output = unet(x_t, t, words).sample
-            loss = distraction(probe.maps, variant="notebook", tokens=TOKENS).total
-            if rows == 2:
-                loss = loss + (output[1:] - target).float().square().mean()
-        loss.backward()
+        for _ in range(settings.accumulation):
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=settings.precision == "bf16"):
+                with attention_probe(unet, layers_of(unet), marked) as probe:
+                    if whole:
+                        output = unet(x_t, t, words).sample
+                    else:
+                        probe.read(lambda: unet(x_t, t, words))
+                loss = distraction(probe.maps, variant="notebook", tokens=TOKENS).total
+                if retains:
+                    loss = loss + (output[1:] - target).float().square().mean()
+                elif way == "probe":
+                    loss = loss + output.square().mean()
+            (loss / settings.accumulation).backward()
 
-    return step, torch.optim.Adam(parameters, 2e-5)
+    parameters = {name: p for name, p in unet.named_parameters() if p.requires_grad}
+    return step, build_optimizer(parameters, settings)
 
 
 def limit(unet: Any) -> tuple[Step, Any]:
@@ -248,7 +272,7 @@ def in_own_process(way: str, *, tiny: bool) -> dict[str, float]:
 
 
 def summary(rounds: list[dict[str, dict[str, float]]]) -> dict[str, dict[str, Any]]:
-    """Return medians, and ratios to notebook and limit of the same round with their spread."""
+    """Return medians, and ratios to some ways of the same round with their spread."""
     found: dict[str, dict[str, Any]] = {}
     for way in rounds[0]:
         rows = [turn[way] for turn in rounds if "failed" not in turn[way]]
@@ -256,7 +280,7 @@ def summary(rounds: list[dict[str, dict[str, float]]]) -> dict[str, dict[str, An
             found[way] = {"failed": [turn[way]["failed"] for turn in rounds]}
             continue
         found[way] = {name: statistics.median(row[name] for row in rows) for name in rows[0]}
-        for other in ("notebook", "limit"):
+        for other in ("notebook", "limit", "attention", "two rows"):
             for name in ("seconds", "peak_bytes"):
                 pairs = [turn for turn in rounds if other in turn and "failed" not in {**turn[way], **turn[other]}]
                 ratios = [turn[way][name] / turn[other][name] for turn in pairs]
@@ -271,9 +295,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tiny", action="store_true", help="a network of a few channels, to try the script")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
+    parser.add_argument("--ways", nargs="+", choices=NAMES, default=list(WAYS))
     parser.add_argument("--out", type=Path, default=None)
-    parser.add_argument("--measure", choices=WAYS, help=argparse.SUPPRESS)
+    parser.add_argument("--measure", choices=NAMES, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.measure:
         print(json.dumps(measure(args.measure, tiny=args.tiny)))

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import logging
 import sys
 import warnings
 from typing import Annotated
@@ -24,6 +25,15 @@ def command(raised):
 
     app.command("other")(lambda: None)
     return typer.main.get_command(app)
+
+
+def test_an_optional_librarys_chatter_stays_off_stderr():
+    chatter = logging.getLogger("bitsandbytes.backends.cpu.ops")
+    assert chatter.isEnabledFor(logging.WARNING)
+    with guard._quiet_libraries():
+        assert not chatter.isEnabledFor(logging.WARNING)
+        assert chatter.isEnabledFor(logging.ERROR)
+    assert chatter.isEnabledFor(logging.WARNING)
 
 
 @pytest.mark.parametrize(

@@ -112,12 +112,10 @@ def _forget(
     from aizheimer.cli.live import training_view
 
     first = targets[0]
-    title = (
-        f"forgetting {first.kind} '{first.target}' of {model} with {recipe.name} on {backbone.device}, into {folder}"
-    )
+    title = _title(targets, f"of {model} with {recipe.name} on {backbone.device}, into {folder}")
     kind = recipe.method.info.kind
     if len(targets) > 1:
-        with training_view(_title(targets, model, recipe, backbone, folder), kind=kind) as callbacks:
+        with training_view(title, kind=kind) as callbacks:
             done = api.forget_several(
                 backbone,
                 targets,
@@ -148,10 +146,11 @@ def _forget(
     return "", edit
 
 
-def _title(targets: Sequence[Concept], model: str, recipe: Recipe, backbone: Backbone, folder: Path) -> str:
+def _title(targets: Sequence[Concept], how: str) -> str:
+    if len(targets) == 1:
+        return f"forgetting {targets[0].kind} '{targets[0].target}' {how}"
     names = ", ".join(f"'{target.target}'" for target in targets)
-    where = f"of {model} with {recipe.name} on {backbone.device}, into {folder}"
-    return f"forgetting {len(targets)} concepts ({names}) {where}"
+    return f"forgetting {len(targets)} concepts ({names}) {how}"
 
 
 def _draw(backbone: Backbone, edit: Edit, folder: Path) -> Path:

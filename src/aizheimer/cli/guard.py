@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import logging
 import os
 import signal
 import sys
@@ -137,9 +138,15 @@ def _quiet_libraries() -> Iterator[None]:
         ("TOKENIZERS_PARALLELISM", "false"),
     ):
         os.environ.setdefault(name, value)
-    with warnings.catch_warnings():
-        warnings.showwarning = _show_our_warning
-        yield
+    chatter = logging.getLogger("bitsandbytes")  # peft imports it where it is installed, wanted or not
+    level = chatter.level
+    chatter.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_our_warning
+            yield
+    finally:
+        chatter.setLevel(level)
 
 
 def _show_our_warning(

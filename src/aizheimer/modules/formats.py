@@ -101,6 +101,6 @@ def compiled(network: nn.Module) -> Iterator[None]:
         yield
     finally:
         for block, call in zip(blocks, before, strict=True):
-            del vars(block)[_CALL]
+            vars(block).pop(_CALL, None)  # it is not there where compiling has failed: that error is to be told
             if call is not None:
                 vars(block)[_CALL] = call

@@ -27,6 +27,8 @@ from tests.trained import TRAINING, check_method, check_resume, small, tensors, 
 from tests.unit.engine.problems import Chase
 
 CONCEPT = Concept("santa claus")
+COMPILING = (pytest.mark.long, pytest.mark.filterwarnings("ignore"))
+"""torch's compiler warns of itself while it traces a module."""
 ATTENTION = {
     "start": None,
     "enough": None,
@@ -57,7 +59,11 @@ def gradients(backbone, settings):
     return loss.detach(), found, maps
 
 
-@pytest.mark.parametrize("options", [{"checkpointing": True}, {"channels_last": True}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [{"checkpointing": True}, {"channels_last": True}, pytest.param({"compile": True}, marks=COMPILING)],
+    ids=str,
+)
 def test_losses_and_gradients_are_the_same(options):
     backbone = tiny_backbone()
     before = snapshot(backbone.pipe)
