@@ -192,7 +192,8 @@ def test_doco():
         same(losses["discriminator"], value, 0.0, "adversarial")
         same(warming["discriminator"], value, 0.0, "adversarial")
         same(losses["deceive"], F.softplus(f).mean(), 1.0, "adversarial")
-        ((anchor, target),) = adversary.batches
+        ((anchor, target, deceiving),) = adversary.batches
+        assert deceiving
         torch.testing.assert_close(anchor, r, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(target, f, rtol=1e-4, atol=1e-4)
         draw = source.draw(2, step=2, generator=generator)

@@ -66,18 +66,16 @@ def generate(
             guidance=backbone.world.guidance if guidance is None else guidance,
             progress=lambda done, total: advance("drawing", done, total),
         )
-    names = file_names([(job.prompt, job.seed) for job in jobs])
-    rows = [
-        {"prompt": job.prompt, "seed": job.seed, "file": str(out / name)} for job, name in zip(jobs, names, strict=True)
-    ]
-    for row, picture in zip(rows, pictures, strict=True):
-        with atomic(Path(row["file"])) as temporary:
+    files = [str(out / name) for name in file_names([(job.prompt, job.seed) for job in jobs])]
+    rows = [{"prompt": job.prompt, "seed": job.seed, "file": file} for job, file in zip(jobs, files, strict=True)]
+    for file, picture in zip(files, pictures, strict=True):
+        with atomic(Path(file)) as temporary:
             Image.fromarray(picture).save(temporary, format="PNG")
     if as_json:
         streams.print_json({"pictures": rows})
         return
-    for row in rows:
-        streams.print_result(row["file"])
+    for file in files:
+        streams.print_result(file)
 
 
 def file_names(jobs: Sequence[tuple[str, int]], *, limit: int = 60) -> list[str]:
