@@ -79,9 +79,9 @@ demo: $(VENV)/.installed-core ## forget "Santa Claus" and show what happened
 	$(BIN)/aizheimer evaluate $(RUN)
 	$(BIN)/aizheimer report $(RUN)
 
-test: $(patsubst %,$(VENV)/.installed-%,$(if $(LONG),extras studio,dev)) ## run the tests; LONG=1 for those that take long as well, as CI does
+test: $(patsubst %,$(VENV)/.installed-%,$(if $(LONG),extras,dev) $(if $(BROWSER),studio)) ## run the tests; LONG=1 for those that take long as well, as CI does; BROWSER=1 for the browser's
 	@$(BIN)/python -m pytest -m '$(if $(LONG),not browser,not browser and not long)' $(SPREAD)
-	$(if $(LONG),$(BROWSER_TESTS))
+	$(if $(BROWSER),$(BROWSER_TESTS))
 
 browser: $(VENV)/.installed-studio ## test the studio in Chromium
 	@$(BROWSER_TESTS)

@@ -183,8 +183,9 @@ def closed_form(backbone: Backbone, concept: Concept, method: Any) -> Solved | N
         return None
     # Without end whatever it leaves: a training that follows is rehearsed by itself.
     found = _solve(backbone, concept, method.model_copy(update={"images": None, "enough": math.inf}))
-    settled = method.enough is not None and method.images is None
-    return replace(found, suffices=settled and (found.residual or 0.0) <= method.enough)
+    enough: float | None = method.enough
+    settled = enough is not None and method.images is None and (found.residual or 0.0) <= enough
+    return replace(found, suffices=settled)
 
 
 def _solve(backbone: Backbone, concept: Concept, method: Method) -> Solved:

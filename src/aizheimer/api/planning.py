@@ -136,11 +136,11 @@ def plan(
     backbone = load_model(model)
     target = as_concept(concept, world=backbone.world)
     program = max(0, resident_bytes() - weight_bytes(backbone.components.values()))
-    method: Any = recipe.method
-    solved = closed_form(backbone, target, method)
+    chosen: Any = recipe.method
+    solved = closed_form(backbone, target, chosen)
     if solved is not None and solved.suffices:
         return _fitting([_closed(backbone, target, recipe, solved=solved, program=program)], fit)
-    rows = rows_without_gradients(backbone, guidance=method.rollouts.guidance_or(backbone.world.guidance))
+    rows = rows_without_gradients(backbone, guidance=chosen.rollouts.guidance_or(backbone.world.guidance))
     tried: list[Plan] = []
     for options in LEANER if fit is not None else LEANER[:1]:
         planner = _Planner.of(backbone, target, recipe, options=options, rows=rows, solved=solved, program=program)

@@ -81,7 +81,7 @@ def without_void(seen: JudgeResult, images: Images) -> JudgeResult:
     """Return what a judge saw, its answer to every uint8 picture without a lit pixel replaced by `NO_PICTURE`."""
     if not isinstance(images, np.ndarray):
         return seen
-    lit = images.any(axis=(1, 2, 3)).tolist()
+    lit: list[bool] = np.any(images, axis=(1, 2, 3)).tolist()
     labels = [label if there else NO_PICTURE for label, there in zip(seen.labels, lit, strict=True)]
     return replace(seen, labels=labels)
 
