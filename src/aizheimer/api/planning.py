@@ -17,6 +17,7 @@ from aizheimer.api.models import Model, address_of, as_concept, load_model
 from aizheimer.backbones.base import Backbone
 from aizheimer.backbones.memory import resident_bytes, size_text, weight_bytes
 from aizheimer.concepts.concept import Concept
+from aizheimer.data.latents import RolloutPlan
 from aizheimer.engine.held_out import MONITOR_BATCH
 from aizheimer.errors import GateError, InputError
 from aizheimer.methods.base import Method
@@ -136,11 +137,11 @@ def plan(
     backbone = load_model(model)
     target = as_concept(concept, world=backbone.world)
     program = max(0, resident_bytes() - weight_bytes(backbone.components.values()))
-    method: Any = recipe.method
-    solved = closed_form(backbone, target, method)
+    solved = closed_form(backbone, target, recipe.method)
     if solved is not None and solved.suffices:
         return _fitting([_closed(backbone, target, recipe, solved=solved, program=program)], fit)
-    rows = rows_without_gradients(backbone, guidance=method.rollouts.guidance_or(backbone.world.guidance))
+    rollouts: RolloutPlan = recipe.method.rollouts  # type: ignore[attr-defined] - what trains has some
+    rows = rows_without_gradients(backbone, guidance=rollouts.guidance_or(backbone.world.guidance))
     tried: list[Plan] = []
     for options in LEANER if fit is not None else LEANER[:1]:
         planner = _Planner.of(backbone, target, recipe, options=options, rows=rows, solved=solved, program=program)
@@ -249,7 +250,8 @@ class _Planner:
         if sizes.parts != self.sizes.parts:
             options |= {"training.batch_size": sizes.batch, "training.accumulation": sizes.parts}
             options["retain_batch_size" if _is_flat(self.method) else "retain.batch_size"] = sizes.retain
-        edit, checkpoint, bank = self.one.edit_bytes, self.one.checkpoint_bytes, int(memory["bank"])
+        edit, checkpoint = self.one.edit_bytes, self.one.checkpoint_bytes
+        cache = int(memory["bank"]) + self.one.prompts * self._prompt_bytes()
         return Plan(
             model=address_of(self.backbone),
             method=self.recipe.name,
@@ -258,7 +260,7 @@ class _Planner:
             options=options,
             memory={name: int(value) for name, value in memory.items()},
             seconds=seconds,
-            disk={"edit": edit, "checkpoint": checkpoint, "cache": bank, "total": edit + checkpoint + bank},
+            disk={"edit": edit, "checkpoint": checkpoint, "cache": cache, "total": edit + checkpoint + cache},
             left=None if self.solved is None else self.solved.residual,
             enough=getattr(self.method, "enough", None),
         )
@@ -274,7 +276,7 @@ class _Planner:
             "weights": weights,
             "solve": 0 if self.solved is None else self.solved.peak + parked,
             "step": self._line("peak", sizes),
-            "rollouts": self.rows.peak(2 * self.drawn.most) + parked,
+            "rollouts": self.rows.peak(2 * self.drawn.most),
             "look": self.rows.peak(min(MONITOR_BATCH, _monitored(self.method))) + state,
             "bank": sum(banks) + self._query_bytes(),
             "program": self.program,
@@ -282,6 +284,7 @@ class _Planner:
         if self.backbone.device.type == "cpu":
             # All steps of a bank, and then all of them in one piece, before they are on the disk and mapped.
             found["rollouts"] += 2 * max(banks)
+        found["rollouts"] = max(found["rollouts"], self.one.prepared) + parked
         return found | {"peak": weights + max(found[name] for name in ("solve", "step", "rollouts", "look"))}
 
     def _resident(self) -> list[Any]:
@@ -315,6 +318,10 @@ class _Planner:
         """Return what a part of a step takes: what one example of each kind does, and what each further one adds."""
         base, batch, retain = (getattr(found, name) for found in (self.one, self.by_batch, self.by_retain))
         return base + max(0, batch - base) * (sizes.batch - 1) + max(0, retain - base) * (sizes.retain - 1)
+
+    def _prompt_bytes(self) -> int:
+        """Return the size of an encoded prompt."""
+        return sum(tensor.nbytes for tensor in self.backbone.condition([""]).tensors().values())
 
     def _kept_inputs(self) -> int:
         """Return the most inputs whose queries are kept."""

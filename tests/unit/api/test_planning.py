@@ -188,6 +188,15 @@ def test_seconds_are_those_of_an_unwatched_call(monkeypatch):
 
 
 @pytest.mark.long
+def test_what_preparing_holds_does_not_hide_what_an_example_adds():
+    method = small(ESD, rollout="teacher", training={"batch_size": 8})
+    one, two = (_rehearsal.rehearse(tiny_backbone(), Concept("santa claus"), method, batch=n, retain=1) for n in (1, 2))
+    assert two.peak > 1.1 * one.peak > 0
+    assert one.prepared > 0
+    assert one.prompts > 3
+
+
+@pytest.mark.long
 def test_on_an_accelerator_what_waits_elsewhere_counts_while_it_is_there(monkeypatch):
     """Rollouts have the text encoder beside them, and no bank, which is on the CPU."""
     method = small(ESD, rollout="teacher", rollouts={"forget": 40, "steps": 40})
@@ -197,7 +206,7 @@ def test_on_an_accelerator_what_waits_elsewhere_counts_while_it_is_there(monkeyp
     planner = _Planner(**{**vars(caught(monkeypatch, backbone, method)), "backbone": Elsewhere(backbone)})
     memory = planner._memory(planner.sizes)
     assert memory["weights"] == on_cpu.memory["weights"] - parked
-    assert memory["rollouts"] == planner.rows.peak(2 * 16) + parked
+    assert memory["rollouts"] == max(planner.rows.peak(2 * 16), planner.one.prepared) + parked
     assert on_cpu.memory["rollouts"] > memory["bank"] > 0
 
 
