@@ -16,7 +16,7 @@ import torch
 from aizheimer.backbones.base import Backbone
 from aizheimer.backbones.conditioning import expanded
 from aizheimer.backbones.counting import Count, counted
-from aizheimer.backbones.memory import allocated_peak, watching
+from aizheimer.backbones.memory import allocated_peak, available_bytes, watching
 from aizheimer.concepts.concept import Concept
 from aizheimer.engine.callbacks import Callbacks
 from aizheimer.engine.query_problem import query_recorder
@@ -36,6 +36,8 @@ class Rehearsal:
     """What a small run took.
 
     Args:
+        batch: Forget examples in a step.
+        retain: Retain examples in a step.
         peak: The most bytes held while it trained, above what it held before.
         prepared: The most bytes held before that, above the weights: encoding prompts, choosing what to retain.
         prompts: How many prompts it encoded.
@@ -46,6 +48,8 @@ class Rehearsal:
         parameters: Names of what was trained; empty for adapters.
     """
 
+    batch: int
+    retain: int
     peak: int
     prepared: int
     prompts: int
@@ -54,6 +58,14 @@ class Rehearsal:
     checkpoint_bytes: int
     network: str
     parameters: tuple[str, ...]
+
+    def larger(self, count: int, device: torch.device) -> int:
+        """Return how many examples, up to ``count``, surely fit into half of the memory that is there; two at least.
+
+        Small batches take more time for an example than large ones, so that a line through two of them leads astray.
+        """
+        room = available_bytes(device) // 2
+        return min(count, max(2, room // max(self.peak, 1)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +129,8 @@ def rehearse(backbone: Backbone, concept: Concept, method: Method, *, batch: int
         sizes = {path.name: path.stat().st_size for path in run.path.iterdir() if path.is_file()}
     names, network = tuple(seen.data.get("parameters", ())), str(seen.data.get("network", "unet"))
     return Rehearsal(
+        batch=batch,
+        retain=retain,
         peak=peak - _gone(backbone, method, names if network == "unet" else ()),
         prepared=max(before, default=0),
         prompts=sum(len(seen.data.get(name, ())) for name in ("forget_prompts", "retain_prompts")) + 1,

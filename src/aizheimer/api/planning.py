@@ -103,10 +103,10 @@ def plan(
 ) -> Plan:
     """Predict what forgetting a concept takes, without doing it.
 
-    The method runs a few steps on the model with one example of each kind, and again with two where its batch is
-    larger: a step's memory and time are straight lines in both. Forward passes without gradients, which rollouts and
-    looks at the held-out set are made of, are measured alike. A closed form is solved: that takes seconds, and of the
-    default method it tells whether a training will follow.
+    The method runs a few steps on the model with one example of each kind, and again with as many, of its batch, as
+    surely fit: a step's memory and time are straight lines in both. Forward passes without gradients, which rollouts
+    and looks at the held-out set are made of, are measured alike. A closed form is solved: that takes seconds, and of
+    the default method it tells whether a training will follow.
 
     Args:
         model: What would be edited; see `aizheimer.api.load_model`. It is bit-identical afterwards.
@@ -225,6 +225,7 @@ class _Planner:
         method: Any = type(recipe.method).model_validate(content)
         sizes = _Sizes.of(method)
         one = rehearse(backbone, concept, method, batch=1, retain=1)
+        batch, retain = (one.larger(count, backbone.device) for count in (sizes.batch, sizes.retain))
         return cls(
             backbone=backbone,
             concept=concept,
@@ -233,8 +234,8 @@ class _Planner:
             options=options,
             sizes=sizes,
             one=one,
-            by_batch=rehearse(backbone, concept, method, batch=2, retain=1) if sizes.batch > 1 else one,
-            by_retain=rehearse(backbone, concept, method, batch=1, retain=2) if sizes.retain > 1 else one,
+            by_batch=rehearse(backbone, concept, method, batch=batch, retain=1) if sizes.batch > 1 else one,
+            by_retain=rehearse(backbone, concept, method, batch=1, retain=retain) if sizes.retain > 1 else one,
             rows=rows,
             solved=solved,
             program=program,
@@ -317,7 +318,9 @@ class _Planner:
     def _line(self, name: str, sizes: _Sizes) -> float:
         """Return what a part of a step takes: what one example of each kind does, and what each further one adds."""
         base, batch, retain = (getattr(found, name) for found in (self.one, self.by_batch, self.by_retain))
-        return base + max(0, batch - base) * (sizes.batch - 1) + max(0, retain - base) * (sizes.retain - 1)
+        each = max(0, batch - base) / max(1, self.by_batch.batch - 1)
+        each_retained = max(0, retain - base) / max(1, self.by_retain.retain - 1)
+        return base + each * (sizes.batch - 1) + each_retained * (sizes.retain - 1)
 
     def _prompt_bytes(self) -> int:
         """Return the size of an encoded prompt."""
