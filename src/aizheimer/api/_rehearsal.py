@@ -6,6 +6,7 @@ import math
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import torch
 from aizheimer.backbones.base import Backbone
 from aizheimer.backbones.conditioning import expanded
 from aizheimer.backbones.counting import Count, counted
-from aizheimer.backbones.memory import allocated_peak, watching
+from aizheimer.backbones.memory import allocated_peak, available_bytes, watching
 from aizheimer.concepts.concept import Concept
 from aizheimer.engine.callbacks import Callbacks
 from aizheimer.engine.query_problem import query_recorder
@@ -26,8 +27,8 @@ from aizheimer.modules.formats import halved_layers
 ONE = {"forget": 1, "retain": 1, "holdout": 1, "steps": 1, "picture_steps": 1}
 PICTURES = ("images", "pictures")
 """Fields of methods that say where pictures come from."""
-STEPS = 3
-"""The first makes the optimiser's state, the second has it from the start; the third is timed, and not watched."""
+WATCHED, STEPS = 2, 4
+"""The first step makes the optimiser's state, the second has it from the start; others are timed and not watched."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,20 +36,36 @@ class Rehearsal:
     """What a small run took.
 
     Args:
-        peak: The most bytes held, above the weights.
-        step_seconds: Time of its last step, when nothing watched it.
+        batch: Forget examples in a step.
+        retain: Retain examples in a step.
+        peak: The most bytes held while it trained, above what it held before.
+        prepared: The most bytes held before that, above the weights: encoding prompts, choosing what to retain.
+        prompts: How many prompts it encoded.
+        step_seconds: Time of a step that nothing watched.
         edit_bytes: Size of its edit on the disk.
         checkpoint_bytes: Size of its checkpoint: parameters, best state, optimiser.
         network: What was trained, ``"unet"`` or ``"text_encoder"``.
         parameters: Names of what was trained; empty for adapters.
     """
 
+    batch: int
+    retain: int
     peak: int
+    prepared: int
+    prompts: int
     step_seconds: float
     edit_bytes: int
     checkpoint_bytes: int
     network: str
     parameters: tuple[str, ...]
+
+    def larger(self, count: int, device: torch.device) -> int:
+        """Return how many examples, up to ``count``, surely fit into half of the memory that is there; two at least.
+
+        Small batches take more time for an example than large ones, so that a line through two of them leads astray.
+        """
+        room = available_bytes(device) // 2
+        return min(count, max(2, room // max(self.peak, 1)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,21 +109,33 @@ def rehearse(backbone: Backbone, concept: Concept, method: Method, *, batch: int
     seen = _Seen()
     with tempfile.TemporaryDirectory(prefix="aizheimer-") as folder:
         run = RunFolder(Path(folder) / "run").create()
-        with watching(backbone.device) as watch:
+        with ExitStack() as stack:
+            watches = [stack.enter_context(watching(backbone.device))]
+
+            def on_data(row: Mapping[str, Any]) -> None:
+                # A step's memory would not be seen beneath what is held while prompts are encoded.
+                seen.data.update(row)
+                watches[-1].end()
+                watches.append(stack.enter_context(watching(backbone.device)))
 
             def on_step(row: Mapping[str, Any]) -> None:
                 seen.steps.append(row)
-                if row["step"] == STEPS - 1:
-                    watch.end()
+                if row["step"] == WATCHED:
+                    watches[-1].end()
 
-            callbacks = Callbacks(on_step=on_step, on_data=seen.data.update)
+            callbacks = Callbacks(on_step=on_step, on_data=on_data)
             small.unlearn(backbone, concept, run=run, callbacks=callbacks).save(run.path)
-            peak = watch.end()
+            *before, peak = (watch.end() for watch in watches)
         sizes = {path.name: path.stat().st_size for path in run.path.iterdir() if path.is_file()}
     names, network = tuple(seen.data.get("parameters", ())), str(seen.data.get("network", "unet"))
     return Rehearsal(
+        batch=batch,
+        retain=retain,
         peak=peak - _gone(backbone, method, names if network == "unet" else ()),
-        step_seconds=float(seen.steps[-1]["seconds"]) if seen.steps else 0.0,
+        prepared=max(before, default=0),
+        prompts=sum(len(seen.data.get(name, ())) for name in ("forget_prompts", "retain_prompts")) + 1,
+        # The least: what else the machine does is no part of it.
+        step_seconds=min((float(row["seconds"]) for row in seen.steps[WATCHED:]), default=0.0),
         edit_bytes=sum(size for name, size in sizes.items() if name.startswith("edit.")),
         checkpoint_bytes=sum(size for name, size in sizes.items() if name.startswith("checkpoint")),
         network=network,
@@ -183,9 +212,8 @@ def closed_form(backbone: Backbone, concept: Concept, method: Any) -> Solved | N
         return None
     # Without end whatever it leaves: a training that follows is rehearsed by itself.
     found = _solve(backbone, concept, method.model_copy(update={"images": None, "enough": math.inf}))
-    enough: float | None = method.enough
-    settled = enough is not None and method.images is None and (found.residual or 0.0) <= enough
-    return replace(found, suffices=settled)
+    enough: float | None = method.enough if method.images is None else None
+    return replace(found, suffices=enough is not None and (found.residual or 0.0) <= enough)
 
 
 def _solve(backbone: Backbone, concept: Concept, method: Method) -> Solved:

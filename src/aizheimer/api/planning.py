@@ -17,6 +17,7 @@ from aizheimer.api.models import Model, address_of, as_concept, load_model
 from aizheimer.backbones.base import Backbone
 from aizheimer.backbones.memory import resident_bytes, size_text, weight_bytes
 from aizheimer.concepts.concept import Concept
+from aizheimer.data.latents import RolloutPlan
 from aizheimer.engine.held_out import MONITOR_BATCH
 from aizheimer.errors import GateError, InputError
 from aizheimer.methods.base import Method
@@ -102,10 +103,10 @@ def plan(
 ) -> Plan:
     """Predict what forgetting a concept takes, without doing it.
 
-    The method runs a few steps on the model with one example of each kind, and again with two where its batch is
-    larger: a step's memory and time are straight lines in both. Forward passes without gradients, which rollouts and
-    looks at the held-out set are made of, are measured alike. A closed form is solved: that takes seconds, and of the
-    default method it tells whether a training will follow.
+    The method runs a few steps on the model with one example of each kind, and again with as many, of its batch, as
+    surely fit: a step's memory and time are straight lines in both. Forward passes without gradients, which rollouts
+    and looks at the held-out set are made of, are measured alike. A closed form is solved: that takes seconds, and of
+    the default method it tells whether a training will follow.
 
     Args:
         model: What would be edited; see `aizheimer.api.load_model`. It is bit-identical afterwards.
@@ -224,6 +225,7 @@ class _Planner:
         method: Any = type(recipe.method).model_validate(content)
         sizes = _Sizes.of(method)
         one = rehearse(backbone, concept, method, batch=1, retain=1)
+        batch, retain = (one.larger(count, backbone.device) for count in (sizes.batch, sizes.retain))
         return cls(
             backbone=backbone,
             concept=concept,
@@ -232,8 +234,8 @@ class _Planner:
             options=options,
             sizes=sizes,
             one=one,
-            by_batch=rehearse(backbone, concept, method, batch=2, retain=1) if sizes.batch > 1 else one,
-            by_retain=rehearse(backbone, concept, method, batch=1, retain=2) if sizes.retain > 1 else one,
+            by_batch=rehearse(backbone, concept, method, batch=batch, retain=1) if sizes.batch > 1 else one,
+            by_retain=rehearse(backbone, concept, method, batch=1, retain=retain) if sizes.retain > 1 else one,
             rows=rows,
             solved=solved,
             program=program,
@@ -249,7 +251,8 @@ class _Planner:
         if sizes.parts != self.sizes.parts:
             options |= {"training.batch_size": sizes.batch, "training.accumulation": sizes.parts}
             options["retain_batch_size" if _is_flat(self.method) else "retain.batch_size"] = sizes.retain
-        edit, checkpoint, bank = self.one.edit_bytes, self.one.checkpoint_bytes, int(memory["bank"])
+        edit, checkpoint = self.one.edit_bytes, self.one.checkpoint_bytes
+        cache = int(memory["bank"]) + self.one.prompts * self._prompt_bytes()
         return Plan(
             model=address_of(self.backbone),
             method=self.recipe.name,
@@ -258,7 +261,7 @@ class _Planner:
             options=options,
             memory={name: int(value) for name, value in memory.items()},
             seconds=seconds,
-            disk={"edit": edit, "checkpoint": checkpoint, "cache": bank, "total": edit + checkpoint + bank},
+            disk={"edit": edit, "checkpoint": checkpoint, "cache": cache, "total": edit + checkpoint + cache},
             left=None if self.solved is None else self.solved.residual,
             enough=getattr(self.method, "enough", None),
         )
@@ -274,7 +277,7 @@ class _Planner:
             "weights": weights,
             "solve": 0 if self.solved is None else self.solved.peak + parked,
             "step": self._line("peak", sizes),
-            "rollouts": self.rows.peak(2 * self.drawn.most) + parked,
+            "rollouts": self.rows.peak(2 * self.drawn.most),
             "look": self.rows.peak(min(MONITOR_BATCH, _monitored(self.method))) + state,
             "bank": sum(banks) + self._query_bytes(),
             "program": self.program,
@@ -282,6 +285,7 @@ class _Planner:
         if self.backbone.device.type == "cpu":
             # All steps of a bank, and then all of them in one piece, before they are on the disk and mapped.
             found["rollouts"] += 2 * max(banks)
+        found["rollouts"] = max(found["rollouts"], self.one.prepared) + parked
         return found | {"peak": weights + max(found[name] for name in ("solve", "step", "rollouts", "look"))}
 
     def _resident(self) -> list[Any]:
@@ -314,7 +318,13 @@ class _Planner:
     def _line(self, name: str, sizes: _Sizes) -> float:
         """Return what a part of a step takes: what one example of each kind does, and what each further one adds."""
         base, batch, retain = (getattr(found, name) for found in (self.one, self.by_batch, self.by_retain))
-        return base + max(0, batch - base) * (sizes.batch - 1) + max(0, retain - base) * (sizes.retain - 1)
+        each = max(0, batch - base) / max(1, self.by_batch.batch - 1)
+        each_retained = max(0, retain - base) / max(1, self.by_retain.retain - 1)
+        return base + each * (sizes.batch - 1) + each_retained * (sizes.retain - 1)
+
+    def _prompt_bytes(self) -> int:
+        """Return the size of an encoded prompt."""
+        return sum(tensor.nbytes for tensor in self.backbone.condition([""]).tensors().values())
 
     def _kept_inputs(self) -> int:
         """Return the most inputs whose queries are kept."""

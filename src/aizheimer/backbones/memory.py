@@ -101,6 +101,17 @@ def resident_bytes() -> int:
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS:")), 0)
 
 
+def available_bytes(device: torch.device) -> int:
+    """Return what can still be taken where something computes; 0 where the system does not say."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), 0)
+
+
 def parse_size(text: str) -> int:
     """Return the bytes of a size such as ``8GiB``.
 

@@ -37,14 +37,7 @@ def generate(
 ) -> None:
     """Draw prompts and save the pictures as PNG, named by prompt and seed."""
     del debug
-    if empty := [prompt for prompt in prompts if not prompt.strip()]:
-        raise InputError(f"Got an empty prompt ({empty[0]!r}); say what to draw.")
-    if not math.isfinite(strength):
-        raise InputError(f"--strength: got {strength}, wanted a number such as 0.5.")
-    if strength != 1.0 and edit is None:
-        raise InputError("--strength scales an edit; name it with --edit RUN.")
-    if out.exists() and not out.is_dir():
-        raise InputError(f"--out: '{out}' is a file; give a folder.")
+    _check(prompts, strength, edit=edit, out=out)
     from PIL import Image
 
     from aizheimer import api
@@ -76,6 +69,17 @@ def generate(
         return
     for file in files:
         streams.print_result(file)
+
+
+def _check(prompts: Sequence[str], strength: float, *, edit: Path | None, out: Path) -> None:
+    if empty := [prompt for prompt in prompts if not prompt.strip()]:
+        raise InputError(f"Got an empty prompt ({empty[0]!r}); say what to draw.")
+    if not math.isfinite(strength):
+        raise InputError(f"--strength: got {strength}, wanted a number such as 0.5.")
+    if strength != 1.0 and edit is None:
+        raise InputError("--strength scales an edit; name it with --edit RUN.")
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out: '{out}' is a file; give a folder.")
 
 
 def file_names(jobs: Sequence[tuple[str, int]], *, limit: int = 60) -> list[str]:

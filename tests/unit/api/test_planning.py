@@ -188,6 +188,26 @@ def test_seconds_are_those_of_an_unwatched_call(monkeypatch):
 
 
 @pytest.mark.long
+def test_what_preparing_holds_does_not_hide_what_an_example_adds():
+    method = small(ESD, rollout="teacher", training={"batch_size": 8})
+    one, two = (_rehearsal.rehearse(tiny_backbone(), Concept("santa claus"), method, batch=n, retain=1) for n in (1, 2))
+    assert two.peak > 1.1 * one.peak > 0
+    assert one.prepared > 0
+    assert one.prompts > 3
+
+
+def test_as_many_examples_are_rehearsed_as_surely_fit(monkeypatch):
+    one = _rehearsal.Rehearsal(
+        batch=1, retain=1, peak=10, prepared=0, prompts=1, step_seconds=1.0, edit_bytes=0, checkpoint_bytes=0,
+        network="unet", parameters=(),
+    )  # fmt: skip
+    for room, wanted in ((0, 2), (39, 2), (100, 5), (10_000, 8)):
+        monkeypatch.setattr(_rehearsal, "available_bytes", lambda device, room=room: room)
+        assert one.larger(8, torch.device("cpu")) == wanted
+    assert one.larger(1, torch.device("cpu")) == 1
+
+
+@pytest.mark.long
 def test_on_an_accelerator_what_waits_elsewhere_counts_while_it_is_there(monkeypatch):
     """Rollouts have the text encoder beside them, and no bank, which is on the CPU."""
     method = small(ESD, rollout="teacher", rollouts={"forget": 40, "steps": 40})
@@ -197,7 +217,7 @@ def test_on_an_accelerator_what_waits_elsewhere_counts_while_it_is_there(monkeyp
     planner = _Planner(**{**vars(caught(monkeypatch, backbone, method)), "backbone": Elsewhere(backbone)})
     memory = planner._memory(planner.sizes)
     assert memory["weights"] == on_cpu.memory["weights"] - parked
-    assert memory["rollouts"] == planner.rows.peak(2 * 16) + parked
+    assert memory["rollouts"] == max(planner.rows.peak(2 * 16), planner.one.prepared) + parked
     assert on_cpu.memory["rollouts"] > memory["bank"] > 0
 
 
