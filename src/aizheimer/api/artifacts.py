@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from aizheimer._names import dashed
-from aizheimer.api.models import Model, address_of, as_concept, environment, load_model, model_of_run
+from aizheimer.api.models import Model, address_of, as_concept, environment, load_base, load_model, model_of_run
 from aizheimer.backbones.base import Backbone
 from aizheimer.concepts.concept import Concept
 from aizheimer.edits import compose
@@ -136,7 +136,7 @@ def stack(
         runs = [edit for edit in edits if not isinstance(edit, Edit)]
         if model is None and not runs:
             raise InputError("Got edits without a model, and a run folder to write; name their base with model.")
-        save_run(total, load_model(model if model is not None else model_of_run(runs[0])), out, overwrite=overwrite)
+        save_run(total, load_base(runs[0], model), out, overwrite=overwrite)
     return total
 
 

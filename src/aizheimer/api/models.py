@@ -147,3 +147,19 @@ def model_of_run(run: str | Path) -> str:
     except (OSError, ValueError, KeyError, TypeError):
         raise RunFolderError(f"{file} does not say which model the run was made on; name it with --model.") from None
     return str(model)
+
+
+def load_base(run: str | Path, model: Model | None = None, *, device: str | None = None) -> Backbone:
+    """Return the backbone that a run's edit belongs to.
+
+    Args:
+        run: The run's folder.
+        model: The model to use instead of the one that the run says it was made on, as `load_model` takes it.
+        device: As of `load_model`.
+
+    Raises:
+        RunFolderError: The folder does not say on which model it was made, and none is given.
+        ModelError: As of `load_model`.
+        InputError: As of `load_model`.
+    """
+    return load_model(model if model is not None else model_of_run(run), device=device)

@@ -17,7 +17,6 @@ from aizheimer.api.models import Model, address_of, as_concept, load_model
 from aizheimer.backbones.base import Backbone
 from aizheimer.backbones.memory import resident_bytes, size_text, weight_bytes
 from aizheimer.concepts.concept import Concept
-from aizheimer.data.latents import RolloutPlan
 from aizheimer.engine.held_out import MONITOR_BATCH
 from aizheimer.errors import GateError, InputError
 from aizheimer.methods.base import Method

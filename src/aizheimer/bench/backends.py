@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import TypeVar
 
-from aizheimer._imports import require
+from aizheimer._ray import started
 
-Backend: TypeAlias = Literal["local", "ray"]
 Job = TypeVar("Job")
 Answer = TypeVar("Answer")
 
@@ -38,12 +36,7 @@ def run_on_ray(
     Raises:
         MissingDependencyError: If Ray is not installed.
     """
-    ray: Any = require("ray", extra="ray")
-    ours = not ray.is_initialized()
-    if ours:
-        size = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": workers or os.cpu_count() or 1}
-        ray.init(include_dashboard=False, log_to_driver=False, **size)
-    try:
+    with started(workers) as (ray, _):
 
         def answer(job: Job) -> Answer:  # Ray takes plain functions only, no partial ones and none of C
             return work(job)
@@ -57,6 +50,3 @@ def run_on_ray(
                 yield job, ray.get(done)
             except Exception as error:  # the worker was killed: its job is a failed row, not the end
                 yield job, error
-    finally:
-        if ours:
-            ray.shutdown()

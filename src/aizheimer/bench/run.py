@@ -13,7 +13,8 @@ from typing import Any
 import yaml
 
 from aizheimer import _files
-from aizheimer.bench.backends import Backend, run_local, run_on_ray
+from aizheimer._ray import Backend
+from aizheimer.bench.backends import run_local, run_on_ray
 from aizheimer.bench.cell import Row, read_row, run_cell
 from aizheimer.bench.lock import locked
 from aizheimer.bench.plan import BenchPlan, Cell, differing, slug

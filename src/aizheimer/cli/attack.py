@@ -73,7 +73,7 @@ def attack(
     chosen = load_attacks(wanted, overrides or ())
     settings = AttackSettings(images=images, steps=steps, guidance=guidance, seed=seed)
     edit = api.load_edit(run)
-    backbone = api.load_model(model if model is not None else api.model_of_run(run), device=device)
+    backbone = api.load_base(run, model, device=device)
     target = edit.provenance.concept.to_concept()
     judge = load_judge(target, world=backbone.world, clip=clip, judge=judge_name)
     work = _Work(

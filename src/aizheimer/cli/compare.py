@@ -115,7 +115,7 @@ def _picture(comparison: Comparison, runs: Sequence[Findings], out: Path, model:
     from aizheimer.reports.rows_picture import draw_rows, save_rows
 
     names = [row.name for row in comparison.rows[1:]]
-    backbone = api.load_model(model if model is not None else api.model_of_run(runs[0].folder))
+    backbone = api.load_base(runs[0].folder, model)
     edits = {name: api.load_edit(run.folder) for name, run in zip(names, runs, strict=True)}
     result = runs[0].evaluation or EvaluationResult.load(runs[0].folder / EVALUATION)
     with progress_bar() as advance:

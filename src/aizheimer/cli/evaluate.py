@@ -81,7 +81,7 @@ def evaluate(
     edit = api.load_edit(run)
     if workers > 1:
         draw_with_workers(run, workers, model=model, device=device, samples=samples, full=full, seed=seed)
-    base = api.load_model(model if model is not None else api.model_of_run(run), device=device)
+    base = api.load_base(run, model, device=device)
     with progress_bar() as advance:
         watch = partial(advance, "drawing")
         if share:

@@ -46,7 +46,7 @@ def report(
     result = EvaluationResult.load(run / "evaluation.json")
     found = read_findings(run)
     refuse_other_edits(found)
-    backbone = api.load_model(model if model is not None else api.model_of_run(run), device=device)
+    backbone = api.load_base(run, model, device=device)
     with progress_bar() as advance:
         content = assemble(
             backbone,

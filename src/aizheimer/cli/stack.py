@@ -48,7 +48,7 @@ def stack(
     words = list(runs)
     edits = [_scaled(word) for word in words]
     away = [_scaled(word) for word in minus or ()]
-    base = api.load_model(api.model_of_run(_split(words[0])[0]))
+    base = api.load_base(_split(words[0])[0])
     pairs = order_check(edits, base) if check_order and any(edit.hook is not None for edit in edits) else []
     total = api.stack(edits, without=away, out=out, model=base, overwrite=overwrite)
     if as_json:

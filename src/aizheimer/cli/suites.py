@@ -64,7 +64,7 @@ def evaluate_run(
             result.save(run / f"{SUITE}{name}.json")
 
     edit = api.load_edit(run)
-    base = api.load_model(model if model is not None else api.model_of_run(run), device=device)
+    base = api.load_base(run, model, device=device)
     with progress_bar() as advance:
         results = api.evaluate_suites(
             base,

@@ -46,7 +46,7 @@ def verify(
     from aizheimer.proof.verify import verify as hold
 
     found = read_findings(run)
-    backbone = api.load_model(model if model is not None else api.model_of_run(run), device=device)
+    backbone = api.load_base(run, model, device=device)
     judges = load_judges(backbone.world, clip_folder=clip, extra=(found.target,))
     with progress_bar() as advance:
         verification = hold(

@@ -9,6 +9,7 @@ from typing import Any
 
 from aizheimer import api
 from aizheimer._imports import require as require_package
+from aizheimer._ray import Backend
 from aizheimer.api.forgetting import recipe_of
 from aizheimer.concepts.concept import Concept
 from aizheimer.engine.run_folder import RunFolder
@@ -23,7 +24,6 @@ from aizheimer.tuning.record import Trial
 from aizheimer.tuning.space import space_for
 from aizheimer.tuning.storage import optuna
 from aizheimer.tuning.trials import Search, Tuned
-from aizheimer.tuning.workers import Backend
 
 
 def tune(

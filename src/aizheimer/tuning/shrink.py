@@ -95,7 +95,7 @@ def shrink(
     """
     demands = _demands(require, samples=samples)
     found = _shrinkable(edit, model=model)
-    backbone = api.load_model(model if model is not None else api.model_of_run(str(edit)))
+    backbone = api.load_base(str(edit), model)
     concept = found.provenance.concept.to_concept()
     searching = _Shrinking(
         backbone=backbone,

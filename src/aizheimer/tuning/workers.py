@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
-from aizheimer._imports import require
+from aizheimer._ray import started
 
-Backend: TypeAlias = Literal["local", "ray"]
 Handle: TypeAlias = Any
 """A worker of Ray; Ray is optional, so its types are not imported."""
 
@@ -46,31 +43,6 @@ class _Worker:
 
     def outcome(self, base: dict[str, Any]) -> Any:
         return self.search.outcome(base)
-
-
-@contextmanager
-def started(workers: int | None) -> Iterator[tuple[Any, int]]:
-    """Start Ray on this machine, or join it where ``RAY_ADDRESS`` says; stop it afterwards if it was started here.
-
-    Args:
-        workers: Points at a time; None takes every core.
-
-    Yields:
-        Ray, and how many points at a time there are.
-
-    Raises:
-        MissingDependencyError: If Ray is not installed.
-    """
-    ray: Any = require("ray", extra="ray")
-    ours = not ray.is_initialized()
-    if ours:
-        size = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": workers or os.cpu_count() or 1}
-        ray.init(include_dashboard=False, log_to_driver=False, **size)
-    try:
-        yield ray, workers or int(ray.cluster_resources().get("CPU", 1))
-    finally:
-        if ours:
-            ray.shutdown()
 
 
 def measured_on_ray(

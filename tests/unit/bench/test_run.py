@@ -2,8 +2,6 @@
 
 import importlib.util
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -24,6 +22,7 @@ from aizheimer.errors import MissingDependencyError, RunFolderError
 from aizheimer.evaluation.results import EvaluationResult
 from aizheimer.evaluation.suite import SuiteResult
 from tests.cli.conftest import QUICK
+from tests.ray_runs import printed
 from tests.trained import same_edit
 from tests.unit.reports.test_attacks import result_of
 
@@ -254,15 +253,7 @@ class TestParquet:
 @pytest.mark.timeout(600)
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed: pip install '.[ray]'")
 class TestRay:
-    """In a process of its own: Ray opens sockets, which this one may not."""
-
-    def run(self, code, *args, cache):
-        env = {**os.environ, "AIZHEIMER_CACHE": str(cache), "RAY_USAGE_STATS_ENABLED": "0"}
-        env |= {"RAY_raylet_start_wait_time_s": "300"}  # a busy machine takes longer than Ray's half a minute
-        words = [sys.executable, "-c", code, *map(str, args)]
-        done = subprocess.run(words, env=env, capture_output=True, text=True, timeout=580, check=False)
-        assert done.returncode == 0, done.stderr[-3000:]
-        return json.loads(done.stdout.splitlines()[-1])
+    """In a process of its own, see `ray_runs`."""
 
     def test_answers_and_errors_of_jobs(self, tmp_path):
         code = (
@@ -270,7 +261,7 @@ class TestRay:
             "found = dict(run_on_ray([4.0, 9.0, -1.0], math.sqrt, workers=1))\n"
             "print(json.dumps([found[4.0], found[9.0], 'ValueError' in type(found[-1.0]).__name__]))"
         )
-        assert self.run(code, cache=tmp_path) == [2.0, 3.0, True]
+        assert printed(code, cache=tmp_path, timeout=580)[-1] == [2.0, 3.0, True]
 
     @pytest.mark.long
     def test_a_bench_has_the_rows_that_it_has_here(self, plan, tmp_path):
@@ -284,7 +275,7 @@ class TestRay:
             "rows = run_bench(plan, sys.argv[2], backend='ray', workers=1, say=lambda _: None)\n"
             "print(json.dumps(rows))"
         )
-        there = self.run(code, tmp_path / "plan.json", tmp_path / "there", cache=tmp_path / "cache")
+        there = printed(code, tmp_path / "plan.json", tmp_path / "there", cache=tmp_path / "cache", timeout=580)[-1]
         timed = {"seconds", "seconds_forget"}
         assert [{k: v for k, v in row.items() if k not in timed} for row in there] == [
             {k: v for k, v in row.items() if k not in timed} for row in here

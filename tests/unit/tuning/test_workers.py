@@ -1,9 +1,6 @@
 """Several workers on one search: who measures what, in which order it is told, and what a dead worker costs."""
 
 import importlib.util
-import json
-import os
-import subprocess
 import sys
 
 import pytest
@@ -12,6 +9,7 @@ import aizheimer
 from aizheimer.errors import InputError, MissingDependencyError
 from aizheimer.tuning import workers
 from aizheimer.tuning.workers import Point, measured_on_ray
+from tests.ray_runs import printed
 
 ASKED = {"require": "UA>=0.9", "method": "uce"}
 
@@ -155,15 +153,7 @@ def test_without_ray_it_says_what_to_install(monkeypatch, tmp_path):
 @pytest.mark.timeout(1800)
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed: pip install '.[ray]'")
 class TestRay:
-    """In a process of its own: Ray opens sockets, which this one may not."""
-
-    def run(self, code, *args, cache):
-        env = {**os.environ, "AIZHEIMER_CACHE": str(cache), "RAY_USAGE_STATS_ENABLED": "0"}
-        env |= {"RAY_raylet_start_wait_time_s": "300"}  # a busy machine takes longer than Ray's half a minute
-        words = [sys.executable, "-c", code, *map(str, args)]
-        done = subprocess.run(words, env=env, capture_output=True, text=True, timeout=1780, check=False)
-        assert done.returncode == 0, done.stderr[-3000:]
-        return [json.loads(line) for line in done.stdout.splitlines() if line.startswith(("[", "{"))]
+    """In a process of its own, see `ray_runs`."""
 
     def test_outcomes_and_a_worker_that_dies(self, tmp_path):
         code = (
@@ -178,7 +168,7 @@ class TestRay:
             "lost = [n for n, f in told if isinstance(f, Exception)]\n"
             "print(json.dumps([sorted(n for n, _ in told), lost]))"
         )
-        assert self.run(code, cache=tmp_path) == [[[0, 1, 2, 3, 4], [2]]]
+        assert printed(code, cache=tmp_path, timeout=1780) == [[[0, 1, 2, 3, 4], [2]]]
 
     @pytest.mark.long
     def test_a_search_goes_on_where_it_was(self, tmp_path):
@@ -196,7 +186,8 @@ class TestRay:
             "        pass\n"
             "    print(TuneRecord.load(sys.argv[1] + '/tune.json').model_dump_json())"
         )
-        first, second = (record["trials"] for record in self.run(code, tmp_path / "run", cache=tmp_path / "cache"))
+        found = printed(code, tmp_path / "run", cache=tmp_path / "cache", timeout=1780)
+        first, second = (record["trials"] for record in found)
         assert [trial["number"] for trial in second] == [0, 1, 2, 3]
         assert second[:2] == first, "what was measured is not measured again"
         assert {trial["state"] for trial in second} == {"measured"}
