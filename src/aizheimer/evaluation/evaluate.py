@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
+import torch
 
 from aizheimer.backbones.base import Backbone, backbone_for
 from aizheimer.concepts.concept import Concept
 from aizheimer.concepts.neighbours import nearest
-from aizheimer.concepts.world import World
+from aizheimer.concepts.world import DEFAULT_WORLD, World
 from aizheimer.detectors.base import find_class
 from aizheimer.evaluation.calibration import calibrate_plan
 from aizheimer.evaluation.flags import collapse_reasons, no_op_reasons, void_reasons, weak_target_reasons
-from aizheimer.evaluation.functional.images import broken, unchanged
+from aizheimer.evaluation.functional.images import ROUNDED_LEVELS, UNCHANGED_LEVELS, broken, unchanged
 from aizheimer.evaluation.generate import Order, Progress, PromptJob, generate
 from aizheimer.evaluation.judges import Judges, load_judges
 from aizheimer.evaluation.plan import PlannedImage, candidates, plan_images
@@ -45,10 +46,21 @@ class AppliedEdit(Protocol):
 
 @dataclass(frozen=True)
 class ImagePairs:
-    """The pictures of an evaluation: uint8 (n, height, width, 3) each, row i of both for ``result.images[i]``."""
+    """The pictures of an evaluation: uint8 (n, height, width, 3) each, row i of both for ``result.images[i]``.
+
+    Args:
+        original: Those without the edit.
+        edited: Those with it.
+        levels: How far, of 255, a pixel of two drawings of one picture may be apart; more where they were rounded more.
+    """
 
     original: np.ndarray
     edited: np.ndarray
+    levels: int = UNCHANGED_LEVELS
+
+    def unchanged(self) -> np.ndarray:
+        """Return where a picture stayed as it was: (n,) bool."""
+        return unchanged(self.original, self.edited, levels=self.levels)
 
 
 def evaluate(
@@ -194,7 +206,9 @@ def draw_pairs(
             progress(2 * len(jobs), 2 * len(jobs))
         return ImagePairs(original, original)
     with edit.applied(pipe):
-        return ImagePairs(original, generate(pipe, jobs, key=edit_key, progress=_part(progress, len(jobs)), **options))
+        edited = generate(pipe, jobs, key=edit_key, progress=_part(progress, len(jobs)), **options)
+    rounded = torch.bfloat16 if settings.precision == "bfloat16" else backbone_for(pipe, world=DEFAULT_WORLD).dtype
+    return ImagePairs(original, edited, ROUNDED_LEVELS if rounded == torch.bfloat16 else UNCHANGED_LEVELS)
 
 
 def _part(progress: Progress | None, offset: int) -> Progress | None:
@@ -219,7 +233,7 @@ def _conclude(
     """Turn labels and pixels into figures and flags."""
     metrics, missing = accuracies(concept, plan=plan, sight=sight, judges=judges, settings=settings)
     own = judges.style if concept.kind == "style" else judges.object
-    same = unchanged(pairs.original, pairs.edited)
+    same = pairs.unchanged()
     on_target = np.array([image.role == "target" for image in plan])
     spoiled = broken(pairs.original), broken(pairs.edited)
     everywhere = Pair(original=float(spoiled[0].mean()), edited=float(spoiled[1].mean()))

@@ -23,7 +23,7 @@ def no_op_reasons(*, unchanged_share: float, edit_is_noop: bool) -> list[str]:
     if edit_is_noop:
         reasons.append("no-op: the edit holds no changed tensor")
     if unchanged_share >= 1.0:
-        reasons.append("no-op: every target picture stayed as it was (at most 2 of 255 levels)")
+        reasons.append("no-op: every target picture stayed as it was, but for rounding")
     return reasons
 
 

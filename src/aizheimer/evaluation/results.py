@@ -199,7 +199,7 @@ class EvaluationResult(_Frozen):
         others: The other concepts one by one.
         clip_target: Mean CLIP score of target prompts, if there is a CLIP.
         clip_retain: Mean CLIP score of retained prompts.
-        unchanged_share: Share of target pictures that stayed as they were (at most 2 of 255 levels).
+        unchanged_share: Share of target pictures that stayed as they were, but for rounding.
         unchanged_retain_share: The same of retained pictures.
         broken: Share of blank or noise pictures.
         broken_retain: The same of retained pictures: the benign blocking rate of a filter, which paints pictures black;

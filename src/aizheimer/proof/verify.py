@@ -18,7 +18,6 @@ from aizheimer.edits.io import load_edit
 from aizheimer.edits.storage import TENSORS
 from aizheimer.errors import InputError
 from aizheimer.evaluation.evaluate import draw_pairs
-from aizheimer.evaluation.functional.images import unchanged
 from aizheimer.evaluation.judges import Judges
 from aizheimer.evaluation.results import EvaluationResult, ImageRecord
 from aizheimer.proof.certificate import Certificate, tried_on
@@ -121,7 +120,7 @@ def verify(
         backbone.pipe, edit, plan=stated, settings=result.settings, guidance=result.guidance, cache_dir=False,
         progress=progress,
     )  # fmt: skip
-    pixels = list(unchanged(pairs.original, pairs.edited))
+    pixels = list(pairs.unchanged())
     lines += [
         _agreement("pictures that the edit left unchanged", [i.unchanged for i in stated], pixels, tolerance=tolerance)
     ]

@@ -7,6 +7,9 @@ import numpy as np
 UNCHANGED_LEVELS = 2
 """Two pictures are the same if no channel of no pixel differs by more than this many of 255 levels."""
 
+ROUNDED_LEVELS = 16
+"""The same where networks compute in bfloat16: a change of a weight's last bits moves single pixels by up to 10."""
+
 BLANK_DEVIATION = 4.0
 """A picture is blank if its grey values deviate by less than this (of 255 levels) from their mean."""
 

@@ -24,7 +24,7 @@ from aizheimer.evaluation.distances import (
     set_distance,
 )
 from aizheimer.evaluation.evaluate import ImagePairs
-from aizheimer.evaluation.functional.images import broken, unchanged
+from aizheimer.evaluation.functional.images import broken
 from aizheimer.evaluation.generate import StageProgress, image_size
 from aizheimer.evaluation.plan import PlannedImage, candidates, plan_images
 from aizheimer.evaluation.results import Distance, Metric
@@ -176,11 +176,14 @@ def _clip_score(clip: CLIPScore, pairs: ImagePairs, plan: list[PlannedImage], sc
 
 
 def _pixel_figures(scene: Scene, pairs: ImagePairs) -> dict[str, Metric]:
-    same = unchanged(pairs.original, pairs.edited)
+    same = pairs.unchanged()
     words: dict[str, Any] = {"judge": "pixels"}
     return {
         "unchanged.retain": scene.metric(
-            np.ones(len(same)), same, protocol="retained pictures that moved by at most 2 of 255 levels", **words
+            np.ones(len(same)),
+            same,
+            protocol=f"retained pictures that moved by at most {pairs.levels} of 255 levels",
+            **words,
         ),
         "broken.retain": scene.metric(
             broken(pairs.original), broken(pairs.edited), protocol="retained pictures that are blank or noise", **words
