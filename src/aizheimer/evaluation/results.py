@@ -202,7 +202,7 @@ class EvaluationResult(_Frozen):
         unchanged_share: Share of target pictures that stayed as they were, but for rounding.
         unchanged_retain_share: The same of retained pictures.
         broken: Share of blank or noise pictures.
-        broken_retain: The same of retained pictures: the benign blocking rate of a filter, which paints pictures black;
+        broken_retain: The same of retained pictures: the benign blocking rate of a filter, which paints pictures grey;
             None in files of before it was counted.
         no_op: The edit changed nothing.
         collapse: The model lost more than the concept.

@@ -1,4 +1,4 @@
-"""Judge filter: draw as always, and hand out a black picture wherever a judge sees the concept."""
+"""Judge filter: draw as always, and hand out a grey picture wherever a judge sees the concept."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WANTED = "an image classifier or a CLIP, as transformers folders"
 
 
 class JudgeFilter(BaseModel):
-    """Filter pictures after they are drawn: black where a judge sees the concept.
+    """Filter pictures after they are drawn: grey where a judge sees the concept.
 
     The baseline that every other method must be compared with: the model has unlearned nothing, and the filter is gone
     with one line of code. What it costs is benign pictures blocked, so look at ``edit.hook.count`` after drawing

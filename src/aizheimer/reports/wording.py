@@ -131,5 +131,5 @@ def explanations(result: EvaluationResult) -> dict[str, str]:
         "unchanged": f"Target pictures that did not change at all. At 100% the edit does nothing to “{target}”.",
         "broken": "Pictures that show one flat tone or noise. If many do, the model is destroyed, not taught.",
         "broken_retain": "The same, only for pictures that did not ask for the target. Of a filter, which paints "
-        "pictures black, it is the benign blocking rate.",
+        "pictures grey, it is the benign blocking rate.",
     }

@@ -1,4 +1,4 @@
-"""Look at every picture before it leaves the pipeline, and paint those that show the concept black."""
+"""Look at every picture before it leaves the pipeline, and paint those that show the concept grey."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ from aizheimer.errors import EditError, ModelError, did_you_mean
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
+
+GREY = 128
 
 TEMPLATES = {"object": "a photo of {label}", "style": "a {label} picture"}
 
@@ -47,7 +49,9 @@ class FilterCount:
 
 @dataclass(frozen=True)
 class JudgeFilterHook:
-    """Paint the pictures black in which a judge sees the concept.
+    """Paint the pictures grey in which a judge sees the concept.
+
+    Not black: a picture whose numbers are none (NaN) is black, and must not pass for one that was blocked.
 
     A picture is blocked if the concept is the class the judge names or, with a threshold, if its probability is at
     least that. Any strength but 0 blocks wholly. Latents (``output_type="latent"``) are no pictures yet and pass.
@@ -59,6 +63,7 @@ class JudgeFilterHook:
         folder: Where the judge is; empty for the world's own.
         classes: What a CLIP chooses among; empty for a trained judge.
         threshold: Probability from which on a picture is blocked; None blocks what the judge names.
+        level: Of 255, the grey of blocked pictures.
         count: Pictures seen and blocked, wherever the hook is installed.
     """
 
@@ -69,6 +74,7 @@ class JudgeFilterHook:
     folder: str = ""
     classes: tuple[str, ...] = ()
     threshold: float | None = None
+    level: int = GREY
     count: FilterCount = field(default_factory=FilterCount, compare=False)
 
     @property
@@ -126,8 +132,9 @@ class _Running:
         self.hook.count.seen += len(blocked)
         self.hook.count.blocked += sum(blocked)
         if any(blocked):
-            black = torch.where(raw, -1.0, 0.0).to(image)
-            image = torch.where(torch.tensor(blocked, device=image.device)[:, None, None, None], black, image)
+            share = self.hook.level / 255
+            grey = torch.where(raw, 2 * share - 1, share).to(image)
+            image = torch.where(torch.tensor(blocked, device=image.device)[:, None, None, None], grey, image)
         return self.finish(image, output_type=output_type, do_denormalize=do_denormalize)
 
 
