@@ -136,7 +136,7 @@ def stack(
         runs = [edit for edit in edits if not isinstance(edit, Edit)]
         if model is None and not runs:
             raise InputError("Got edits without a model, and a run folder to write; name their base with model.")
-        save_run(total, load_base(runs[0], model), out, overwrite=overwrite)
+        save_run(total, load_base(runs[0]) if model is None else load_model(model), out, overwrite=overwrite)
     return total
 
 

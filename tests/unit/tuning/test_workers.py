@@ -6,8 +6,8 @@ import sys
 import pytest
 
 import aizheimer
+from aizheimer import _ray
 from aizheimer.errors import InputError, MissingDependencyError
-from aizheimer.tuning import workers
 from aizheimer.tuning.workers import Point, measured_on_ray
 from tests.ray_runs import printed
 
@@ -65,7 +65,7 @@ class Call:
 @pytest.fixture
 def ray(monkeypatch):
     fake = FakeRay()
-    monkeypatch.setattr(workers, "require", lambda name, extra: fake)
+    monkeypatch.setattr(_ray, "require", lambda name, extra: fake)
     return fake
 
 
