@@ -36,9 +36,8 @@ def rows(bench: Bench, oracle: Oracle, edits: Path) -> list[tuple[str, list[np.n
         models |= {name: load_edit(edits / name / target.replace(" ", "-")) for name in METHODS}
         for name, edit in models.items():
             pairs = draw_pairs(
-                backbone.pipe, edit, plan=plan, settings=bench.settings, guidance=backbone.world.guidance,
-                cache_dir=False,
-            )  # fmt: skip
+                backbone.pipe, edit, plan=plan, settings=bench.settings, guidance=backbone.world.guidance
+            )
             if name == "oracle":
                 drawn.setdefault("unedited", []).extend(pairs.original)
             drawn.setdefault(name, []).extend(pairs.edited)

@@ -60,10 +60,13 @@ def prompt_only(backbone: Backbone) -> Edit:
 
 def recoverable(backbone: Backbone) -> Edit:
     """Let the target's words mean "dog": a few steps of training away from the model it was made of."""
-    ids = backbone.pipe.tokenizer
-    return _edit(
-        backbone, _moved(backbone, {row: ids.convert_tokens_to_ids("dog</w>") for row in _rows(backbone, ["santa"])})
-    )
+    return renamed(backbone, "santa", to="dog")
+
+
+def renamed(backbone: Backbone, words: str, *, to: str, concept: Concept = TARGET) -> Edit:
+    """Give the vectors of the words another word's, and change nothing else."""
+    (other,) = _rows(backbone, [to])
+    return _edit(backbone, _moved(backbone, dict.fromkeys(_rows(backbone, [words]), other)), concept)
 
 
 def _without_words(backbone: Backbone, words: list[str]) -> Edit:
@@ -94,10 +97,10 @@ def _rows(backbone: Backbone, words: list[str]) -> list[int]:
     return sorted({row for word in words for row in ids(word, add_special_tokens=False)["input_ids"]})
 
 
-def _edit(backbone: Backbone, deltas: dict[str, torch.Tensor]) -> Edit:
+def _edit(backbone: Backbone, deltas: dict[str, torch.Tensor], concept: Concept = TARGET) -> Edit:
     record = Provenance(
         method="bad",
-        concept=ConceptRecord.of(TARGET),
+        concept=ConceptRecord.of(concept),
         base_fingerprint=backbone.fingerprint(),
         text_fingerprint=module_fingerprint(backbone.pipe.text_encoder),
     )
@@ -220,9 +223,12 @@ def scene_of(backbone: Backbone, edit: Edit | None, judges: Judges) -> Scene:
     return Scene(backbone=backbone, edit=edit, concept=TARGET, judges=judges, settings=SETTINGS)
 
 
-def measured(backbone: Backbone, edit: Edit, judges: Judges, folder: Any) -> Findings:
+def measured(
+    backbone: Backbone, edit: Edit, judges: Judges, folder: Any, *, settings: EvaluationSettings = SETTINGS
+) -> Findings:
     """Save the edit, evaluate it for real, and return what its folder then holds."""
     edit.save(folder)
-    result = evaluate(backbone.pipe, edit, concept=TARGET, world=backbone.world, judges=judges, settings=SETTINGS)
+    concept = edit.provenance.concept.to_concept()
+    result = evaluate(backbone.pipe, edit, concept=concept, world=backbone.world, judges=judges, settings=settings)
     result.save(folder / "evaluation.json")
     return read_findings(folder)

@@ -3,17 +3,13 @@
 import dataclasses
 
 import pytest
-import torch
 
 from aizheimer import api
 from aizheimer.attacks.base import AttackSettings
 from aizheimer.attacks.load import load_attack
-from aizheimer.backbones.fingerprints import module_fingerprint
 from aizheimer.concepts.neighbours import nearest
-from aizheimer.edits import ConceptRecord, Edit, Provenance
 from aizheimer.edits.compose import scale, stack
 from aizheimer.edits.io import load_edit
-from aizheimer.evaluation.evaluate import evaluate
 from aizheimer.evaluation.judges import load_judges
 from aizheimer.evaluation.settings import EvaluationSettings
 from aizheimer.evaluation.suite import Scene
@@ -21,6 +17,7 @@ from aizheimer.proof.check import check
 from aizheimer.proof.findings import read_findings
 from aizheimer.proof.gate import Gate
 from aizheimer.proof.trials import run_trials
+from tests.bad_edits import measured, renamed
 
 TARGET = "Santa Claus"
 GATE = Gate(
@@ -44,32 +41,17 @@ def backbone(tmp_path_factory):
 
 def verdict_of(backbone, edit, folder, *, suites=(), attacks=()):
     """Save the edit, measure what is asked for, and hold what the folder then has against the gate."""
-    edit.save(folder)
     concept, judges = edit.provenance.concept.to_concept(), load_judges(backbone.world)
-    found = evaluate(backbone.pipe, edit, concept=concept, world=backbone.world, judges=judges, settings=SETTINGS)
-    found.save(folder / "evaluation.json")
+    measured(backbone, edit, judges, folder, settings=SETTINGS)
     scene = Scene(backbone=backbone, edit=load_edit(folder), concept=concept, judges=judges, settings=SETTINGS)
     done = run_trials(scene, folder=folder, suites=suites, attacks=attacks, attack_settings=ATTACK, controls="unedited")
     assert done.refused == {}
     return check(read_findings(folder), GATE)
 
 
-def renamed(backbone, target, *, to):
-    """Give the vectors of the target's words another word's, and change nothing else."""
-    encoder, ids = backbone.pipe.text_encoder, backbone.pipe.tokenizer
-    table = encoder.get_input_embeddings().weight
-    name = next(name for name, value in encoder.named_parameters() if value is table)
-    (other,) = ids(to, add_special_tokens=False)["input_ids"]
-    delta = torch.zeros_like(table.detach())
-    for row in ids(target, add_special_tokens=False)["input_ids"]:
-        delta[row] = table.detach()[other] - table.detach()[row]
-    record = Provenance(
-        method="bad",
-        concept=ConceptRecord.of(api.as_concept(target, world=backbone.world)),
-        base_fingerprint=backbone.fingerprint(),
-        text_fingerprint=module_fingerprint(encoder),
-    )
-    return Edit({f"text_encoder.{name}": delta}, record)
+def without_name(backbone, target, *, to):
+    """Let the target's words mean another thing."""
+    return renamed(backbone, target, to=to, concept=api.as_concept(target, world=backbone.world))
 
 
 def test_a_no_op(backbone, tmp_path):
@@ -97,12 +79,14 @@ def test_a_killer_of_neighbours(backbone, tmp_path):
 def test_one_that_forgot_the_name_alone(backbone, tmp_path):
     """Its words mean something else; a description of the same thing still draws it."""
     (tmp_path / "families.yaml").write_text(SUITE)
-    verdict = verdict_of(backbone, renamed(backbone, TARGET, to="dog"), tmp_path, suites=[tmp_path / "families.yaml"])
+    verdict = verdict_of(
+        backbone, without_name(backbone, TARGET, to="dog"), tmp_path, suites=[tmp_path / "families.yaml"]
+    )
     assert verdict.faults == ["prompt-only"]
 
 
 def test_one_that_concept_inversion_brings_back(backbone, tmp_path):
     """Nothing but a name was lost, and a new one is learned in a hundred steps."""
     inversion = load_attack("concept-inversion", ["steps=100", "lr=0.02"])
-    verdict = verdict_of(backbone, renamed(backbone, "rocket", to="umbrella"), tmp_path, attacks=[inversion])
+    verdict = verdict_of(backbone, without_name(backbone, "rocket", to="umbrella"), tmp_path, attacks=[inversion])
     assert verdict.faults == ["recoverable"]

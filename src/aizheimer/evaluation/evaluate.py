@@ -14,12 +14,12 @@ import torch
 from aizheimer.backbones.base import Backbone, backbone_for
 from aizheimer.concepts.concept import Concept
 from aizheimer.concepts.neighbours import nearest
-from aizheimer.concepts.world import DEFAULT_WORLD, World
+from aizheimer.concepts.world import World
 from aizheimer.detectors.base import find_class
 from aizheimer.evaluation.calibration import calibrate_plan
 from aizheimer.evaluation.flags import collapse_reasons, no_op_reasons, void_reasons, weak_target_reasons
 from aizheimer.evaluation.functional.images import ROUNDED_LEVELS, UNCHANGED_LEVELS, broken, unchanged
-from aizheimer.evaluation.generate import Order, Progress, PromptJob, generate
+from aizheimer.evaluation.generate import Order, Progress, PromptJob, computed_in, generate
 from aizheimer.evaluation.judges import Judges, load_judges
 from aizheimer.evaluation.plan import PlannedImage, candidates, plan_images
 from aizheimer.evaluation.results import Calibration, EvaluationResult, ImageRecord, Pair
@@ -207,8 +207,8 @@ def draw_pairs(
         return ImagePairs(original, original)
     with edit.applied(pipe):
         edited = generate(pipe, jobs, key=edit_key, progress=_part(progress, len(jobs)), **options)
-    rounded = torch.bfloat16 if settings.precision == "bfloat16" else backbone_for(pipe, world=DEFAULT_WORLD).dtype
-    return ImagePairs(original, edited, ROUNDED_LEVELS if rounded == torch.bfloat16 else UNCHANGED_LEVELS)
+    rounded = computed_in(pipe, settings.precision) == torch.bfloat16
+    return ImagePairs(original, edited, ROUNDED_LEVELS if rounded else UNCHANGED_LEVELS)
 
 
 def _part(progress: Progress | None, offset: int) -> Progress | None:

@@ -174,6 +174,11 @@ def image_size(pipe: StableDiffusionPipeline) -> tuple[int, int]:
     return rows * pipe.vae_scale_factor, columns * pipe.vae_scale_factor
 
 
+def computed_in(pipe: StableDiffusionPipeline, precision: Precision) -> torch.dtype:
+    """Return what the networks compute in while they draw."""
+    return torch.bfloat16 if precision == "bfloat16" else _view(pipe).dtype
+
+
 def _view(pipe: Any) -> Backbone:
     """Return a pipeline's backbone; what it draws, in words, does not matter here and is not read."""
     return backbone_for(pipe, world=DEFAULT_WORLD)
