@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 from aizheimer import api
 from aizheimer._files import write_json
+from aizheimer._interrupts import interruptible
 from aizheimer._version import __version__
 from aizheimer.attacks.base import AttackSettings
 from aizheimer.attacks.results import AttackResult
@@ -59,7 +60,8 @@ def run_cell(
     row: Row = {"method": cell.method.name, "concept": cell.concept, "seed": cell.seed}
     started = time.perf_counter()
     try:
-        row |= {"status": "done", "error": ""} | _measure(cell, plan=plan, run=run, say=say, progress=progress)
+        with interruptible():
+            row |= {"status": "done", "error": ""} | _measure(cell, plan=plan, run=run, say=say, progress=progress)
     except Exception as error:  # whatever it is, it must not end the bench
         text = " ".join(str(error).split()) or "no message"
         row |= {"status": "failed", "error": f"{type(error).__name__}: {text}"}

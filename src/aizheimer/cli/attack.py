@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from aizheimer._interrupts import interruptible
 from aizheimer.cli import streams
 from aizheimer.cli.guard import Interrupted
 from aizheimer.cli.options import Debug, Device, Json, JudgeName, Run
@@ -124,7 +125,8 @@ class _Work:
                     self.results[one.name] = found
                     continue
                 try:
-                    self.results[one.name] = self.made(one, advance)
+                    with interruptible():
+                        self.results[one.name] = self.made(one, advance)
                 except NotApplicable as error:
                     if len(attacks) == 1:
                         raise

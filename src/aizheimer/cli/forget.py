@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from aizheimer._interrupts import interruptible
 from aizheimer._names import dashed
 from aizheimer.cli import streams
 from aizheimer.cli.guard import Interrupted
@@ -80,9 +81,10 @@ def forget(
     backbone = api.load_model(model, device=device)
     targets = [api.as_concept(word, world=backbone.world, keep=keep or (), anchor=anchor) for word in concepts]
     try:
-        how, edit = _forget(
-            backbone, targets, recipe, folder, onto=onto, resume=resume, overwrite=overwrite, model=model
-        )
+        with interruptible():
+            how, edit = _forget(
+                backbone, targets, recipe, folder, onto=onto, resume=resume, overwrite=overwrite, model=model
+            )
     except KeyboardInterrupt as interrupt:
         raise Interrupted(f"Interrupted. To continue, run the same command with --resume ({folder}).") from interrupt
     picture = _draw(backbone, edit, folder)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from aizheimer._interrupts import interruptible
 from aizheimer.cli import streams
 from aizheimer.cli.bench import Where
 from aizheimer.cli.forget import RUNS, folder_name
@@ -95,7 +96,7 @@ def tune(
     recipe = api.load_recipe(method, list(overrides or ()))
     settings: dict[str, Any] = {"trials": trials, "storage": storage, "samples": samples, "cheap": cheap, "seed": seed}
     try:
-        with progress_bar() as advance:
+        with progress_bar() as advance, interruptible():
             found = find(
                 model,
                 concept,
