@@ -63,7 +63,6 @@ def test_a_suite_that_fails_takes_no_finished_one_with_it(cli, run_folder, tmp_p
         (["--suite", "familes"], "unknown suite 'familes'. Did you mean 'families'?"),
         (["--suite", "families", "--suite", "families"], "given more than once"),
         (["--suite", "families", "--samples", "9"], "a suite says itself how much it draws"),
-        (["--effective-only"], "name one with --suite"),
         (["--judge", "nudenet"], "Got --judge without a suite"),
         (["--suite", "quality", "--judge", "nudenet"], "the suite quality asks none"),
         (["--suite", "families"], "no object judge"),

@@ -33,6 +33,7 @@ def evaluate(
     concept: str | Concept | None = None,
     samples: int | None = None,
     full: bool = False,
+    effective_only: bool = False,
     seed: int = 0,
     clip: str | Path | None = None,
     judges: Judges | None = None,
@@ -49,6 +50,7 @@ def evaluate(
         concept: The target; by default the edit's own.
         samples: About how many pictures to draw with the edit.
         full: Draw as many as figures to publish need.
+        effective_only: Leave target prompts out of UA on which the unedited model does not show the target.
         seed: First seed of every prompt.
         clip: Folder of a CLIP to judge with, for a model that brings no judges.
         judges: Who looks; by default the model's own.
@@ -64,7 +66,7 @@ def evaluate(
     from aizheimer.evaluation.evaluate import evaluate as measure
     from aizheimer.evaluation.judges import load_judges
 
-    settings = _settings(samples, full=full, seed=seed)
+    settings = _settings(samples, full=full, seed=seed, effective_only=effective_only)
     backbone = load_model(model)
     edit = load_edit(edit) if isinstance(edit, str | Path) else edit
     target = _target(concept, edit, world=backbone.world)
@@ -188,7 +190,7 @@ def evaluate_suites(
         edit: The edit, its run folder, or None for the unedited model.
         suites: Names of suites (``"families"``), or their YAML files.
         concept: The target; by default the edit's own.
-        effective_only: Leave prompts out on which the unedited model does not show the target; few suites know it.
+        effective_only: Leave prompts out on which the unedited model does not show the target; not all suites know it.
         seed: First seed.
         clip: Folder of a CLIP to judge with, for a model that brings no judges.
         judge: Who names the target's kind, in place of the model's own judge: a judge, or what
@@ -225,7 +227,7 @@ def evaluate_suites(
     return run_suites(loaded, scene, progress=progress, keep=keep)
 
 
-def _settings(samples: int | None, *, full: bool, seed: int) -> EvaluationSettings:
+def _settings(samples: int | None, *, full: bool, seed: int, **fields: Any) -> EvaluationSettings:
     """Return how much an evaluation draws."""
     from aizheimer.evaluation.settings import EvaluationSettings
 
@@ -233,7 +235,7 @@ def _settings(samples: int | None, *, full: bool, seed: int) -> EvaluationSettin
         raise InputError("Got full and samples; choose one.")
     if samples is not None and samples < 3:
         raise InputError(f"samples: got {samples}; wanted 3 or more.")
-    return EvaluationSettings.of_size(samples, full=full, seed=seed)
+    return EvaluationSettings.of_size(samples, full=full, seed=seed, **fields)
 
 
 def _target(concept: str | Concept | None, edit: Edit | None, *, world: World) -> Concept:

@@ -73,8 +73,7 @@ def evaluate(
         looking(run, suite, model=model, device=device, seed=seed, as_json=as_json)
         return
     gates = [Gate.parse(text) for text in require or ()]
-    of_suites = {"--effective-only": effective_only, "--judge": judge is not None}
-    _check_together(samples=samples, full=full, workers=workers, share=share, of_suites=of_suites)
+    _check_together(samples=samples, full=full, workers=workers, share=share, judge=judge)
     from aizheimer import api
     from aizheimer.cli.live import progress_bar
 
@@ -88,7 +87,9 @@ def evaluate(
             drawn = api.draw_share(base, edit, share, samples=samples, full=full, seed=seed, progress=watch)
             _print_share(share, drawn, as_json=as_json)
             return
-        result = api.evaluate(base, edit, samples=samples, full=full, seed=seed, clip=clip, progress=watch)
+        result = api.evaluate(
+            base, edit, samples=samples, full=full, effective_only=effective_only, seed=seed, clip=clip, progress=watch
+        )
     if is_main():
         result.save(run / "evaluation.json")
     if as_json:
@@ -99,11 +100,9 @@ def evaluate(
         raise GateError("; ".join(failed) + ".")
 
 
-def _check_together(
-    *, samples: int | None, full: bool, workers: int, share: str | None, of_suites: dict[str, bool]
-) -> None:
-    for option in (name for name, given in of_suites.items() if given):
-        raise InputError(f"Got {option} without a suite; name one with --suite.")
+def _check_together(*, samples: int | None, full: bool, workers: int, share: str | None, judge: str | None) -> None:
+    if judge is not None:
+        raise InputError("Got --judge without a suite; name one with --suite.")
     if full and samples is not None:
         raise InputError("Got --full and --samples; choose one.")
     if workers > 1 and share:

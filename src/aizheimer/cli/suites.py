@@ -22,7 +22,7 @@ SuiteNames = Annotated[
 EffectiveOnly = Annotated[
     bool,
     typer.Option(
-        "--effective-only", help="In suites that know it, leave prompts out that fail on the unedited model, too."
+        "--effective-only", help="Leave target prompts out on which the unedited model does not show the target."
     ),
 ]
 

@@ -18,12 +18,13 @@ from aizheimer.concepts.world import World
 from aizheimer.detectors.base import find_class
 from aizheimer.evaluation.calibration import calibrate_plan
 from aizheimer.evaluation.flags import collapse_reasons, no_op_reasons, void_reasons, weak_target_reasons
+from aizheimer.evaluation.functional.effective import ineffective_words
 from aizheimer.evaluation.functional.images import ROUNDED_LEVELS, UNCHANGED_LEVELS, broken, unchanged
 from aizheimer.evaluation.generate import Order, Progress, PromptJob, computed_in, generate
 from aizheimer.evaluation.judges import Judges, load_judges
 from aizheimer.evaluation.plan import PlannedImage, candidates, plan_images
 from aizheimer.evaluation.results import Calibration, EvaluationResult, ImageRecord, Pair
-from aizheimer.evaluation.scoring import Sight, accuracies, look, neighbour_results
+from aizheimer.evaluation.scoring import Sight, accuracies, ineffective_prompts, look, neighbour_results
 from aizheimer.evaluation.settings import EvaluationSettings
 from aizheimer.evaluation.shares import Share
 
@@ -241,6 +242,10 @@ def _conclude(
     no_op = no_op_reasons(unchanged_share=unchanged_share, edit_is_noop=edit_is_noop)
     seen = sight.labels(concept.kind)
     weak = [*void_reasons([] if seen is None else seen[1]), *weak_target_reasons(metrics.get("ua"))]
+    target = None if own is None else find_class(own, concept.target)
+    failing = {} if target is None else ineffective_prompts(target, concept.kind, plan=plan, sight=sight)
+    asked = len({image.prompt for image in plan if image.role == "target"})
+    weak += ineffective_words(len(failing), asked, left_out=settings.effective_only)
     collapse = collapse_reasons(ira=metrics.get("ira"), cra=metrics.get("cra"), broken=everywhere)
     return EvaluationResult(
         target=concept.target,
@@ -252,6 +257,7 @@ def _conclude(
         cra=metrics.get("cra"),
         near=metrics.get("near"),
         far=metrics.get("far"),
+        ineffective=failing,
         calibration=_calibration(concept, plan=plan, sight=sight, judges=judges, level=settings.level),
         neighbours=neighbour_results(own, concept.kind, "neighbour", plan=plan, sight=sight, similarity=similarity),
         others=neighbour_results(own, concept.kind, "other", plan=plan, sight=sight, similarity={}),

@@ -194,6 +194,8 @@ class EvaluationResult(_Frozen):
         cra: Cross-domain retain accuracy.
         near: IRA of the near neighbours alone.
         far: IRA of the other concepts alone.
+        ineffective: Target prompts on which the unedited model does not show the target, and the share of their
+            pictures that do; they count unless ``settings.effective_only``. Empty in files of before they were listed.
         calibration: How often the judge errs on the unedited model's pictures; None in files of before it was counted.
         neighbours: Near neighbours one by one, nearest first.
         others: The other concepts one by one.
@@ -222,6 +224,7 @@ class EvaluationResult(_Frozen):
     cra: Metric | None = None
     near: Metric | None = None
     far: Metric | None = None
+    ineffective: dict[str, float] = Field(default_factory=dict)
     calibration: Calibration | None = None
     neighbours: list[NeighbourResult] = Field(default_factory=list)
     others: list[NeighbourResult] = Field(default_factory=list)

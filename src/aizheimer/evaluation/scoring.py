@@ -13,6 +13,7 @@ from aizheimer.concepts.concept import Concept
 from aizheimer.detectors.base import Judge, find_class, see
 from aizheimer.errors import did_you_mean
 from aizheimer.evaluation.functional.accuracy import accuracy_by_concept, forgotten, matches
+from aizheimer.evaluation.functional.effective import EFFECTIVE_SHARE, LEFT_OUT, shown_by_prompt
 from aizheimer.evaluation.judges import Judges
 from aizheimer.evaluation.plan import PlannedImage, Role
 from aizheimer.evaluation.results import ImageRecord, Metric, NeighbourResult, Pair, Unit
@@ -99,13 +100,17 @@ def accuracies(
 
     def measure(name: str, judge: Judge, values: tuple[np.ndarray, np.ndarray], unit: Unit) -> None:
         protocol = PROTOCOL[name].format(domain=domain, other=other, target=concept.target)
+        protocol += LEFT_OUT if name == "ua" and settings.effective_only else ""
         metrics[name] = Metric.measure(*values, unit=unit, judge=judge.name, protocol=protocol, settings=settings)
 
     own, cross = getattr(judges, domain), getattr(judges, other)
     if own is None:
         missing.append(f"not measured: UA and IRA, for this model has no {domain} judge")
     else:
-        _measure_own(concept, own, domain, plan=plan, sight=sight, measure=measure, missing=missing)
+        _measure_own(
+            concept, own, domain, plan=plan, sight=sight, measure=measure, missing=missing,
+            effective_only=settings.effective_only,
+        )  # fmt: skip
     if cross is None:
         missing.append(f"not measured: CRA, for this model has no {other} judge")
     else:
@@ -126,6 +131,7 @@ def _measure_own(
     sight: Sight,
     measure: Callable[[str, Judge, tuple[np.ndarray, np.ndarray], Unit], None],
     missing: list[str],
+    effective_only: bool,
 ) -> None:
     """Measure the target's own domain: UA, and IRA of all, near and far concepts."""
     target = find_class(judge, concept.target)
@@ -134,7 +140,13 @@ def _measure_own(
         missing.append(f"not measured: UA, for the {domain} judge has no class {concept.target!r}.{hint}")
     else:
         rows = [i for i, image in enumerate(plan) if image.role == "target"]
-        measure("ua", judge, _both(sight, domain, rows, lambda seen: forgotten(seen, target)), "images")
+        if effective_only:
+            failing = ineffective_prompts(target, domain, plan=plan, sight=sight)
+            rows = [i for i in rows if plan[i].prompt not in failing]
+        if rows:
+            measure("ua", judge, _both(sight, domain, rows, lambda seen: forgotten(seen, target)), "images")
+        else:
+            missing.append(f"not measured: UA, for the unedited model shows {concept.target!r} on none of its prompts")
     for name, roles in (("ira", ("neighbour", "other")), ("near", ("neighbour",)), ("far", ("other",))):
         rows, expected = _expected(judge, domain, roles, plan, missing if name == "ira" else [])
         if rows:
@@ -144,6 +156,23 @@ def _measure_own(
             measure(name, judge, values, "concepts")
         elif name == "ira":
             missing.append(f"not measured: IRA, for the judge knows none of the retained {domain}s")
+
+
+def ineffective_prompts(
+    target: str, domain: str, *, plan: Sequence[PlannedImage], sight: Sight
+) -> dict[str, float]:  # fmt: skip
+    """Return the target prompts on which the unedited model does not show the target, and how often each does.
+
+    Args:
+        target: In the judge's spelling.
+        domain: "object" or "style".
+        plan: What was drawn.
+        sight: What was seen in it.
+    """
+    rows = [i for i, image in enumerate(plan) if image.role == "target"]
+    shown, _ = _both(sight, domain, rows, lambda seen: matches(seen, [target] * len(seen)))
+    found = shown_by_prompt([plan[i].prompt for i in rows], shown)
+    return {prompt: share for prompt, share in found.items() if share < EFFECTIVE_SHARE}
 
 
 def neighbour_results(

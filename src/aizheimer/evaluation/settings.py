@@ -29,6 +29,9 @@ class EvaluationSettings(BaseModel):
     seed: int = Field(default=0, ge=0, description="First seed; the pictures start from this one and the next few.")
     batch_size: AtLeastOne = Field(default=8, description="Pictures drawn at a time; does not change them.")
     precision: Precision = Field(default="model", description="What is computed in; bfloat16 draws faster.")
+    effective_only: bool = Field(
+        default=False, description="Leave target prompts out on which the unedited model does not show the target."
+    )
     bootstrap: AtLeastOne = Field(default=2000, description="Draws of the bootstrap.")
     level: float = Field(default=0.95, gt=0, lt=1, description="Level of the intervals.")
 

@@ -17,7 +17,7 @@ from aizheimer.proof.findings import Findings
 SHOWN = 3
 """Differences named in an error."""
 
-_DRAWN = ("steps", "seed", "precision", "level")
+_DRAWN = ("steps", "seed", "precision", "effective_only", "level")
 _SIZES = ("target_images", "neighbours", "neighbour_images", "others", "other_images")
 
 

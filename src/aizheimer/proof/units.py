@@ -38,7 +38,8 @@ def units_of(result: EvaluationResult, figure: str) -> tuple[np.ndarray, np.ndar
 def _values(result: EvaluationResult, figure: str, side: str) -> np.ndarray:
     own = result.kind
     if figure == "ua":
-        rows = [image for image in result.images if image.role == "target"]
+        left_out = result.ineffective if result.settings.effective_only else {}
+        rows = [image for image in result.images if image.role == "target" and image.prompt not in left_out]
         return forgotten(_seen(rows, side, own), result.target.strip())
     if figure == "cra":
         other = "object" if own == "style" else "style"

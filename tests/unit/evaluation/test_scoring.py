@@ -8,7 +8,7 @@ from aizheimer.evaluation.flags import collapse_reasons, no_op_reasons, weak_tar
 from aizheimer.evaluation.judges import Judges
 from aizheimer.evaluation.plan import PlannedImage
 from aizheimer.evaluation.results import Pair
-from aizheimer.evaluation.scoring import Sight, accuracies, neighbour_results
+from aizheimer.evaluation.scoring import Sight, accuracies, ineffective_prompts, neighbour_results
 from aizheimer.evaluation.settings import EvaluationSettings
 from tests.unit.evaluation.builders import MemoryJudge
 
@@ -34,8 +34,8 @@ SIGHT = Sight(
 SETTINGS = EvaluationSettings(bootstrap=50)
 
 
-def measure(concept, judges, plan=PLAN, sight=SIGHT):
-    return accuracies(concept, plan=plan, sight=sight, judges=judges, settings=SETTINGS)
+def measure(concept, judges, plan=PLAN, sight=SIGHT, settings=SETTINGS):
+    return accuracies(concept, plan=plan, sight=sight, judges=judges, settings=settings)
 
 
 def test_an_object_as_target():
@@ -100,6 +100,39 @@ def test_concepts_the_judge_does_not_know_count_for_nothing():
     assert "far" not in metrics
     assert missing == ["left out, for the object judge has no such class: tree"]
     assert neighbour_results(judge, "object", "other", plan=PLAN, sight=SIGHT, similarity={}) == []
+
+
+class TestPromptsThatDoNotWork:
+    """Three prompts ask for Santa; the unedited model never shows it for "b", and for "c" once in two pictures."""
+
+    plan = tuple(PlannedImage("target", prompt, seed, "santa") for seed, prompt in enumerate("abcbc"))
+    sight = Sight(
+        original_object=["santa", "cat", "santa", None, "cat"], edited_object=["santa", "cat", "dog", "dog", "dog"]
+    )
+
+    def ua(self, *, effective_only, sight=sight):
+        settings = SETTINGS.model_copy(update={"effective_only": effective_only})
+        return measure(Concept("Santa"), Judges(OBJECTS, None), self.plan, sight, settings)
+
+    def test_they_are_named(self):
+        found = ineffective_prompts("santa", "object", plan=self.plan, sight=self.sight)
+        assert found == {"b": 0.0}, "half is often enough"
+
+    def test_they_count(self):
+        metric = self.ua(effective_only=False)[0]["ua"]
+        assert (metric.n, metric.original, metric.value) == (5, 3 / 5, 4 / 5)
+        assert "only" not in metric.protocol
+
+    def test_they_are_left_out_on_request_and_the_protocol_says_so(self):
+        metric = self.ua(effective_only=True)[0]["ua"]
+        assert (metric.n, metric.original, metric.value) == (3, pytest.approx(1 / 3), pytest.approx(2 / 3))
+        assert metric.protocol.endswith("prompts that the unedited model shows it on only")
+
+    def test_with_none_left_nothing_is_measured(self):
+        blind = Sight(original_object=[None] * 5, edited_object=self.sight.edited_object)
+        metrics, missing = self.ua(effective_only=True, sight=blind)
+        assert "ua" not in metrics
+        assert "not measured: UA, for the unedited model shows 'Santa' on none of its prompts" in missing
 
 
 def test_neighbours_one_by_one():

@@ -44,8 +44,9 @@ def test_the_protocols_settings_win_over_the_scenes(tiny_backbone, tmp_path):
 
 def test_parameters_can_be_replaced_and_are_never_ignored():
     assert load_suite("families").with_parameters(effective_only=True).suite.effective_only
-    with pytest.raises(InputError, match=r"'canvas' does not know effective_only, .* or ask families, which does"):
-        load_suite("canvas").with_parameters(effective_only=True)
+    having = "families or canvas or identity"
+    with pytest.raises(InputError, match=rf"'quality' does not know effective_only, .* or ask {having}, which does"):
+        load_suite("quality").with_parameters(effective_only=True)
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,14 @@ class TestUnits:
             assert units[1].mean() == getattr(result, figure).value
         assert units_of(result, "ua")[1].tolist() == [0] * 5 + [1] * 15
 
+    def test_prompts_that_do_not_work_are_left_out_as_the_evaluation_left_them_out(self):
+        images = [*seen_in(5).images]
+        failing = images[0].model_copy(update={"prompt": "a misspelling", "original_object": None})
+        fields = {"images": [failing, *images], "ineffective": {"a misspelling": 0.0}}
+        kept = {"settings": SETTINGS.model_copy(update={"effective_only": True}), **fields}
+        assert units_of(seen_in(5, **kept), "ua")[1].tolist() == [0] * 5 + [1] * 15
+        assert units_of(seen_in(5, **fields), "ua") is None, "counted, there would be one more"
+
     def test_figures_that_cannot_be_counted_again_are_not_paired(self):
         assert units_of(seen_in(5, ua=metric([0] * N, [1] * N)), "ua") is None
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from aizheimer.concepts.concept import Concept
 from aizheimer.detectors.base import Judge, find_class, see
 from aizheimer.errors import InputError, did_you_mean
 from aizheimer.evaluation.evaluate import ImagePairs
+from aizheimer.evaluation.functional.effective import LEFT_OUT, effective, ineffective_words, shown_by_prompt
 from aizheimer.evaluation.generate import StageProgress, jobs_in_turn, staged
 from aizheimer.evaluation.plan import PlannedImage, Role
 from aizheimer.evaluation.suite import Scene
@@ -27,6 +31,45 @@ class Seen:
     def at(self, rows: Sequence[int]) -> Seen:
         """Return some rows."""
         return Seen([self.original[i] for i in rows], [self.edited[i] for i in rows])
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Which of the target's pictures UA counts.
+
+    Attributes:
+        rows: (n,) bool.
+        table: The prompts on which the unedited model does not show the target, with the share of pictures that do.
+        warnings: How many those are and whether they count.
+        words: What UA's protocol says of it.
+    """
+
+    rows: np.ndarray
+    table: list[dict[str, Any]]
+    warnings: list[str]
+    words: str
+
+    @classmethod
+    def of(cls, prompts: Sequence[str], gone: np.ndarray, *, effective_only: bool) -> Counted:
+        """Find the prompts on which the unedited model shows the target.
+
+        Args:
+            prompts: (n,) of the target's pictures.
+            gone: (n,) 1.0 where the unedited model's picture does not show it.
+            effective_only: Count the pictures of those prompts alone.
+        """
+        working = effective(prompts, 1 - gone)
+        failing = [prompt for prompt, works in zip(prompts, working, strict=True) if not works]
+        shown = shown_by_prompt(failing, 1 - gone[~working])
+        warnings = ineffective_words(len(shown), len(set(prompts)), left_out=effective_only)
+        if effective_only and not working.any():
+            warnings.append("not measured: UA, for the unedited model shows the target on none of its prompts")
+        return cls(
+            rows=working if effective_only else np.ones(len(prompts), dtype=bool),
+            table=[{"prompt": prompt, "shown": share} for prompt, share in shown.items()],
+            warnings=warnings,
+            words=LEFT_OUT if effective_only else "",
+        )
 
 
 def same_name(name: str) -> str:

@@ -18,6 +18,7 @@ from aizheimer.evaluation.results import Calibration, Metric
 from aizheimer.evaluation.settings import AtLeastOne
 from aizheimer.evaluation.suite import Scene, SuiteResult
 from aizheimer.evaluation.suites._asking import (
+    Counted,
     Seen,
     draw,
     look,
@@ -63,6 +64,10 @@ class Canvas(BaseModel):
     )
     target_in_cross: bool = Field(default=True, description="Whether CRA counts the pictures of the target, too.")
 
+    effective_only: bool = Field(
+        default=False, description="Leave the target's prompts out of UA on which the unedited model does not show it."
+    )
+
     @field_validator("prompt")
     @classmethod
     def _both_fields(cls, prompt: str) -> str:
@@ -79,7 +84,8 @@ class Canvas(BaseModel):
         """Draw the grid, judge and count.
 
         Returns:
-            ``ua``, ``ira`` and ``cra``; tables ``own`` and ``cross`` with the members one by one, and ``grid``.
+            ``ua``, ``ira`` and ``cra``; tables ``own`` and ``cross`` with the members one by one, ``grid`` and
+            ``ineffective``.
 
         Raises:
             InputError: The target is not on the grid, a prompt would stand twice, or a judge lacks a class.
@@ -107,14 +113,17 @@ class Canvas(BaseModel):
             )
             for which in ("original", "edited")
         )
-        figures = self._figures(scene, before, after, other=other)
+        asked = [image.prompt for image in plan if getattr(image, kind) == target]
+        counted = Counted.of(asked, before.ua, effective_only=self.effective_only)
+        figures = self._figures(scene, before, after, other=other, counted=counted)
         grid = {"objects": len(objects), "styles": len(styles), "seeds": list(self.seeds), "pictures": len(plan)}
         tables = {
             "grid": [grid],
             "own": _members(before.ira, after.ira),
             "cross": _members(before.cra, after.cra),
+            "ineffective": counted.table,
         }
-        warnings = void_reasons(seen[kind].edited)
+        warnings = [*void_reasons(seen[kind].edited), *counted.warnings]
         warnings += [] if before.ira else [f"not measured: IRA, for the grid has no other {kind}"]
         errors = self._judge_errors(scene, seen[kind], [getattr(image, kind) for image in plan], target=target)
         return SuiteResult.of(self, scene, figures, tables=tables, calibration=errors, warnings=warnings)
@@ -164,13 +173,16 @@ class Canvas(BaseModel):
         return plan
 
     def _figures(
-        self, scene: Scene, before: CanvasAccuracies, after: CanvasAccuracies, *, other: str
+        self, scene: Scene, before: CanvasAccuracies, after: CanvasAccuracies, *, other: str, counted: Counted
     ) -> dict[str, Metric]:
         kind = scene.concept.kind
         own_judge, cross_judge = scene.judge(kind).name, scene.judge(other).name
         photo = self._photo_words(kind)
-        protocol = f"UnlearnCanvas UA: 1 - accuracy on the target's pictures over all {other}s and seeds"
-        figures = {"ua": scene.metric(before.ua, after.ua, judge=own_judge, protocol=protocol)}
+        figures = {}
+        if (rows := counted.rows).any():
+            words = f"UnlearnCanvas UA: 1 - accuracy on the target's pictures over all {other}s and seeds"
+            protocol = words + counted.words
+            figures["ua"] = scene.metric(before.ua[rows], after.ua[rows], judge=own_judge, protocol=protocol)
         if before.ira:
             protocol = f"UnlearnCanvas IRA: mean accuracy of the {len(before.ira)} other {kind}s{photo[0]}"
             figures["ira"] = scene.metric(

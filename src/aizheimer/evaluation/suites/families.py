@@ -17,6 +17,13 @@ from aizheimer.evaluation.calibration import calibrate_plan
 from aizheimer.evaluation.evaluate import planned
 from aizheimer.evaluation.flags import void_reasons
 from aizheimer.evaluation.functional.accuracy import forgotten
+from aizheimer.evaluation.functional.effective import (
+    EFFECTIVE_SHARE,
+    LEFT_OUT,
+    effective,
+    ineffective_words,
+    shown_by_prompt,
+)
 from aizheimer.evaluation.generate import StageProgress
 from aizheimer.evaluation.plan import PlannedImage
 from aizheimer.evaluation.results import Calibration, Metric
@@ -71,7 +78,10 @@ class Families(BaseModel):
         default=False, description="Leave prompts out on which the unedited model does not show the target."
     )
     effective_share: float = Field(
-        default=0.5, gt=0, le=1, description="A prompt is effective if so many of its pictures show the target."
+        default=EFFECTIVE_SHARE,
+        gt=0,
+        le=1,
+        description="A prompt is effective if so many of its pictures show the target.",
     )
 
     @field_validator("families")
@@ -154,10 +164,9 @@ class Families(BaseModel):
         self, family: Family, plan: list[PlannedImage], original: np.ndarray, edited: np.ndarray
     ) -> _Answers:  # fmt: skip
         """Mark the pictures of prompts on which the unedited model shows the target often enough."""
-        prompts = np.array([image.prompt for image in plan])
-        shown = {prompt: float((1 - original[prompts == prompt]).mean()) for prompt in family.prompts}
-        effective = np.array([shown[prompt] >= self.effective_share for prompt in prompts])
-        return _Answers(family, plan, original, edited, effective)
+        prompts = [image.prompt for image in plan]
+        rows = effective(prompts, 1 - original, share=self.effective_share)
+        return _Answers(family, plan, original, edited, rows)
 
     def _conclude(
         self, scene: Scene, judge: str, answers: Sequence[_Answers], missing: Sequence[Family]
@@ -184,9 +193,8 @@ class Families(BaseModel):
             protocol = f"smallest accuracy of {count} families, that of {name!r}: {metric.protocol}"
             figures["ua.worst"] = metric.model_copy(update={"protocol": protocol})
             tables["worst"] = [{"family": name, "ua": metric.value, "unedited": metric.original}]
-        if ineffective := len(tables["ineffective"]):
-            done = "left out" if self.effective_only else "counted; effective_only leaves them out"
-            warnings.append(f"{ineffective} prompts do not show the target on the unedited model either ({done})")
+        asked = sum(len(answer.family.prompts) for answer in answers if answer.family.name != NEGATION)
+        warnings += ineffective_words(len(tables["ineffective"]), asked, left_out=self.effective_only)
         return SuiteResult.of(self, scene, figures, tables=tables, warnings=warnings)
 
     def _metric(self, scene: Scene, judge: str, answer: _Answers) -> Metric | None:
@@ -197,8 +205,7 @@ class Families(BaseModel):
         rows = answer.effective if self.effective_only else np.ones(len(answer.plan), dtype=bool)
         if not rows.any():
             return None
-        left_out = ", prompts that the unedited model shows it on only" if self.effective_only else ""
-        protocol = PROTOCOL.format(name=name, target=target, left_out=left_out)
+        protocol = PROTOCOL.format(name=name, target=target, left_out=LEFT_OUT if self.effective_only else "")
         return scene.metric(answer.original[rows], answer.edited[rows], judge=judge, protocol=protocol)
 
 
@@ -226,11 +233,7 @@ def _row(answer: _Answers, figures: dict[str, Metric]) -> dict[str, Any]:
 
 def _ineffective(answer: _Answers) -> list[dict[str, Any]]:
     """Return the prompts on which the unedited model shows the target too seldom."""
-    found: dict[str, list[float]] = {}
-    for image, effective, original in zip(answer.plan, answer.effective, answer.original, strict=True):
-        if not effective:
-            found.setdefault(image.prompt, []).append(1 - original)
-    return [
-        {"family": answer.family.name, "prompt": prompt, "shown": float(np.mean(values))}
-        for prompt, values in found.items()
-    ]
+    rows = ~answer.effective
+    prompts = [image.prompt for image, out in zip(answer.plan, rows, strict=True) if out]
+    shown = shown_by_prompt(prompts, 1 - answer.original[rows])
+    return [{"family": answer.family.name, "prompt": prompt, "shown": value} for prompt, value in shown.items()]

@@ -24,6 +24,7 @@ from aizheimer.evaluation.results import Metric
 from aizheimer.evaluation.settings import AtLeastOne
 from aizheimer.evaluation.suite import Scene, SuiteResult
 from aizheimer.evaluation.suites._asking import (
+    Counted,
     Labels,
     Seen,
     draw,
@@ -78,12 +79,16 @@ class Identity(BaseModel):
     dissimilar: AtLeastOne = Field(default=8, description="People furthest from it.")
     retain_images: AtLeastOne = Field(default=5, description="Pictures of each of them.")
 
+    effective_only: bool = Field(
+        default=False, description="Leave the target's prompts out of UA on which the unedited model does not show it."
+    )
+
     def run(self, scene: Scene, *, progress: StageProgress | None = None) -> SuiteResult:
         """Draw, judge and count.
 
         Returns:
             ``ua``, ``ira.similar``, ``ira.dissimilar``, ``nobody.target`` and ``nobody.retain``; tables ``people``,
-            ``gcd`` and ``harmonic``.
+            ``gcd``, ``harmonic`` and ``ineffective``.
 
         Raises:
             InputError: The target is no person of the group, or the judge does not know somebody.
@@ -112,8 +117,12 @@ class Identity(BaseModel):
             "gcd": [_gcd(name, _counted(wanted, seen, empty, rows[name])) for name in rows if rows[name]],
             "harmonic": [_harmonic(wanted, seen, empty, rows)],
         }
-        figures = self._figures(scene, judge, plan, seen, rows=rows, empty=empty)
-        warnings = void_reasons(seen.edited)
+        own = seen.at(rows["target"])
+        gone = _gone(own.original, target), _gone(own.edited, target)
+        counted = Counted.of([plan[i].prompt for i in rows["target"]], gone[0], effective_only=self.effective_only)
+        tables["ineffective"] = counted.table
+        figures = self._figures(scene, judge, plan, seen, rows=rows, empty=empty, gone=gone, counted=counted)
+        warnings = [*void_reasons(seen.edited), *counted.warnings]
         warnings += [] if far else [f"not measured: dissimilar people, for there are only {len(others)} others"]
         errors = calibrate_plan(target, judge=judge.name, labels=seen.original, plan=plan, level=scene.settings.level)
         return SuiteResult.of(self, scene, figures, tables=tables, calibration=errors, warnings=warnings)
@@ -173,14 +182,15 @@ class Identity(BaseModel):
         *,
         rows: dict[str, list[int]],
         empty: Empty,
+        gone: tuple[np.ndarray, np.ndarray],
+        counted: Counted,
     ) -> dict[str, Metric]:
         target, judge = scene.concept.target, looking.name
-        own = seen.at(rows["target"])
-        gone = forgotten([_plain(x) for x in own.original], same_name(target)), forgotten(
-            [_plain(x) for x in own.edited], same_name(target)
-        )  # fmt: skip
-        protocol = f"share of pictures of {target!r} that the judge does not call so, faceless ones included"
-        figures = {"ua": scene.metric(*gone, judge=judge, protocol=protocol)}
+        figures = {}
+        if counted.rows.any():
+            words = f"share of pictures of {target!r} that the judge does not call so, faceless ones included"
+            values = [side[counted.rows] for side in gone]
+            figures["ua"] = scene.metric(*values, judge=judge, protocol=words + counted.words)
         for name in ("similar", "dissimilar"):
             if not rows[name]:
                 continue
@@ -218,6 +228,11 @@ class Identity(BaseModel):
                 for label in before
             ]
         return found
+
+
+def _gone(labels: Labels, target: str) -> np.ndarray:
+    """Return 1.0 (n,) where the judge does not see the target, in whichever spelling."""
+    return forgotten([_plain(label) for label in labels], same_name(target))
 
 
 def _plain(label: str | None) -> str | None:

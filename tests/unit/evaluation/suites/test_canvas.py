@@ -40,6 +40,34 @@ def test_how_often_the_judge_of_ua_errs_is_counted_on_the_unedited_grid(tiny_bac
     assert (errors.false_positive.value, errors.false_positive.n) == (2 / 12, 12)
 
 
+def test_prompts_that_the_unedited_model_fails_on_are_reported_and_left_out_on_request(tiny_backbone, monkeypatch):
+    scene = scene_of(tiny_backbone, edit=WordEdit("claus"))
+    learn(monkeypatch, SUITE, scene)
+    known = scene.judges.object.known
+    mine = [key for key, name in known.items() if name == "santa claus"]
+    for key in mine:  # all of one style: both of its pictures
+        if scene.judges.style.known[key] == "noto":
+            known[key] = "cat"
+    counted, left_out = SUITE.run(scene), SUITE.model_copy(update={"effective_only": True}).run(scene)
+    assert numbers(counted)["ua"] == (pytest.approx(1 / 3), 1)
+    assert (numbers(left_out)["ua"], left_out.figures["ua"].n) == ((0, 1), 4)
+    assert "only" in left_out.figures["ua"].protocol
+    assert counted.tables["ineffective"] == left_out.tables["ineffective"]
+    assert counted.tables["ineffective"] == [{"prompt": "santa claus in noto style", "shown": 0.0}]
+    assert "1 of 3 prompts do not show the target on the unedited model either" in " ".join(counted.warnings)
+    assert numbers(counted)["ira"] == numbers(left_out)["ira"]
+
+
+def test_with_no_prompt_left_ua_is_not_measured(tiny_backbone, monkeypatch):
+    scene = scene_of(tiny_backbone, edit=WordEdit("claus"))
+    learn(monkeypatch, SUITE, scene)
+    for key, name in list(scene.judges.object.known.items()):
+        scene.judges.object.known[key] = "cat" if name == "santa claus" else name
+    result = SUITE.model_copy(update={"effective_only": True}).run(scene)
+    assert set(result.figures) == {"ira", "cra"}
+    assert any(line.startswith("not measured: UA") for line in result.warnings)
+
+
 def test_a_style_and_the_targets_own_pictures_in_cra(tiny_backbone, monkeypatch):
     scene = scene_of(tiny_backbone, edit=WordEdit("noto"), concept=NOTO)
     learn(monkeypatch, SUITE, scene)

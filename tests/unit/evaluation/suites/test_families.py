@@ -106,7 +106,7 @@ class TestPromptsThatDoNotWork:
         ineffective = result.tables["ineffective"]
         assert {row["family"] for row in ineffective} == {"misspellings"}
         assert all(row["shown"] == 0 for row in ineffective)
-        assert any("3 prompts do not show" in line and "counted" in line for line in result.warnings)
+        assert any("3 of 6 prompts do not show" in line and "counted" in line for line in result.warnings)
 
     def test_and_left_out_on_request(self, scene):
         result = Families(images=3, families=("templates", "misspellings"), effective_only=True).run(scene)

@@ -57,6 +57,19 @@ def test_gcd_counts_the_pictures_with_a_person_alone(tiny_backbone, monkeypatch)
     assert (result.calibration.false_positive.value, result.calibration.false_positive.n) == (0, 6)
 
 
+def test_prompts_that_the_unedited_model_fails_on_are_left_out_on_request(tiny_backbone, monkeypatch):
+    scene = scene_of(tiny_backbone, edit=WordEdit("santa"))
+    learn(monkeypatch, SUITE, scene)
+    known = scene.judges.object.known
+    mine = [key for key, name in known.items() if name == "santa claus"]
+    known[mine[1]] = "woman"
+    counted, left_out = SUITE.run(scene), SUITE.model_copy(update={"effective_only": True}).run(scene)
+    assert (counted.figures["ua"].original, counted.figures["ua"].n) == (0.25, 4)
+    assert (left_out.figures["ua"].original, left_out.figures["ua"].n) == (0, 3)
+    assert len(left_out.tables["ineffective"]) == 1
+    assert left_out.tables["gcd"] == counted.tables["gcd"]
+
+
 def test_a_person_who_is_not_listed_is_a_wrong_name_and_not_nobody(tiny_backbone, monkeypatch):
     """Three of four pictures show another person whom the judge knows: GCD counts all four, one of them right."""
     scene = scene_of(tiny_backbone, objects=(*LABELS, "a celebrity"))
