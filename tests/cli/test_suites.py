@@ -5,6 +5,7 @@ import json
 import pytest
 
 from aizheimer.errors import JudgeError
+from aizheimer.evaluation.results import EvaluationResult
 from aizheimer.evaluation.suite import SuiteResult
 from aizheimer.evaluation.suite_file import list_suites
 from aizheimer.evaluation.suites.leftovers import Leftovers
@@ -44,6 +45,21 @@ def test_a_judge_of_ones_own(cli, run_folder, tmp_path):
     assert (done.code, "has 3 classes, none of them 'santa claus'" in done.error) == (2, True)
 
 
+def test_a_judge_of_ones_own_for_the_evaluation_and_for_its_check(cli, run_folder, tmp_path):
+    folder = save_colour_judge(tmp_path / "mine", names=("santa claus", "green", "blue"))
+    done = cli("evaluate", run_folder, "--samples", "3", "--effective-only", "--judge", folder)
+    assert done.code == 0, done.err
+    result = EvaluationResult.load(run_folder / "evaluation.json")
+    assert result.calibration.judge.startswith("mine classifier ")
+    assert result.settings.effective_only
+    assert cli("verify", run_folder, "--samples", "2", "--judge", folder).code == 0
+    if result.ua is not None:
+        done = cli("verify", run_folder, "--samples", "2")
+        assert (done.code, "judge of UA" in done.error) == (3, True)
+    done = cli("evaluate", run_folder, "--samples", "3", "--judge", save_colour_judge(tmp_path / "other"))
+    assert (done.code, "has 3 classes, none of them 'santa claus'" in done.error) == (2, True)
+
+
 def test_a_suite_that_fails_takes_no_finished_one_with_it(cli, run_folder, tmp_path, clip, monkeypatch):
     (tmp_path / "small.yaml").write_text(SMALL)
 
@@ -63,7 +79,6 @@ def test_a_suite_that_fails_takes_no_finished_one_with_it(cli, run_folder, tmp_p
         (["--suite", "familes"], "unknown suite 'familes'. Did you mean 'families'?"),
         (["--suite", "families", "--suite", "families"], "given more than once"),
         (["--suite", "families", "--samples", "9"], "a suite says itself how much it draws"),
-        (["--judge", "nudenet"], "Got --judge without a suite"),
         (["--suite", "quality", "--judge", "nudenet"], "the suite quality asks none"),
         (["--suite", "families"], "no object judge"),
         (["--suite", "families", "--suite", "neighbours", "--effective-only"], "'neighbours' does not know"),

@@ -36,6 +36,7 @@ def evaluate(
     effective_only: bool = False,
     seed: int = 0,
     clip: str | Path | None = None,
+    judge: Judge | str | Path | None = None,
     judges: Judges | None = None,
     progress: Progress | None = None,
 ) -> EvaluationResult:
@@ -53,6 +54,8 @@ def evaluate(
         effective_only: Leave target prompts out of UA on which the unedited model does not show the target.
         seed: First seed of every prompt.
         clip: Folder of a CLIP to judge with, for a model that brings no judges.
+        judge: Who names the target's kind, in place of the model's own judge: a judge, or what
+            `aizheimer.evaluation.judges.named_judge` loads: ``"nudenet"``, a folder, or ``"faces:FOLDER"``.
         judges: Who looks; by default the model's own.
         progress: Called with (pictures done, pictures in all).
 
@@ -60,17 +63,21 @@ def evaluate(
         UA, IRA and CRA beside the unedited model's values, the neighbours one by one, and flags.
 
     Raises:
-        InputError: No concept is named, or both ``samples`` and ``full`` are given.
+        InputError: No concept is named, the judge that is given does not know it, or both of two are given that
+            exclude each other: ``samples`` and ``full``, ``judge`` and ``judges``.
         EditError: The edit was made for another base.
     """
     from aizheimer.evaluation.evaluate import evaluate as measure
-    from aizheimer.evaluation.judges import load_judges
+    from aizheimer.evaluation.judges import judges_for
 
+    _one_of(judge, judges)
     settings = _settings(samples, full=full, seed=seed, effective_only=effective_only)
     backbone = load_model(model)
     edit = load_edit(edit) if isinstance(edit, str | Path) else edit
     target = _target(concept, edit, world=backbone.world)
-    looking = judges or load_judges(backbone.world, clip_folder=clip, extra=(target.target,))
+    looking = judges or judges_for(target, world=backbone.world, clip=clip, judge=judge)
+    if judge is not None:
+        _require_known(target, getattr(looking, target.kind))
     return measure(
         backbone.pipe, edit, concept=target, world=backbone.world, judges=looking, settings=settings, progress=progress
     )
@@ -215,9 +222,8 @@ def evaluate_suites(
 
     loaded = load_suites(suites)
     loaded = [suite.with_parameters(effective_only=True) for suite in loaded] if effective_only else loaded
+    _one_of(judge, judges)
     if judge is not None:
-        if judges is not None:
-            raise InputError("Got judge and judges; put the judge into them.")
         require_judged(loaded)
     backbone = load_model(model)
     edit = load_edit(edit) if isinstance(edit, str | Path) else edit
@@ -225,6 +231,20 @@ def evaluate_suites(
     looking = judges or judges_for(target, world=backbone.world, clip=clip, judge=judge)
     scene = Scene(backbone=backbone, edit=edit, concept=target, judges=looking, settings=EvaluationSettings(seed=seed))
     return run_suites(loaded, scene, progress=progress, keep=keep)
+
+
+def _one_of(judge: object, judges: Judges | None) -> None:
+    if judge is not None and judges is not None:
+        raise InputError("Got judge and judges; put the judge into them.")
+
+
+def _require_known(concept: Concept, judge: Judge) -> None:
+    from aizheimer.detectors.base import find_class
+    from aizheimer.errors import did_you_mean
+
+    if find_class(judge, concept.target) is None:
+        hint = did_you_mean(concept.target, judge.classes)
+        raise InputError(f"{judge.name} has {len(judge.classes)} classes, none of them {concept.target!r}.{hint}")
 
 
 def _settings(samples: int | None, *, full: bool, seed: int, **fields: Any) -> EvaluationSettings:

@@ -73,7 +73,7 @@ def evaluate(
         looking(run, suite, model=model, device=device, seed=seed, as_json=as_json)
         return
     gates = [Gate.parse(text) for text in require or ()]
-    _check_together(samples=samples, full=full, workers=workers, share=share, judge=judge)
+    _check_together(samples=samples, full=full, workers=workers, share=share)
     from aizheimer import api
     from aizheimer.cli.live import progress_bar
 
@@ -88,21 +88,17 @@ def evaluate(
             _print_share(share, drawn, as_json=as_json)
             return
         result = api.evaluate(
-            base, edit, samples=samples, full=full, effective_only=effective_only, seed=seed, clip=clip, progress=watch
-        )
+            base, edit, samples=samples, full=full, effective_only=effective_only, seed=seed, clip=clip, judge=judge,
+            progress=watch,
+        )  # fmt: skip
     if is_main():
         result.save(run / "evaluation.json")
-    if as_json:
-        streams.print_json(result.model_dump(mode="json"))
-    else:
-        _print_table(result)
+    _print(result, as_json=as_json)
     if failed := [line for gate in gates if (line := gate.failure(result))]:
         raise GateError("; ".join(failed) + ".")
 
 
-def _check_together(*, samples: int | None, full: bool, workers: int, share: str | None, judge: str | None) -> None:
-    if judge is not None:
-        raise InputError("Got --judge without a suite; name one with --suite.")
+def _check_together(*, samples: int | None, full: bool, workers: int, share: str | None) -> None:
     if full and samples is not None:
         raise InputError("Got --full and --samples; choose one.")
     if workers > 1 and share:
@@ -159,7 +155,10 @@ def _print_share(share: str, drawn: int, *, as_json: bool) -> None:
         streams.print_result(f"share {share}: {drawn} pictures drawn into the cache")
 
 
-def _print_table(result: EvaluationResult) -> None:
+def _print(result: EvaluationResult, *, as_json: bool) -> None:
+    if as_json:
+        streams.print_json(result.model_dump(mode="json"))
+        return
     from aizheimer.reports.table import result_table
 
     streams.print_rich(result_table(result))

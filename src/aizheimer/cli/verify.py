@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from aizheimer.cli import streams
-from aizheimer.cli.options import Debug, Device, Json, Run
+from aizheimer.cli.options import Debug, Device, Json, JudgeName, Run
 from aizheimer.errors import GateError
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ def verify(
     clip: Annotated[
         Path | None, typer.Option("--clip", metavar="DIR", help="The CLIP folder that judged, if one was given.")
     ] = None,
+    judge: JudgeName = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -41,13 +42,16 @@ def verify(
     del debug
     from aizheimer import api
     from aizheimer.cli.live import progress_bar
-    from aizheimer.evaluation.judges import load_judges
+    from aizheimer.evaluation.judges import judges_for, load_judges
     from aizheimer.proof.findings import read_findings
     from aizheimer.proof.verify import verify as hold
 
     found = read_findings(run)
     backbone = api.load_base(run, model, device=device)
-    judges = load_judges(backbone.world, clip_folder=clip, extra=(found.target,))
+    if found.provenance is None:
+        judges = load_judges(backbone.world, clip_folder=clip)
+    else:
+        judges = judges_for(found.provenance.concept.to_concept(), world=backbone.world, clip=clip, judge=judge)
     with progress_bar() as advance:
         verification = hold(
             found,

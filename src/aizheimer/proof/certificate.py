@@ -13,7 +13,7 @@ from aizheimer._registry import ATTACKS, SUITES
 from aizheimer.attacks.results import AttackResult, Rate
 from aizheimer.edits.provenance import current_versions
 from aizheimer.errors import InputError
-from aizheimer.evaluation.results import Distance, EvaluationResult, Metric
+from aizheimer.evaluation.results import Calibration, Distance, EvaluationResult, Metric, Share
 from aizheimer.proof.findings import Findings, Result, refuse_unproven
 from aizheimer.proof.units import FIGURES
 from aizheimer.proof.verdict import Verdict
@@ -53,6 +53,11 @@ class Stated(_Frozen):
             judge=metric.judge,
             protocol=metric.protocol,
         )
+
+    @classmethod
+    def of_share(cls, share: Share, *, judge: str, protocol: str) -> Stated:
+        """Return what a share of the unedited model's pictures states."""
+        return cls(value=share.value, interval=share.interval, n=share.n, judge=judge, protocol=protocol)
 
     @classmethod
     def of_rate(cls, rate: Rate, *, judge: str, original: Rate | None = None) -> Stated:
@@ -204,7 +209,8 @@ def tried_on(found: Findings) -> Iterator[Tried]:
             kind="suite",
             name=name,
             budget={"suite": suite.suite, "parameters": suite.parameters, "drawing": _drawing(suite)},
-            figures={figure: Stated.of(metric) for figure, metric in suite.figures.items()},
+            figures={figure: Stated.of(metric) for figure, metric in suite.figures.items()}
+            | _judge_errors(suite.calibration),
             distances=suite.distances,
             warnings=suite.warnings,
         )
@@ -214,8 +220,24 @@ def tried_on(found: Findings) -> Iterator[Tried]:
 
 def _evaluation(result: EvaluationResult) -> Tried:
     figures = {name: Stated.of(metric) for name in FIGURES if (metric := getattr(result, name)) is not None}
+    figures |= _judge_errors(result.calibration)
     budget = {"pictures": len(result.images), "drawing": _drawing(result)}
     return Tried(kind="evaluation", name="evaluation", budget=budget, figures=figures, warnings=result.warnings)
+
+
+def _judge_errors(calibration: Calibration | None) -> dict[str, Stated]:
+    """Return how often the judge of UA errs without any edit, which every UA must be read against."""
+    if calibration is None:
+        return {}
+    counted = {
+        "judge's false negatives": (calibration.false_negative, "share of its pictures by the unedited model missed"),
+        "judge's false positives": (calibration.false_positive, "share of the unedited model's others taken for it"),
+    }
+    return {
+        name: Stated.of_share(share, judge=calibration.judge, protocol=words)
+        for name, (share, words) in counted.items()
+        if share is not None
+    }
 
 
 def _attack(name: str, attack: AttackResult) -> Tried:

@@ -121,6 +121,7 @@ def verify(
         progress=progress,
     )  # fmt: skip
     pixels = list(pairs.unchanged())
+    lines += _judges(result, judges)
     lines += [
         _agreement("pictures that the edit left unchanged", [i.unchanged for i in stated], pixels, tolerance=tolerance)
     ]
@@ -197,6 +198,21 @@ def _figures(result: EvaluationResult) -> list[VerifiedLine]:
         again = "another value" if units is None else f"{float(units[1].mean()):.4f}"
         lines.append(_same(f"{name.upper()}, counted again", f"{metric.value:.4f}", again))
     return lines
+
+
+def _judges(result: EvaluationResult, judges: Judges) -> list[VerifiedLine]:
+    """Compare who judged with who looks again: the answers of two judges need not agree."""
+    own, other = (judges.object, judges.style) if result.kind == "object" else (judges.style, judges.object)
+    pairs = [("UA", result.ua, own), ("CRA", result.cra, other)]
+    return [
+        _same(
+            f"judge of {figure} (another is given with --judge or --clip)",
+            metric.judge,
+            judge.name if judge else "none",
+        )
+        for figure, metric, judge in pairs
+        if metric is not None
+    ]
 
 
 def _certified(found: Findings, certificate: Certificate) -> list[VerifiedLine]:

@@ -9,6 +9,7 @@ from aizheimer._registry import ATTACKS
 from aizheimer.edits.hooks.negative_prompt import NegativePromptHook
 from aizheimer.edits.io import load_edit
 from aizheimer.errors import DataError, InputError
+from aizheimer.evaluation.calibration import calibrate_labels
 from aizheimer.evaluation.image_cache import ImageCache
 from aizheimer.evaluation.results import EvaluationResult
 from aizheimer.proof.certificate import Certificate, certify
@@ -41,6 +42,17 @@ class TestCertificate:
         assert tried.budget["parameters"] == {"tries": 8}
         assert tried.budget["spent"]["queries"] == 5
         assert (stated.edit_sha256, stated.base_fingerprint) == (found.edit_sha256, "0" * 16)
+
+    def test_it_states_how_often_the_judge_errs(self, tmp_path):
+        errors = calibrate_labels("cat", judge="j", shown=["cat", None, "cat", "cat"], clean=["dog"] * 9 + ["cat"])
+        own = suite("canvas", {"ua": share(1, 1)}).model_copy(update={"calibration": errors})
+        stated = certify(read_findings(write_run(tmp_path / "run", evaluation=good(calibration=errors), suites=[own])))
+        for tried in stated.tried:
+            missed, elsewhere = tried.figures["judge's false negatives"], tried.figures["judge's false positives"]
+            assert (missed.value, missed.n, missed.judge) == (0.25, 4, "j")
+            assert (elsewhere.value, elsewhere.n) == (0.1, 10)
+            assert missed.interval[0] < 0.25 < missed.interval[1]
+        assert "judge&#39;s false negatives" in render_certificate(stated)
 
     def test_a_budget_is_never_overwritten_by_how_pictures_were_drawn(self, tmp_path):
         """Of concept-inversion's 200 steps of training, the 20 of the sampler were certified."""
