@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -182,14 +183,23 @@ def _spelt(parameters: Mapping[str, Any]) -> list[str]:
     return [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in parameters.items()]
 
 
+def _spelt_out(letter: str) -> str:
+    """Return a letter or digit, a symbol's code point, and a space for anything else."""
+    if letter.isalnum():
+        return letter
+    return f" u{ord(letter):x} " if unicodedata.category(letter)[0] == "S" or letter in "#%&*@" else " "
+
+
 def slug(text: str) -> str:
-    """Return the letters and digits of a text joined by dashes: a folder's name; a long one ends in its hash.
+    """Return the words of a text joined by dashes: a folder's name; a long one ends in its hash.
+
+    Symbols are told by their code points, since names may differ by nothing else; other punctuation is left out.
 
     Example:
-        >>> slug("Santa Claus!"), slug("🎅")
-        ('santa-claus', 'u1f385')
+        >>> slug("Santa Claus!"), slug("🎅"), slug("C++"), slug("C#")
+        ('santa-claus', 'u1f385', 'c-u2b-u2b', 'c-u23')
     """
-    words = "".join(letter if letter.isalnum() else " " for letter in text.casefold()).split()
+    words = "".join(_spelt_out(letter) for letter in text.casefold()).split()
     name = "-".join(words) or "-".join(f"u{ord(letter):x}" for letter in text)
     if len(name) <= LONGEST:
         return name
