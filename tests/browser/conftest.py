@@ -61,6 +61,7 @@ def address(tmp_path_factory):
     finally:
         server.terminate()
         server.communicate(timeout=30)  # closes the pipe, too: what is left open is a warning, and those are errors
+    assert (place / "log").read_text() == "Stop it with Ctrl-C.\n", "the server has complained"
 
 
 @pytest.fixture(scope="session")

@@ -88,7 +88,7 @@ def test_who_waits_can_leave_the_queue(visit, browser, address):
     assert "Santa" not in "".join(shown)  # the page has an example of that name in its fields
     other.wait("#stop").click()
     other.wait("#now .az-idle")
-    assert "Stopped" in other.page.locator("#forget-card").inner_text()
+    other.wait("#forget-card >> text=Stopped")
     other.close()
     visit.page.locator("#stop").click()
     visit.wait("#now .az-idle")
@@ -107,9 +107,7 @@ def test_bad_input_is_told_and_shown_as_it_was_typed(visit):
     visit.tab("Export")
     page.locator("#write").click()
     visit.wait("text=forget something first")
-    page.wait_for_timeout(1000)
-    if page.locator("#stop").is_visible():
-        page.locator("#stop").click()
+    page.locator("#now .az-idle").wait_for()  # the forgetting of that name has come to its end
 
 
 def test_a_file_that_is_no_picture_is_refused(visit, tmp_path):

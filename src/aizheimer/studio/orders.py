@@ -27,6 +27,11 @@ _WORKS: Mapping[str, tuple[type, Callable[..., Work], str]] = {
 """Kind of job -> its form, its work, and what it does in words; forgetting has a place of its own."""
 
 
+NOBODY = ""
+"""Owner of the job that loads the model before anybody comes."""
+LOADING_SECONDS = 60.0
+
+
 @dataclass(frozen=True, kw_only=True)
 class Studio:
     """All visitors' studio: the models, the queue, and the folder that everything is in.
@@ -91,10 +96,14 @@ class Studio:
         return self.queue.submit(visitor.id, work, kind=kind, title=title[:1].upper() + title[1:])
 
     def suggest(self, model: str, concept: str) -> list[str]:
-        """Return a concept's neighbours; nothing while a job has the machine, or if the concept cannot be read."""
+        """Return a concept's neighbours; nothing while a job has the machine, or if the concept cannot be read.
+
+        The first visitor may be faster than the model is loaded, which is waited for.
+        """
         if not concept.strip() or len(concept) > 80:
             return []
-        with self.queue.between_jobs(2.0) as free:
+        loading = any(not view.ended for view in self.queue.all(NOBODY))
+        with self.queue.between_jobs(LOADING_SECONDS if loading else 2.0) as free:
             return self.shelf.neighbours(model, concept.strip()) if free else []
 
     def stop(self, visitor: Visitor) -> bool:

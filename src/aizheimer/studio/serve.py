@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
+import logging
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,7 +14,7 @@ from aizheimer._imports import require
 from aizheimer.errors import AizheimerError, InputError
 from aizheimer.studio.gate import App, Gate
 from aizheimer.studio.jobs import JobQueue
-from aizheimer.studio.orders import Studio
+from aizheimer.studio.orders import NOBODY, Studio
 from aizheimer.studio.shelf import Shelf
 from aizheimer.studio.uploads import MOST_BYTES
 
@@ -52,13 +54,23 @@ def serve(
     queue, shelf = JobQueue(), Shelf(models)
     try:
         app = build_app(Studio(shelf=shelf, queue=queue, root=root), host=host, auth=login)
-        queue.submit("", lambda _: {"loaded": shelf.backbone(shelf.names[0]).family}, kind="load", title="loading")
+        queue.submit(NOBODY, lambda _: {"loaded": shelf.backbone(shelf.names[0]).family}, kind="load", title="loading")
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=2))
+        logging.getLogger("uvicorn.error").addFilter(_PagesLeftOpen())
         say(address)
         server.run(sockets=[bound])
     finally:
         queue.close()
         bound.close()
+
+
+class _PagesLeftOpen(logging.Filter):
+    """Drops what the server says of pages that are still open when it is stopped: that is no error."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Say whether a record is shown."""
+        cancelled = record.exc_info is not None and isinstance(record.exc_info[1], asyncio.CancelledError)
+        return not cancelled and "timeout graceful shutdown exceeded" not in str(record.msg)
 
 
 def build_app(studio: Studio, *, host: str = "127.0.0.1", auth: tuple[str, str] | None = None) -> App:

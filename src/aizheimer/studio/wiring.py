@@ -88,10 +88,10 @@ class Wiring:
         self.studio.ask(visitor, "stack", {"parts": [part for part in parts if part[1]]})
         return self.now(visitor)
 
-    def stop(self, visitor: Visitor) -> Any:
-        """Stop what runs."""
+    def stop(self, visitor: Visitor, seen: dict[str, Any]) -> list[Any]:
+        """Stop what runs, and show at once what became of it: the page looks seldom when nothing runs."""
         self.studio.stop(visitor)
-        return self.now(visitor)
+        return self.refresh(visitor, seen)
 
     def delete(self, visitor: Visitor, name: str | None) -> Any:
         """Delete an edit."""
@@ -200,12 +200,12 @@ def wire(gr: Any, blocks: Any, studio: Studio, parts: Parts) -> None:
     )
     on(export["delete"].click, wiring.delete, [export["run"]], now)
     on(combine["add"].click, wiring.stack, [combine["names"], *combine["sliders"]], now)
-    on(parts.stop.click, wiring.stop, [], now)
 
     seen = gr.State({})
     cards = [forget["card"], try_["card"], try_["maps"], measure["evaluated"], measure["attacked"]]
     cards += [combine["card"], export["card"], try_["slider"]]
     lists = [*parts.edit, *combine["sliders"], combine["names"], combine["add"], combine["empty"]]
     news = [*now, *cards, *lists, seen]
+    on(parts.stop.click, wiring.stop, [seen], news)
     on(blocks.load, wiring.refresh, [seen], news, **AT_ONCE)
     on(parts.timer.tick, wiring.refresh, [seen], news, **AT_ONCE)

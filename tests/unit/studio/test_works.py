@@ -1,5 +1,6 @@
 """The works on a tiny pipeline: from a concept to a file, through the queue, as the page asks for them."""
 
+import threading
 import time
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from safetensors import safe_open
 
 from aizheimer.errors import InputError
 from aizheimer.studio.jobs import JobQueue
-from aizheimer.studio.orders import Studio
+from aizheimer.studio.orders import NOBODY, Studio
 from aizheimer.studio.shelf import Shelf
 from aizheimer.studio.visitors import Visitor, new_token
 
@@ -147,3 +148,22 @@ def test_neighbours_are_suggested_unless_a_job_has_the_machine(studio):
     assert "cat" in found or "mrs claus" in found
     assert "santa claus" not in found
     assert studio.suggest(studio.shelf.names[0], "  ") == []
+    begun, end = threading.Event(), threading.Event()
+    studio.queue.submit("ann", lambda desk: {"begun": begun.set(), "waited": end.wait(30)}, kind="try", title="drawing")
+    assert begun.wait(10)
+    try:
+        assert studio.suggest(studio.shelf.names[0], "santa claus") == []
+    finally:
+        end.set()
+
+
+def test_who_is_faster_than_the_model_is_loaded_gets_neighbours_too(studio):
+    begun = threading.Event()
+
+    def load(desk):
+        begun.set()
+        return {"slept": time.sleep(2.5)}  # longer than a visitor waits for another's job
+
+    studio.queue.submit(NOBODY, load, kind="load", title="loading")
+    assert begun.wait(10)
+    assert studio.suggest(studio.shelf.names[0], "santa claus")
