@@ -10,7 +10,16 @@ from aizheimer.api.artifacts import export, import_edit, stack
 from aizheimer.api.company import MATRIX, MATRIX_PICTURE, interference
 from aizheimer.api.forgetting import forget
 from aizheimer.api.hub import pull, push
-from aizheimer.api.models import Model, as_concept, chosen_device, environment, load_base, load_model, model_of_run
+from aizheimer.api.models import (
+    Model,
+    as_concept,
+    chosen_device,
+    environment,
+    load_base,
+    load_base_of,
+    load_model,
+    model_of_run,
+)
 from aizheimer.api.planning import plan
 from aizheimer.api.proving import attack, draw_share, evaluate, evaluate_suites
 from aizheimer.api.several import forget_onto, forget_several
@@ -35,6 +44,7 @@ __all__ = [
     "import_edit",
     "interference",
     "load_base",
+    "load_base_of",
     "load_edit",
     "load_model",
     "load_recipe",

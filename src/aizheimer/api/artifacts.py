@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from aizheimer._names import dashed
-from aizheimer.api.models import Model, address_of, as_concept, environment, load_base, load_model, model_of_run
+from aizheimer.api.models import Model, address_of, as_concept, environment, load_base_of, load_model
 from aizheimer.backbones.base import Backbone
 from aizheimer.concepts.concept import Concept
 from aizheimer.edits import compose
@@ -16,7 +16,6 @@ from aizheimer.edits.imports import METHOD, Gate, ImportReport
 from aizheimer.edits.imports import import_edit as read_edit_of
 from aizheimer.edits.io import load_edit
 from aizheimer.engine.run_folder import RunFolder
-from aizheimer.errors import InputError
 
 EXPORTS = Path("exports")
 """Where exports go by default."""
@@ -55,16 +54,10 @@ def export(
         PosixPath('exports/santa-claus-lora-kohya.safetensors')
     """
     name = format_named(format)
-    if isinstance(edit, Edit):
-        if model is None:
-            raise InputError("Got an edit without a model; name its base with model.")
-        called = edit.provenance.concept.target
-    else:
-        called = Path(edit).resolve().name
-        model = model_of_run(edit) if model is None else model
+    pipe = load_base_of([edit], model).pipe
+    called = edit.provenance.concept.target if isinstance(edit, Edit) else Path(edit).resolve().name
     found = edit if isinstance(edit, Edit) else load_edit(edit)
     path = Path(out) if out is not None else EXPORTS / _file_name(f"{called} {name}", folder=FORMATS[name].folder)
-    pipe = load_model(model).pipe
     return export_edit(found, pipe, path, format=name, rank=rank, partial=partial, ungated=ungated)
 
 
@@ -133,10 +126,7 @@ def stack(
     for one in without:
         total = compose.subtract(total, one if isinstance(one, Edit) else load_edit(one))
     if out is not None:
-        runs = [edit for edit in edits if not isinstance(edit, Edit)]
-        if model is None and not runs:
-            raise InputError("Got edits without a model, and a run folder to write; name their base with model.")
-        save_run(total, load_base(runs[0]) if model is None else load_model(model), out, overwrite=overwrite)
+        save_run(total, load_base_of(edits, model), out, overwrite=overwrite)
     return total
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from aizheimer.api.models import Model, load_model, model_of_run
+from aizheimer.api.models import Model, load_base_of
 from aizheimer.edits.compose import targets_of
 from aizheimer.edits.edit import Edit
 from aizheimer.edits.io import load_edit
@@ -61,11 +61,7 @@ def interference(
     if out is not None and Path(out).exists() and not Path(out).is_dir():
         raise InputError(f"--out: '{out}' is a file; give a folder.")
     loaded = [edit if isinstance(edit, Edit) else load_edit(edit) for edit in edits]
-    if model is None:
-        if not edits or isinstance(edits[0], Edit):
-            raise InputError("Got edits without a model; name their base with model.")
-        model = model_of_run(edits[0])
-    backbone = load_model(model)
+    backbone = load_base_of(edits, model)
     targets = tuple(dict.fromkeys(word for edit in loaded for word in targets_of(edit)))
     found = measure(
         backbone,

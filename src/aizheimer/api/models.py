@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import torch
     from diffusers import DiffusionPipeline
 
+    from aizheimer.edits.edit import Edit
+
 Model: TypeAlias = "str | Path | DiffusionPipeline | Backbone"
 
 
@@ -163,3 +165,24 @@ def load_base(run: str | Path, model: Model | None = None, *, device: str | None
         InputError: As of `load_model`.
     """
     return load_model(model if model is not None else model_of_run(run), device=device)
+
+
+def load_base_of(edits: Sequence[Edit | str | Path], model: Model | None = None) -> Backbone:
+    """Return the backbone that several edits belong to: by default the one that the first run folder among them names.
+
+    Args:
+        edits: Edits or run folders.
+        model: Their base, as `load_model` takes it.
+
+    Raises:
+        InputError: There is no run folder among them, and no model is given.
+        RunFolderError: As of `load_base`.
+        ModelError: As of `load_model`.
+    """
+    if model is not None:
+        return load_model(model)
+    run = next((edit for edit in edits if isinstance(edit, str | Path)), None)
+    if run is None:
+        what = "an edit without a model; name its" if len(edits) == 1 else "edits without a model; name their"
+        raise InputError(f"Got {what} base with model.")
+    return load_base(run)

@@ -94,8 +94,8 @@ def shrink(
         >>> shrink("runs/santa", require="UA>=0.95", out="runs/santa-small").record.chosen  # doctest: +SKIP
     """
     demands = _demands(require, samples=samples)
-    found = _shrinkable(edit, model=model)
-    backbone = api.load_base(str(edit), model)
+    found = _shrinkable(edit)
+    backbone = api.load_base_of([edit], model)
     concept = found.provenance.concept.to_concept()
     searching = _Shrinking(
         backbone=backbone,
@@ -124,9 +124,7 @@ def _demands(require: str | Sequence[str], *, samples: int | None) -> list[Deman
     return demands
 
 
-def _shrinkable(edit: Edit | str | Path, *, model: api.Model | None) -> Edit:
-    if isinstance(edit, Edit) and model is None:
-        raise InputError("Got an edit without a model; name its base with model.")
+def _shrinkable(edit: Edit | str | Path) -> Edit:
     found = edit if isinstance(edit, Edit) else api.load_edit(edit)
     hook = found.hook
     if hook is not None or found.is_noop:

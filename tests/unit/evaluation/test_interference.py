@@ -125,5 +125,5 @@ def test_runs_of_a_base_that_the_first_names(tiny_backbone, judges, tmp_path):
     assert found.methods == ["uce", "uce"]
     assert Interference.load(tmp_path / "out" / api.MATRIX) == found
     assert (tmp_path / "out" / api.MATRIX_PICTURE).stat().st_size > 5000
-    with pytest.raises(InputError, match="Got edits without a model"):
+    with pytest.raises(InputError, match="without a model; name"):
         api.interference([api.load_edit(tmp_path / "cat")])
