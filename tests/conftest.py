@@ -30,7 +30,8 @@ hypothesis.settings.register_profile("fuzz", deadline=None, print_blob=True, max
 hypothesis.settings.load_profile("fuzz" if "AIZHEIMER_FUZZ_CASES" in os.environ else "aizheimer")
 
 # The shapes in these signatures are checked while the tests run, and never in production.
-install_import_hook(["aizheimer.diffusion", "aizheimer.backbones.stable_diffusion"], "beartype.beartype")
+CHECKED = ["aizheimer.diffusion", "aizheimer.backbones.views", "aizheimer.backbones.stable_diffusion"]
+install_import_hook(CHECKED, "beartype.beartype")
 
 
 def pytest_collection_finish() -> None:

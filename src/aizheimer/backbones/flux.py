@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Any
+from typing import ClassVar
 
 import torch
 from torch import nn
 
-from aizheimer._typing import Images, Latents, TextEmbeddings, Timesteps, TokenColumns, TokenIds, WordVectors
-from aizheimer.backbones import autoencoder, windows
+from aizheimer._typing import Images, Latents, TextEmbeddings, Timesteps
+from aizheimer.backbones import autoencoder
 from aizheimer.backbones.conditioning import (
     Conditioning,
     Conditions,
@@ -22,18 +20,13 @@ from aizheimer.backbones.conditioning import (
     pooled_of,
 )
 from aizheimer.backbones.families import Family
-from aizheimer.backbones.fingerprints import kept_fingerprint
-from aizheimer.backbones.networks import entrance_projection, frozen, joint_attention_modules, networks_of
 from aizheimer.backbones.prediction import Guided
-from aizheimer.backbones.text_access import no_text_training
-from aizheimer.backbones.tokens import TokenPolicy
-from aizheimer.backbones.windows import TextWindow, as_list, mean_word_rows
+from aizheimer.backbones.views import FlowView
+from aizheimer.backbones.windows import TextWindow, as_list
 from aizheimer.concepts.world import DEFAULT_WORLD, World
-from aizheimer.diffusion.flow import FlowSchedule, flow_schedule
 
 _T5_TOKENS = {True: 512, False: 256}
 """Rows of text, of the guided model (dev) and of the one without a guidance input (schnell)."""
-_PARTS = ("transformer", "text_encoder", "text_encoder_2", "vae")
 _PLAIN_GUIDANCE = 1.0
 """What the guidance input says in training, where no picture is drawn: the plain prediction."""
 _PATCH = 2
@@ -43,7 +36,7 @@ FLUX_WORLD = replace(DEFAULT_WORLD, guidance=3.5)
 
 
 @dataclass(frozen=True, eq=False)
-class FluxBackbone:
+class FluxBackbone(FlowView):
     """A view of a ``FluxPipeline``; see :class:`aizheimer.backbones.base.Backbone`.
 
     Latents are unpacked, (batch, channels, height, width), here as everywhere; the transformer's packing of 2 x 2
@@ -59,38 +52,10 @@ class FluxBackbone:
         'flow'
     """
 
-    pipe: Any
     world: World = FLUX_WORLD
 
-    @property
-    def family(self) -> Family:
-        """``"flux"``."""
-        return "flux"
-
-    @property
-    def denoiser(self) -> nn.Module:
-        """The transformer."""
-        return self.pipe.transformer
-
-    @property
-    def networks(self) -> Mapping[str, nn.Module]:
-        """The transformer, called ``unet`` as every denoiser is, and the first text encoder."""
-        return {"unet": self.pipe.transformer, "text_encoder": self.pipe.text_encoder}
-
-    @property
-    def components(self) -> Mapping[str, nn.Module]:
-        """All networks that turn words into pixels, by their names in the pipeline."""
-        return networks_of(self.pipe, _PARTS)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the transformer is."""
-        return self.pipe.transformer.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The transformer's number format."""
-        return self.pipe.transformer.dtype
+    FAMILY: ClassVar[Family] = "flux"
+    PARTS: ClassVar[tuple[str, ...]] = ("transformer", "text_encoder", "text_encoder_2", "vae")
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -99,23 +64,10 @@ class FluxBackbone:
         return self.pipe.transformer.config.in_channels // _PATCH**2, side, side
 
     @property
-    def schedule(self) -> FlowSchedule:
-        """The flow schedule, shifted as the pipeline's scheduler shifts it for pictures of this size."""
-        return self._schedule
-
-    @cached_property
-    def _schedule(self) -> FlowSchedule:
-        return flow_schedule(self.pipe.scheduler, image_tokens=self._image_tokens)
-
-    @property
-    def _image_tokens(self) -> int:
+    def image_tokens(self) -> int:
+        """Tokens that the transformer makes of a picture: one for each patch."""
         _, height, width = self.latent_shape
         return height * width // _PATCH**2
-
-    @property
-    def prediction_type(self) -> str:
-        """``"flow"``: the transformer predicts noise minus image."""
-        return "flow"
 
     @property
     def max_tokens(self) -> int:
@@ -127,29 +79,10 @@ class FluxBackbone:
         return bool(self.pipe.transformer.config.guidance_embeds)
 
     @property
-    def attended_keys(self) -> int:
-        """Keys under the softmax of attention to text: its rows and the picture's own tokens."""
-        return self.max_tokens + self._image_tokens
-
-    @property
-    def one_encoder(self) -> bool:
-        """False: CLIP's pooled vector is told beside T5's rows."""
-        return False
-
-    @property
-    def keys_read_text(self) -> bool:
-        """False: they read what the blocks before have made of the text."""
-        return False
-
-    @property
     def windows(self) -> tuple[TextWindow, ...]:
         """The token axis: T5's window. CLIP gives a pooled vector only, which no position belongs to."""
         length, tokenizer = self.max_tokens, self.pipe.tokenizer_2
         return (TextWindow(pipe=self.pipe, tokenizer=tokenizer, length=length, first=0, causal=False),)
-
-    def tokenize(self, prompts: Sequence[str]) -> TokenIds:
-        """Return T5's token ids (batch, max_tokens), padded and truncated as the pipeline does."""
-        return self.windows[0].tokenize(prompts).to(self.device)
 
     @torch.no_grad()
     def condition(self, prompts: Sequence[str]) -> Conditioning:
@@ -170,30 +103,10 @@ class FluxBackbone:
         """Return T5's rows, without gradients."""
         return self.condition(prompts).tokens
 
-    def read_tokens(self, ids: TokenIds, *, vectors: torch.Tensor | None = None) -> TextEmbeddings:
-        """Refuse: what the denoiser reads is T5's rows and CLIP's pooled vector, which ids of one do not tell."""
-        raise no_text_training(self.family)
-
-    def word_vectors(self, ids: torch.Tensor) -> torch.Tensor:
-        """Refuse, as `read_tokens`."""
-        raise no_text_training(self.family)
-
-    def embed_concepts(self, words: Sequence[str]) -> WordVectors:
-        """Return one vector for each bare word: the mean of its rows."""
-        return mean_word_rows(self.windows, words, self.encode_prompts(words))
-
-    def token_columns(self, prompts: Sequence[str], concept: str, *, policy: TokenPolicy) -> TokenColumns:
-        """Mark the tokens of each prompt that carry the concept; see `aizheimer.backbones.windows.token_columns`."""
-        return windows.token_columns(self.windows, prompts, concept, policy=policy).to(self.device)
-
     def encode_images(self, pixels: Images, generator: torch.Generator | None = None) -> Latents:
         """Return latents as the transformer sees them, not packed."""
         factor = self.pipe.vae_scale_factor * _PATCH
         return autoencoder.encoded(self.pipe.vae, pixels, factor=factor, generator=generator)
-
-    def decode_latents(self, latents: Latents) -> Images:
-        """Return pixels, clamped to [-1, 1], of such latents."""
-        return autoencoder.decoded(self.pipe.vae, latents)
 
     def for_pipeline(self, latents: Latents) -> torch.Tensor:
         """Return latents in the form in which the pipeline wants them given: packed."""
@@ -250,22 +163,6 @@ class FluxBackbone:
             return Guided(guided=prompted, prompted=prompted, null=unprompted)
         guided = self.predict(x_t, t, conditions, guidance=scale)
         return Guided(guided=guided, prompted=prompted, null=unprompted)
-
-    def fingerprint(self) -> str:
-        """Return 16 hexadecimal digits that name the transformer's weights; see `kept_fingerprint`."""
-        return kept_fingerprint(self.pipe.transformer, self.__dict__)
-
-    def attention_modules(self) -> dict[str, nn.Module]:
-        """Return every joint attention module by its name, blocks of two streams before those of one."""
-        return joint_attention_modules(self.pipe.transformer)
-
-    def text_projections(self, layers: Sequence[str], parts: Sequence[str]) -> dict[str, nn.Module]:
-        """Return the entrance of the text: the one layer that reads text rows themselves; see `entrance_projection`."""
-        return entrance_projection(self.pipe.transformer, self.attention_modules(), layers, parts)
-
-    def frozen(self) -> AbstractContextManager[None]:
-        """Within the context no parameter asks for gradients."""
-        return frozen(self.components.values())
 
 
 def packed(latents: Latents) -> torch.Tensor:
