@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 ROWS_SHOWN = 12
 """Longer tables are in the file."""
+FEW = 2
+"""In longer tables, what all rows agree in is said once."""
 
 
 def suite_tables(result: SuiteResult) -> list[Table]:
@@ -46,19 +48,40 @@ def _cells(metric: Metric) -> tuple[str, str, str, str]:
 
 
 def _table(title: str, rows: list[dict[str, Any]]) -> Table:
-    """Return rows of JSON values as a table; a column for each key that any row has."""
+    """Return rows of JSON values as a table; a column for each key that any row has.
+
+    What is the same in every row is said below the table, and only the column of the longest words may wrap, so that
+    a table of many columns can be read in a narrow terminal.
+    """
+    from rich.box import SIMPLE_HEAD
     from rich.markup import escape
     from rich.table import Table
 
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    table = Table(title=escape(title), title_justify="left")
-    for column in columns:
+    cells = {
+        column: [_cell(row.get(column)) for row in rows] for column in dict.fromkeys(key for row in rows for key in row)
+    }
+    figures = {column for column in cells if any(isinstance(row.get(column), float) for row in rows)}
+    alike = {
+        column: values[0]
+        for column, values in cells.items()
+        if len(rows) > FEW and len(set(values)) == 1 and column not in figures
+    }
+    if len(alike) == len(cells):
+        alike = {}
+    shown = {column: values for column, values in cells.items() if column not in alike}
+    widest = max(shown, key=lambda column: max(map(len, shown[column])), default=None)
+    table = Table(title=escape(title), title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for column in shown:
         numbers = all(isinstance(row.get(column), int | float | None) for row in rows)
-        table.add_column(column.replace("_", " "), justify="right" if numbers else "left", overflow="fold")
-    for row in rows[:ROWS_SHOWN]:
-        table.add_row(*(escape(_cell(row.get(column))) for column in columns))
-    if len(rows) > ROWS_SHOWN:
-        table.caption = f"and {len(rows) - ROWS_SHOWN} more in the file"
+        heading = column.replace("_", "\n")
+        table.add_column(heading, justify="right" if numbers else "left", overflow="fold", no_wrap=column != widest)
+    for row in list(zip(*shown.values(), strict=True))[:ROWS_SHOWN]:
+        table.add_row(*map(escape, row))
+    notes = [f"{column.replace('_', ' ')}: {value}" for column, value in alike.items() if value]
+    notes += [f"and {len(rows) - ROWS_SHOWN} more in the file"] if len(rows) > ROWS_SHOWN else []
+    if notes:
+        table.caption = escape("; ".join(notes))
+        table.min_width = min(len(table.caption), 60)  # a caption is no wider than its table
         table.caption_justify = "left"
     return table
 
