@@ -190,8 +190,8 @@ class Canvas(BaseModel):
             )
         if before.cra:
             own = "with" if self.target_in_cross else "without"
-            counted = f"{len(before.cra)} {other}s{photo[1]}, {own} the target's pictures"
-            protocol = f"UnlearnCanvas CRA: mean accuracy of the {counted}"
+            members = f"{len(before.cra)} {other}s{photo[1]}, {own} the target's pictures"
+            protocol = f"UnlearnCanvas CRA: mean accuracy of the {members}"
             figures["cra"] = scene.metric(
                 _values(before.cra), _values(after.cra), judge=cross_judge, protocol=protocol, unit="concepts"
             )
