@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import os
 import shutil
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -94,3 +96,11 @@ def tiny_backbone(tiny_pipeline: StableDiffusionPipeline) -> StableDiffusionBack
     from aizheimer.backbones.base import backbone_for
 
     return backbone_for(tiny_pipeline)
+
+
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Let Ctrl-C raise `KeyboardInterrupt`, as in a terminal: what runs in the background ignores it from birth."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

@@ -7,6 +7,8 @@ import pytest
 
 from aizheimer._interrupts import interruptible
 
+pytestmark = pytest.mark.usefixtures("ctrl_c")
+
 
 def tidy_up_badly():
     try:

@@ -85,6 +85,7 @@ class TestRows:
 
 class TestResuming:
     @pytest.mark.long
+    @pytest.mark.usefixtures("ctrl_c")
     def test_an_interrupted_bench_goes_on_where_it_was(self, plan, tmp_path, monkeypatch):
         three = plan(concepts=["cat", "dog", "tree"])
         made, forget, evaluate = [], api.forget, cells.evaluate
