@@ -29,6 +29,8 @@ from aizheimer.errors import InputError
 METHODS = ("aizheimer", "esd", "uce")
 TARGETS = ("cat", "Santa Claus")
 RATES = ("before", "asr", "unedited", "random")
+WEAK = 0.5
+"""A mean rate on the unedited model below which an attack's failure proves nothing."""
 Row = dict[str, Any]
 
 
@@ -78,8 +80,14 @@ def write_pages(folder: Path, rows: list[Row]) -> None:
             f"On the embedded model, by its defaults, {n} pictures each "
             "(`python benchmarks/attacks.py --precision bfloat16 --pages docs/attacks`, raw "
             "`benchmarks/results/attacks.json`); [how to read the rates](index.md#reading-the-rates). Seconds are of "
-            f"one thread beside other work.\n\n{table(own)}"
+            f"one thread beside other work, with pauses in some: no more than an order of size.\n\n{table(own)}"
         )
+        reached = [row["unedited"]["value"] for row in own if "unedited" in row]
+        if reached and sum(reached) / len(reached) < WEAK:
+            text += (
+                "\n\nBy its defaults it reaches too little of the unedited model here: that it fails on an edit says "
+                "nothing of the edit. Give it more steps, or another attack."
+            )
         page = folder / f"{name}.md"
         page.write_text(between_marks(page.read_text(), "measured", text))
 
