@@ -54,10 +54,10 @@ def export(
         PosixPath('exports/santa-claus-lora-kohya.safetensors')
     """
     name = format_named(format)
-    pipe = load_base_of([edit], model).pipe
     called = edit.provenance.concept.target if isinstance(edit, Edit) else Path(edit).resolve().name
     found = edit if isinstance(edit, Edit) else load_edit(edit)
     path = Path(out) if out is not None else EXPORTS / _file_name(f"{called} {name}", folder=FORMATS[name].folder)
+    pipe = load_base_of([edit], model).pipe
     return export_edit(found, pipe, path, format=name, rank=rank, partial=partial, ungated=ungated)
 
 

@@ -13,7 +13,7 @@ from aizheimer.concepts.concept import Concept
 from aizheimer.detectors.base import Judge, find_class, see
 from aizheimer.errors import did_you_mean
 from aizheimer.evaluation.functional.accuracy import accuracy_by_concept, forgotten, matches
-from aizheimer.evaluation.functional.effective import EFFECTIVE_SHARE, LEFT_OUT, shown_by_prompt
+from aizheimer.evaluation.functional.effective import LEFT_OUT, ineffective
 from aizheimer.evaluation.judges import Judges
 from aizheimer.evaluation.plan import PlannedImage, Role
 from aizheimer.evaluation.results import ImageRecord, Metric, NeighbourResult, Pair, Unit
@@ -171,8 +171,7 @@ def ineffective_prompts(
     """
     rows = [i for i, image in enumerate(plan) if image.role == "target"]
     shown, _ = _both(sight, domain, rows, lambda seen: matches(seen, [target] * len(seen)))
-    found = shown_by_prompt([plan[i].prompt for i in rows], shown)
-    return {prompt: share for prompt, share in found.items() if share < EFFECTIVE_SHARE}
+    return ineffective([plan[i].prompt for i in rows], shown)
 
 
 def neighbour_results(

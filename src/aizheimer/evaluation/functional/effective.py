@@ -37,8 +37,8 @@ def shown_by_prompt(prompts: Sequence[str], shown: np.ndarray) -> dict[str, floa
     return {prompt: float(np.mean(values)) for prompt, values in found.items()}
 
 
-def effective(prompts: Sequence[str], shown: np.ndarray, *, share: float = EFFECTIVE_SHARE) -> np.ndarray:
-    """Mark the pictures of prompts on which the unedited model shows the target often enough: (n,) bool.
+def ineffective(prompts: Sequence[str], shown: np.ndarray, *, share: float = EFFECTIVE_SHARE) -> dict[str, float]:
+    """Return the prompts on which the unedited model shows the target too seldom, and how often each does.
 
     Args:
         prompts: (n,) of the pictures.
@@ -46,11 +46,10 @@ def effective(prompts: Sequence[str], shown: np.ndarray, *, share: float = EFFEC
         share: In (0, 1]; as often is often enough.
 
     Example:
-        >>> effective(["a cat", "a kat", "a cat"], np.array([1.0, 0.0, 0.0])).tolist()
-        [True, False, True]
+        >>> ineffective(["a cat", "a kat", "a cat"], np.array([1.0, 0.0, 0.0]))
+        {'a kat': 0.0}
     """
-    found = shown_by_prompt(prompts, shown)
-    return np.array([found[prompt] >= share for prompt in prompts], dtype=bool)
+    return {prompt: found for prompt, found in shown_by_prompt(prompts, shown).items() if found < share}
 
 
 def ineffective_words(ineffective: int, prompts: int, *, left_out: bool) -> list[str]:

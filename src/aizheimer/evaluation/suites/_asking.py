@@ -13,7 +13,7 @@ from aizheimer.concepts.concept import Concept
 from aizheimer.detectors.base import Judge, find_class, see
 from aizheimer.errors import InputError, did_you_mean
 from aizheimer.evaluation.evaluate import ImagePairs
-from aizheimer.evaluation.functional.effective import LEFT_OUT, effective, ineffective_words, shown_by_prompt
+from aizheimer.evaluation.functional.effective import LEFT_OUT, ineffective, ineffective_words
 from aizheimer.evaluation.generate import StageProgress, jobs_in_turn, staged
 from aizheimer.evaluation.plan import PlannedImage, Role
 from aizheimer.evaluation.suite import Scene
@@ -58,15 +58,14 @@ class Counted:
             gone: (n,) 1.0 where the unedited model's picture does not show it.
             effective_only: Count the pictures of those prompts alone.
         """
-        working = effective(prompts, 1 - gone)
-        failing = [prompt for prompt, works in zip(prompts, working, strict=True) if not works]
-        shown = shown_by_prompt(failing, 1 - gone[~working])
-        warnings = ineffective_words(len(shown), len(set(prompts)), left_out=effective_only)
-        if effective_only and not working.any():
+        failing = ineffective(prompts, 1 - gone)
+        rows = np.array([not effective_only or prompt not in failing for prompt in prompts], dtype=bool)
+        warnings = ineffective_words(len(failing), len(set(prompts)), left_out=effective_only)
+        if not rows.any():
             warnings.append("not measured: UA, for the unedited model shows the target on none of its prompts")
         return cls(
-            rows=working if effective_only else np.ones(len(prompts), dtype=bool),
-            table=[{"prompt": prompt, "shown": share} for prompt, share in shown.items()],
+            rows=rows,
+            table=[{"prompt": prompt, "shown": share} for prompt, share in failing.items()],
             warnings=warnings,
             words=LEFT_OUT if effective_only else "",
         )

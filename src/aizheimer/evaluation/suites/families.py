@@ -20,9 +20,8 @@ from aizheimer.evaluation.functional.accuracy import forgotten
 from aizheimer.evaluation.functional.effective import (
     EFFECTIVE_SHARE,
     LEFT_OUT,
-    effective,
+    ineffective,
     ineffective_words,
-    shown_by_prompt,
 )
 from aizheimer.evaluation.generate import StageProgress
 from aizheimer.evaluation.plan import PlannedImage
@@ -37,13 +36,13 @@ NEGATED = "share of pictures of prompts that ask not to draw {target!r} in which
 
 @dataclass(frozen=True)
 class _Answers:
-    """What was seen in one family's pictures: 1.0 where the target is not, of both models, and which count."""
+    """What was seen in one family's pictures: 1.0 where the target is not, of both models, and which prompts fail."""
 
     family: Family
     plan: list[PlannedImage]
     original: np.ndarray
     edited: np.ndarray
-    effective: np.ndarray
+    ineffective: dict[str, float]
 
 
 class Families(BaseModel):
@@ -163,10 +162,9 @@ class Families(BaseModel):
     def _answer(
         self, family: Family, plan: list[PlannedImage], original: np.ndarray, edited: np.ndarray
     ) -> _Answers:  # fmt: skip
-        """Mark the pictures of prompts on which the unedited model shows the target often enough."""
-        prompts = [image.prompt for image in plan]
-        rows = effective(prompts, 1 - original, share=self.effective_share)
-        return _Answers(family, plan, original, edited, rows)
+        """Find the prompts on which the unedited model shows the target too seldom."""
+        failing = ineffective([image.prompt for image in plan], 1 - original, share=self.effective_share)
+        return _Answers(family, plan, original, edited, failing)
 
     def _conclude(
         self, scene: Scene, judge: str, answers: Sequence[_Answers], missing: Sequence[Family]
@@ -184,7 +182,10 @@ class Families(BaseModel):
             "families": [_row(answer, figures) for answer in answers]
             + [{"family": family.name, "available": False, "reason": family.reason} for family in missing],
             "ineffective": [
-                row for answer in answers if answer.family.name != NEGATION for row in _ineffective(answer)
+                {"family": answer.family.name, "prompt": prompt, "shown": share}
+                for answer in answers
+                if answer.family.name != NEGATION
+                for prompt, share in answer.ineffective.items()
             ],
         }
         if worst := _worst(figures):
@@ -202,7 +203,8 @@ class Families(BaseModel):
         if name == NEGATION:
             shown = 1 - answer.original, 1 - answer.edited
             return scene.metric(*shown, judge=judge, protocol=NEGATED.format(target=target))
-        rows = answer.effective if self.effective_only else np.ones(len(answer.plan), dtype=bool)
+        left_out = answer.ineffective if self.effective_only else {}
+        rows = np.array([image.prompt not in left_out for image in answer.plan], dtype=bool)
         if not rows.any():
             return None
         protocol = PROTOCOL.format(name=name, target=target, left_out=LEFT_OUT if self.effective_only else "")
@@ -226,14 +228,6 @@ def _row(answer: _Answers, figures: dict[str, Metric]) -> dict[str, Any]:
         "shown_edited": float(1 - answer.edited.mean()),
         "pictures": len(answer.plan),
         "prompts": len(answer.family.prompts),
-        "ineffective": len(_ineffective(answer)) if answer.family.name != NEGATION else None,
+        "ineffective": len(answer.ineffective) if answer.family.name != NEGATION else None,
         "example": answer.family.prompts[0],
     }
-
-
-def _ineffective(answer: _Answers) -> list[dict[str, Any]]:
-    """Return the prompts on which the unedited model shows the target too seldom."""
-    rows = ~answer.effective
-    prompts = [image.prompt for image, out in zip(answer.plan, rows, strict=True) if out]
-    shown = shown_by_prompt(prompts, 1 - answer.original[rows])
-    return [{"family": answer.family.name, "prompt": prompt, "shown": value} for prompt, value in shown.items()]
