@@ -42,16 +42,15 @@ def verify(
     del debug
     from aizheimer import api
     from aizheimer.cli.live import progress_bar
-    from aizheimer.evaluation.judges import judges_for, load_judges
+    from aizheimer.evaluation.judges import judges_for
     from aizheimer.proof.findings import read_findings
+    from aizheimer.proof.verify import verifiable
     from aizheimer.proof.verify import verify as hold
 
     found = read_findings(run)
+    origin, _ = verifiable(found)
     backbone = api.load_base(run, model, device=device)
-    if found.provenance is None:
-        judges = load_judges(backbone.world, clip_folder=clip)
-    else:
-        judges = judges_for(found.provenance.concept.to_concept(), world=backbone.world, clip=clip, judge=judge)
+    judges = judges_for(origin.concept.to_concept(), world=backbone.world, clip=clip, judge=judge)
     with progress_bar() as advance:
         verification = hold(
             found,

@@ -15,6 +15,7 @@ from aizheimer.backbones.base import Backbone
 from aizheimer.backbones.fingerprints import module_fingerprint
 from aizheimer.detectors.base import see
 from aizheimer.edits.io import load_edit
+from aizheimer.edits.provenance import Provenance
 from aizheimer.edits.storage import TENSORS
 from aizheimer.errors import InputError
 from aizheimer.evaluation.evaluate import draw_pairs
@@ -98,24 +99,22 @@ def verify(
         progress: Called with (pictures done, pictures in all).
 
     Raises:
-        InputError: If there is no edit or no evaluation to verify.
+        InputError: As of `verifiable`.
     """
-    if found.provenance is None or found.evaluation is None:
-        raise InputError(f"{found.folder} needs an edit and an evaluation to verify; run `aizheimer evaluate` first")
+    _, result = verifiable(found)
     hashes = _hashes(found, backbone, certificate)
     if all(line.passed for line in hashes):
         hashes += _edits(found)
     same = all(line.passed for line in hashes)
-    lines = [*hashes, *_figures(found.evaluation)]
+    lines = [*hashes, *_figures(result)]
     if certificate is not None:
         lines += _certified(found, certificate)
         if certificate.verdict is not None and same:  # what is not of this edit, no gate looks at
             lines.append(_judged_again(found, certificate.verdict))
     if not same:
         return Verification(lines=lines, sample="nothing was drawn again: this is another edit or another base")
-    chosen = sample_of(found.evaluation.images, samples=samples, seed=seed)
-    stated = [found.evaluation.images[i] for i in chosen]
-    result, edit = found.evaluation, load_edit(found.folder)
+    chosen = sample_of(result.images, samples=samples, seed=seed)
+    stated, edit = [result.images[i] for i in chosen], load_edit(found.folder)
     pairs = draw_pairs(
         backbone.pipe, edit, plan=stated, settings=result.settings, guidance=result.guidance, cache_dir=False,
         progress=progress,
@@ -135,6 +134,17 @@ def verify(
             lines.append(_agreement(f"{name}s seen, {side} model", before, again, tolerance=tolerance))
     text = f"{len(chosen)} of {len(result.images)} pictures, of every role, chosen with seed {seed}, without the cache"
     return Verification(lines=lines, sample=text)
+
+
+def verifiable(found: Findings) -> tuple[Provenance, EvaluationResult]:
+    """Return where the edit comes from and its evaluation, both of which a check needs.
+
+    Raises:
+        InputError: If there is no edit or no evaluation to verify.
+    """
+    if found.provenance is None or found.evaluation is None:
+        raise InputError(f"{found.folder} needs an edit and an evaluation to verify; run `aizheimer evaluate` first")
+    return found.provenance, found.evaluation
 
 
 def sample_of(images: Sequence[ImageRecord], *, samples: int, seed: int) -> list[int]:
