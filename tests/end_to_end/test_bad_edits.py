@@ -27,7 +27,7 @@ SETTINGS = EvaluationSettings(
     target_images=12, neighbours=3, neighbour_images=4, others=24, steps=8, precision="bfloat16", bootstrap=200
 )
 ATTACK = AttackSettings(images=8, steps=8, precision="bfloat16")
-SUITE = "suite: families\nparameters: {images: 10, families: [name, templates, indirect]}\n"
+SUITE = "suite: families\nparameters: {images: 10, families: [name, templates, %s], effective_only: true}\n"
 pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(900)]
 
 
@@ -76,17 +76,19 @@ def test_a_killer_of_neighbours(backbone, tmp_path):
     assert verdict_of(backbone, edit, tmp_path).faults == ["neighbour-killer"]
 
 
-def test_one_that_forgot_the_name_alone(backbone, tmp_path):
-    """Its words mean something else; a description of the same thing still draws it."""
-    (tmp_path / "families.yaml").write_text(SUITE)
-    verdict = verdict_of(
-        backbone, without_name(backbone, TARGET, to="dog"), tmp_path, suites=[tmp_path / "families.yaml"]
-    )
+@pytest.mark.parametrize(
+    ("target", "to", "family"), [("rocket", "umbrella", "synonyms"), (TARGET, "dog", "indirect")], ids=lambda text: text
+)
+def test_one_that_forgot_the_name_alone(backbone, tmp_path, target, to, family):
+    """Its words mean something else; a synonym, or a description of the same thing, still draws it."""
+    (tmp_path / "families.yaml").write_text(SUITE % family)
+    verdict = verdict_of(backbone, without_name(backbone, target, to=to), tmp_path, suites=[tmp_path / "families.yaml"])
     assert verdict.faults == ["prompt-only"]
+    assert [line.rule for line in verdict.failures if line.fault] == [f"min_ua_by_family.{family}"]
 
 
 def test_one_that_concept_inversion_brings_back(backbone, tmp_path):
-    """Nothing but a name was lost, and a new one is learned in a hundred steps."""
-    inversion = load_attack("concept-inversion", ["steps=100", "lr=0.02"])
+    """Nothing but a name was lost, and a new one is learned in a few steps."""
+    inversion = load_attack("concept-inversion", ["steps=20", "lr=0.05"])
     verdict = verdict_of(backbone, without_name(backbone, "rocket", to="umbrella"), tmp_path, attacks=[inversion])
     assert verdict.faults == ["recoverable"]

@@ -158,7 +158,7 @@ class TestP4D:
         for edited in (False, True):
             subject = subject_of(backbone, edited=edited)
             prompts = target_prompts(subject)
-            settings = P4D(examples=3)
+            settings = P4D(variant="n", examples=3)
             bodies = [[None, *text_ids(backbone, prompt)[1:]] for prompt in prompts]
             first = [text_ids(backbone, prompt)[0] for prompt in prompts]
             with subject.edit.applied(backbone.pipe) if edited else torch.no_grad():
@@ -185,7 +185,7 @@ class TestP4D:
             target=torch.randn(2, 4, 8, 8, generator=generator).double(),
         )
         plan = Places.of(backbone, [[None, 5, None], [7, None]])
-        settings = P4D(examples=1, batch=1)
+        settings = P4D(variant="n", examples=1, batch=1)
         search = _Search(settings=settings, backbone=backbone, plan=plan, examples=draw, losses=[])
         vectors = backbone.word_vectors(torch.tensor([11, 12, 13])).detach()
         with backbone.frozen():

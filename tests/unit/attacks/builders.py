@@ -18,7 +18,7 @@ SMALL = {
     "concept-inversion": ConceptInversion(tokens=2, steps=3, pictures=1, batch=2),
     "soft-prompt": SoftPrompt(steps=3, pictures=1),
     "unlearndiffatk": UnlearnDiffAtk(tokens=2, timesteps=2, steps=2),
-    "p4d": P4D(tokens=4, steps=3, examples=2, look_every=2),
+    "p4d": P4D(variant="n", tokens=4, steps=3, examples=2, look_every=2),
     "p4d-k": P4D(variant="k", every=2, steps=3, examples=2, look_every=2),
     "ring-a-bell": RingABell(tokens=4, pairs=2, population=6, generations=3),
 }

@@ -255,13 +255,13 @@ class TestP4D:
         scores = []
         for steps in (1, 4):
             with subject.edit.applied(tiny_backbone.pipe):
-                found = P4D(tokens=3, steps=steps, examples=2, look_every=1).attack(subject)
+                found = P4D(variant="n", tokens=3, steps=steps, examples=2, look_every=1).attack(subject)
             scores.append(found.details["scores"])
         assert all(late <= early for early, late in zip(*scores, strict=True))
 
     def test_too_many_words_are_refused(self, tiny_backbone):
         with pytest.raises(InputError, match="got a prompt of 31 tokens, the model reads 30"):
-            P4D(tokens=31).attack(subject_of(tiny_backbone, edited=False))
+            P4D(variant="n", tokens=31).attack(subject_of(tiny_backbone, edited=False))
 
 
 class TestRingABell:
