@@ -37,8 +37,8 @@ class P4D(BaseModel):
     """Search a prompt of words for each of the target's prompts.
 
     Example:
-        >>> P4D(variant="k", every=3).variant
-        'k'
+        >>> P4D(variant="n", tokens=8).variant
+        'n'
 
     References:
         Chin et al., Prompting4Debugging: Red-Teaming Text-to-Image Diffusion Models by Finding Problematic Prompts,
@@ -51,11 +51,14 @@ class P4D(BaseModel):
     info: ClassVar[AttackInfo] = AttackInfo(
         paper="Chin et al., Prompting4Debugging (P4D), arXiv:2309.06135",
         access="white box",
-        changes="the prompt: all of it (n), or words inside of it (k)",
+        changes="the prompt: words inside of it (k), or all of it (n)",
         needs=("unedited model", "pictures"),
     )
 
-    variant: Literal["n", "k"] = Field(default="n", description="n: a prompt of its own; k: words inside the target's.")
+    variant: Literal["k", "n"] = Field(
+        default="k",
+        description="k: words inside the target's prompt; n: a prompt of its own. The paper reports both.",
+    )
     tokens: int = Field(default=16, ge=1, description="N, words of the prompt of variant n; 16 in the published code.")
     every: int = Field(default=3, ge=1, description="K, the prompt's tokens between two words of variant k; 3 there.")
     steps: int = Field(default=200, ge=1, description="Steps of AdamW; 3000 in the published code.")
