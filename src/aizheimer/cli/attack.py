@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from aizheimer._interrupts import interruptible
 from aizheimer.cli import streams
-from aizheimer.cli.guard import Interrupted
+from aizheimer.cli.guard import on_interrupt
 from aizheimer.cli.options import Base, Clip, Debug, Device, Guidance, Json, JudgeName, Run
 from aizheimer.errors import InputError
 
@@ -118,17 +117,13 @@ class _Work:
                     self.results[one.name] = found
                     continue
                 try:
-                    with interruptible():
+                    with on_interrupt(f"What was finished is in {self.run}; the same command goes on from there."):
                         self.results[one.name] = self.made(one, advance)
                 except NotApplicable as error:
                     if len(attacks) == 1:
                         raise
                     self.skipped[one.name] = str(error)
                     streams.say(f"skipped    {error}")
-                except KeyboardInterrupt as interrupt:
-                    raise Interrupted(
-                        f"Interrupted. What was finished is in {self.run}; the same command goes on from there."
-                    ) from interrupt
 
     def finished(self, attack: Attack) -> AttackResult | None:
         """Return the result that is there already with its picture, if this very attack on this very edit made it."""

@@ -59,10 +59,7 @@ def evaluate(
     """
     del debug
     if suite:
-        if full or samples is not None or require:
-            raise InputError("Got --suite and --full, --samples or --require; a suite says itself how much it draws.")
-        if workers > 1 or share:
-            raise InputError("Got --suite and --workers or --share; start suites with accelerate launch to share them.")
+        _check_suites_alone(sized=full or samples is not None, gated=bool(require), shared=workers > 1 or bool(share))
         looking = partial(evaluate_run, clip=clip, judge=judge, effective_only=effective_only)
         looking(run, suite, model=model, device=device, seed=seed, as_json=as_json)
         return
@@ -90,6 +87,13 @@ def evaluate(
     _print(result, as_json=as_json)
     if failed := [line for gate in gates if (line := gate.failure(result))]:
         raise GateError("; ".join(failed) + ".")
+
+
+def _check_suites_alone(*, sized: bool, gated: bool, shared: bool) -> None:
+    if sized or gated:
+        raise InputError("Got --suite and --full, --samples or --require; a suite says itself how much it draws.")
+    if shared:
+        raise InputError("Got --suite and --workers or --share; start suites with accelerate launch to share them.")
 
 
 def _check_together(*, samples: int | None, full: bool, workers: int, share: str | None) -> None:

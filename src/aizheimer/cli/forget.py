@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from aizheimer._interrupts import interruptible
 from aizheimer._names import dashed
 from aizheimer.cli import streams
-from aizheimer.cli.guard import Interrupted
+from aizheimer.cli.guard import on_interrupt
 from aizheimer.cli.options import (
     Anchor,
     Debug,
@@ -87,13 +86,10 @@ def forget(
     recipe = api.load_recipe(method, overrides, seed=seed)
     backbone = api.load_model(model, device=device)
     targets = [api.as_concept(word, world=backbone.world, keep=keep or (), anchor=anchor) for word in concepts]
-    try:
-        with interruptible():
-            how, edit = _forget(
-                backbone, targets, recipe, folder, onto=onto, resume=resume, overwrite=overwrite, model=model
-            )
-    except KeyboardInterrupt as interrupt:
-        raise Interrupted(f"Interrupted. To continue, run the same command with --resume ({folder}).") from interrupt
+    with on_interrupt(f"To continue, run the same command with --resume ({folder})."):
+        how, edit = _forget(
+            backbone, targets, recipe, folder, onto=onto, resume=resume, overwrite=overwrite, model=model
+        )
     picture = _draw(backbone, edit, folder)
     _print_result(edit, folder, picture, how=how, as_json=as_json)
 

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from aizheimer._interrupts import interruptible
 from aizheimer.cli import streams
 from aizheimer.cli.bench import Where
 from aizheimer.cli.forget import RUNS, folder_name
-from aizheimer.cli.guard import Interrupted
+from aizheimer.cli.guard import on_interrupt
 from aizheimer.cli.options import (
     Anchor,
     Clip,
@@ -100,29 +99,26 @@ def tune(
 
     recipe = api.load_recipe(method, list(overrides or ()))
     settings: dict[str, Any] = {"trials": trials, "storage": storage, "samples": samples, "cheap": cheap, "seed": seed}
-    try:
-        with progress_bar() as advance, interruptible():
-            found = find(
-                model,
-                concept,
-                require=require,
-                out=folder,
-                minimise=minimise,
-                method=recipe,
-                search=search or (),
-                keep=keep or (),
-                anchor=anchor,
-                clip=clip,
-                backend=backend.value,
-                workers=workers,
-                resume=resume,
-                overwrite=overwrite,
-                on_trial=_tell,
-                progress=advance if streams.progress_console().is_terminal else None,
-                **settings,
-            )
-    except KeyboardInterrupt as interrupt:
-        raise Interrupted(f"Interrupted. To go on, run the same command with --resume ({folder}).") from interrupt
+    with on_interrupt(f"To go on, run the same command with --resume ({folder})."), progress_bar() as advance:
+        found = find(
+            model,
+            concept,
+            require=require,
+            out=folder,
+            minimise=minimise,
+            method=recipe,
+            search=search or (),
+            keep=keep or (),
+            anchor=anchor,
+            clip=clip,
+            backend=backend.value,
+            workers=workers,
+            resume=resume,
+            overwrite=overwrite,
+            on_trial=_tell,
+            progress=advance if streams.progress_console().is_terminal else None,
+            **settings,
+        )
     _print(found, as_json=as_json)
 
 
