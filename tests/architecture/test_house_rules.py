@@ -14,6 +14,8 @@ from tests.architecture.source import REPOSITORY, modules
 
 FILE_LINES = 350
 FUNCTION_LINES = 60
+DOCUMENTED = {("tuning/search.py", "tune"): "its 24 parameters and what is said of them take 68 lines by themselves"}
+"""Functions that only their documentation makes longer; what they do is held to the same length without it."""
 VAGUE = {"utils", "util", "common", "core", "helpers", "helper", "misc", "shared"}
 UNSAFE_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 UNSAFE_CALLS = {("torch", "load"), ("torch", "save"), ("np", "save"), ("numpy", "save")}
@@ -25,13 +27,24 @@ def functions(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]
     return (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
 
 
+def all_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Return a function's length, signature and docstring included: it is read on one page."""
+    return function.end_lineno - function.lineno + 1
+
+
 def code_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
-    """Return a function's length, signature included and docstring not: nobody should save on words."""
-    lines = function.end_lineno - function.lineno + 1
-    if ast.get_docstring(function) is not None:
-        docstring = function.body[0]
-        lines -= docstring.end_lineno - docstring.lineno + 1
-    return lines
+    """Return a function's length, signature included and docstring not."""
+    if ast.get_docstring(function) is None:
+        return all_lines(function)
+    docstring = function.body[0]
+    return all_lines(function) - (docstring.end_lineno - docstring.lineno + 1)
+
+
+def head_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Return the length of a function's signature and docstring."""
+    first = function.body[0]
+    before = first.end_lineno if ast.get_docstring(function) is not None else first.lineno - 1
+    return before - function.lineno + 1
 
 
 def public_names_without_docstring(tree: ast.Module) -> list[str]:
@@ -90,8 +103,13 @@ def test_files_are_short(module):
 
 @every_module
 def test_functions_are_short(module):
-    long = {f.name: n for f in functions(module.tree) if (n := code_lines(f)) > FUNCTION_LINES}
-    assert not long
+    lines = {f: code_lines(f) if (str(module), f.name) in DOCUMENTED else all_lines(f) for f in functions(module.tree)}
+    assert {f.name: n for f, n in lines.items() if n > FUNCTION_LINES} == {}, "split it; nobody should save on words"
+
+
+def test_only_documentation_excuses_a_long_function():
+    found = [(str(module), f) for module in modules() for f in functions(module.tree)]
+    assert {(place, f.name) for place, f in found if head_lines(f) > FUNCTION_LINES} == set(DOCUMENTED)
 
 
 @every_module
@@ -150,6 +168,12 @@ class TestTheChecksThemselves:
     def test_a_docstring_does_not_count_as_code(self):
         (function,) = functions(ast.parse('def f():\n    """One.\n\n    Three.\n    """\n    x = 1\n    return x\n'))
         assert code_lines(function) == 3
+        assert head_lines(function) == 5
+        assert all_lines(function) == 7
+
+    def test_without_a_docstring_all_lines_are_code(self):
+        (function,) = functions(ast.parse("def f(\n    a,\n):\n    x = a\n    return x\n"))
+        assert (head_lines(function), code_lines(function), all_lines(function)) == (3, 5, 5)
 
     def test_missing_docstrings_are_found(self):
         tree = ast.parse('"""Doc."""\nclass A:\n  def f(self): ...\n  def _g(self): ...\ndef h():\n  """Doc."""\n')

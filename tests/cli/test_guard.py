@@ -3,6 +3,7 @@
 import errno
 import json
 import logging
+import signal
 import sys
 import warnings
 from typing import Annotated
@@ -53,6 +54,26 @@ def test_errors_are_one_line_with_their_exit_code(capsys, raised, code, line):
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err == (f"{line}\n" if line else "")
+
+
+@pytest.mark.parametrize("complaint", [None, RuntimeError("what a library makes of Ctrl-C")])
+def test_ctrl_c_says_what_to_do_next(complaint):
+    def work():
+        try:
+            signal.raise_signal(signal.SIGINT)
+        finally:
+            if complaint is not None:
+                raise complaint
+
+    with pytest.raises(guard.Interrupted) as caught, guard.on_interrupt("The same command goes on."):
+        work()
+    assert str(caught.value) == "Interrupted. The same command goes on."
+    assert guard.as_aizheimer_error(caught.value).exit_code == 130
+
+
+def test_other_errors_are_not_taken_for_ctrl_c():
+    with pytest.raises(ConceptError, match="Nothing"), guard.on_interrupt("The same command goes on."):
+        raise ConceptError("Nothing.")
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])

@@ -104,11 +104,7 @@ def run_attack(
         InputError: If the judge has no class for the target.
         NotApplicable: If this cannot be done to this edit.
     """
-    if backbone.family not in attack.info.families:
-        raise NotApplicable(
-            f"{attack.name} does not work on {FAMILIES[backbone.family].title}: {attack.info.elsewhere}; "
-            f"wanted {attack.info.works_on}."
-        )
+    _check_family(attack, backbone)
     target_class(judge, concept)
     chosen = settings if settings is not None else AttackSettings()
     subject = Subject(backbone=backbone, edit=edit, concept=concept, judge=judge, settings=chosen)
@@ -137,6 +133,14 @@ def run_attack(
     return AttackRun(
         result=result, jobs=subject.jobs, before=before, attacked=attacked, unedited=original, outcome=outcome
     )
+
+
+def _check_family(attack: Attack, backbone: Backbone) -> None:
+    if backbone.family not in attack.info.families:
+        raise NotApplicable(
+            f"{attack.name} does not work on {FAMILIES[backbone.family].title}: {attack.info.elsewhere}; "
+            f"wanted {attack.info.works_on}."
+        )
 
 
 def _without(subject: Subject) -> Sight:

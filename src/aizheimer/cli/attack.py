@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from aizheimer._interrupts import interruptible
 from aizheimer.cli import streams
-from aizheimer.cli.guard import Interrupted
-from aizheimer.cli.options import Debug, Device, Json, JudgeName, Run
+from aizheimer.cli.guard import on_interrupt
+from aizheimer.cli.options import Base, Clip, Debug, Device, Guidance, Json, JudgeName, Run
 from aizheimer.errors import InputError
 
 if TYPE_CHECKING:
@@ -37,23 +36,16 @@ def attack(
         typer.Option("--attack", metavar="NAME", help="An attack of 'aizheimer ls attacks'; may be repeated."),
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="Every attack there is.")] = False,
-    model: Annotated[
-        str | None, typer.Option("--model", help="The base model; by default the one that the run names.")
-    ] = None,
+    model: Base = None,
     device: Device = None,
     images: Annotated[int, typer.Option("--images", min=1, help="Pictures that decide.")] = 20,
     steps: Annotated[int, typer.Option("--steps", min=1, help="Denoising steps of a picture.")] = 20,
-    guidance: Annotated[
-        float | None, typer.Option("--guidance", min=0, help="Guidance scale; the model's own by default.")
-    ] = None,
+    guidance: Guidance = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random.")] = 0,
     controls: Annotated[
         bool, typer.Option("--controls/--no-controls", help="Also attack the unedited model, and with chance alone.")
     ] = True,
-    clip: Annotated[
-        Path | None,
-        typer.Option("--clip", metavar="DIR", help="A CLIP folder to judge with, for a model without judges."),
-    ] = None,
+    clip: Clip = None,
     judge_name: JudgeName = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Run attacks again whose results are there.")] = False,
     as_json: Json = False,
@@ -125,17 +117,13 @@ class _Work:
                     self.results[one.name] = found
                     continue
                 try:
-                    with interruptible():
+                    with on_interrupt(f"What was finished is in {self.run}; the same command goes on from there."):
                         self.results[one.name] = self.made(one, advance)
                 except NotApplicable as error:
                     if len(attacks) == 1:
                         raise
                     self.skipped[one.name] = str(error)
                     streams.say(f"skipped    {error}")
-                except KeyboardInterrupt as interrupt:
-                    raise Interrupted(
-                        f"Interrupted. What was finished is in {self.run}; the same command goes on from there."
-                    ) from interrupt
 
     def finished(self, attack: Attack) -> AttackResult | None:
         """Return the result that is there already with its picture, if this very attack on this very edit made it."""

@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from aizheimer._processes import is_main
 from aizheimer.cli import streams
-from aizheimer.cli.options import Debug, Device, Json, JudgeName, Run
+from aizheimer.cli.options import Base, Clip, Debug, Device, Json, JudgeName, Run
 from aizheimer.cli.suites import EffectiveOnly, SuiteNames, evaluate_run
 from aizheimer.cli.workers import OneShare, Workers, draw_with_workers
 from aizheimer.errors import GateError, InputError
@@ -35,19 +34,14 @@ Required = Annotated[
 def evaluate(
     run: Run,
     *,
-    model: Annotated[
-        str | None, typer.Option("--model", help="The base model; by default the one that the run names.")
-    ] = None,
+    model: Base = None,
     device: Device = None,
     samples: Annotated[
         int | None, typer.Option("--samples", min=3, help="About how many pictures to draw with the edit.")
     ] = None,
     full: Annotated[bool, typer.Option("--full", help="As many pictures as figures to publish need.")] = False,
     seed: Annotated[int, typer.Option("--seed", min=0, help="First seed of every prompt.")] = 0,
-    clip: Annotated[
-        Path | None,
-        typer.Option("--clip", metavar="DIR", help="A CLIP folder to judge with, for a model without judges."),
-    ] = None,
+    clip: Clip = None,
     require: Required = None,
     workers: Workers = 1,
     share: OneShare = None,
@@ -65,10 +59,7 @@ def evaluate(
     """
     del debug
     if suite:
-        if full or samples is not None or require:
-            raise InputError("Got --suite and --full, --samples or --require; a suite says itself how much it draws.")
-        if workers > 1 or share:
-            raise InputError("Got --suite and --workers or --share; start suites with accelerate launch to share them.")
+        _check_suites_alone(sized=full or samples is not None, gated=bool(require), shared=workers > 1 or bool(share))
         looking = partial(evaluate_run, clip=clip, judge=judge, effective_only=effective_only)
         looking(run, suite, model=model, device=device, seed=seed, as_json=as_json)
         return
@@ -96,6 +87,13 @@ def evaluate(
     _print(result, as_json=as_json)
     if failed := [line for gate in gates if (line := gate.failure(result))]:
         raise GateError("; ".join(failed) + ".")
+
+
+def _check_suites_alone(*, sized: bool, gated: bool, shared: bool) -> None:
+    if sized or gated:
+        raise InputError("Got --suite and --full, --samples or --require; a suite says itself how much it draws.")
+    if shared:
+        raise InputError("Got --suite and --workers or --share; start suites with accelerate launch to share them.")
 
 
 def _check_together(*, samples: int | None, full: bool, workers: int, share: str | None) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from aizheimer.cli import streams
-from aizheimer.cli.options import Debug, Json, Run
+from aizheimer.cli.options import Base, Debug, Json, Run
 
 if TYPE_CHECKING:
     from aizheimer.edits.export import Exported
@@ -30,9 +30,7 @@ def export(
     ungated: Annotated[
         bool, typer.Option("--ungated", help="Let a gated edit (SPM) act on all prompts alike.")
     ] = False,
-    model: Annotated[
-        str | None, typer.Option("--model", help="The base model; by default the one that the run names.")
-    ] = None,
+    model: Base = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", metavar="PATH", show_default="exports/RUN-FORMAT", help="The file or folder to write."),

@@ -9,11 +9,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from aizheimer._interrupts import interruptible
 from aizheimer._names import dashed
 from aizheimer.cli import streams
-from aizheimer.cli.guard import Interrupted
-from aizheimer.cli.options import Debug, Device, Json, Model
+from aizheimer.cli.guard import on_interrupt
+from aizheimer.cli.options import (
+    Anchor,
+    Debug,
+    Device,
+    Json,
+    Keep,
+    MethodName,
+    Model,
+    Out,
+    Overwrite,
+    Target,
+)
 from aizheimer.cli.picture import draw_before_after
 from aizheimer.cli.show import changes
 from aizheimer.errors import InputError, RunFolderError
@@ -28,7 +38,7 @@ RUNS = Path("runs")
 
 
 def forget(
-    concept: Annotated[str, typer.Argument(metavar="CONCEPT", help="What to forget, as it is written in a prompt.")],
+    concept: Target,
     words: Annotated[
         list[str] | None,
         typer.Argument(
@@ -39,11 +49,9 @@ def forget(
     *,
     model: Model = "emoji",
     device: Device = None,
-    method: Annotated[
-        str, typer.Option("--method", "--recipe", help="A method's or recipe's name, or a recipe file.")
-    ] = "aizheimer",
-    keep: Annotated[list[str] | None, typer.Option("--keep", help="A concept that must stay; may be repeated.")] = None,
-    anchor: Annotated[str, typer.Option("--anchor", help="What takes the concept's place.")] = "",
+    method: MethodName = "aizheimer",
+    keep: Keep = None,
+    anchor: Anchor = "",
     images: Annotated[
         str | None,
         typer.Option("--images", metavar="DIR|generate:N", help="Pictures that a method needs, mostly the concept's."),
@@ -51,15 +59,13 @@ def forget(
     onto: Annotated[
         Path | None, typer.Option("--onto", metavar="RUN", help="Forget beside what this run forgot, and hold that.")
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", show_default="runs/CONCEPT", help="The run folder.")
-    ] = None,
+    out: Out = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of everything random.")] = None,
     allow_overfit: Annotated[
         bool, typer.Option("--allow-overfit", help="Switch the guard against catastrophic forgetting off.")
     ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in the folder.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in the folder.")] = False,
+    overwrite: Overwrite = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -80,13 +86,10 @@ def forget(
     recipe = api.load_recipe(method, overrides, seed=seed)
     backbone = api.load_model(model, device=device)
     targets = [api.as_concept(word, world=backbone.world, keep=keep or (), anchor=anchor) for word in concepts]
-    try:
-        with interruptible():
-            how, edit = _forget(
-                backbone, targets, recipe, folder, onto=onto, resume=resume, overwrite=overwrite, model=model
-            )
-    except KeyboardInterrupt as interrupt:
-        raise Interrupted(f"Interrupted. To continue, run the same command with --resume ({folder}).") from interrupt
+    with on_interrupt(f"To continue, run the same command with --resume ({folder})."):
+        how, edit = _forget(
+            backbone, targets, recipe, folder, onto=onto, resume=resume, overwrite=overwrite, model=model
+        )
     picture = _draw(backbone, edit, folder)
     _print_result(edit, folder, picture, how=how, as_json=as_json)
 

@@ -12,7 +12,7 @@ import typer
 
 from aizheimer._names import dashed
 from aizheimer.cli import streams
-from aizheimer.cli.options import Debug, Device, Json, Model
+from aizheimer.cli.options import Debug, Device, Guidance, Json, Model
 from aizheimer.errors import InputError
 
 
@@ -28,9 +28,7 @@ def generate(
     count: Annotated[int, typer.Option("--count", "-n", min=1, help="Pictures for each prompt.")] = 1,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the first picture; the next has seed + 1.")] = 0,
     steps: Annotated[int, typer.Option("--steps", min=1, help="Denoising steps.")] = 20,
-    guidance: Annotated[
-        float | None, typer.Option("--guidance", min=0, help="Guidance scale; the model's own by default.")
-    ] = None,
+    guidance: Guidance = None,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the pictures go.")] = Path("pictures"),
     as_json: Json = False,
     debug: Debug = False,

@@ -18,6 +18,7 @@ from typing import Any, Protocol, TextIO
 import typer
 from typer.core import TyperGroup
 
+from aizheimer._interrupts import interruptible
 from aizheimer._processes import is_main, process_count, process_rank
 from aizheimer.errors import AizheimerError, InputError, ProcessError, StorageError, ToldError
 
@@ -26,6 +27,23 @@ class Interrupted(AizheimerError):
     """The user pressed Ctrl-C."""
 
     exit_code = 130
+
+
+@contextlib.contextmanager
+def on_interrupt(advice: str) -> Iterator[None]:
+    """While this is open, Ctrl-C is an error that says what to do next.
+
+    Args:
+        advice: A sentence that follows "Interrupted."
+
+    Raises:
+        Interrupted: If Ctrl-C was pressed, whatever a library made of it.
+    """
+    try:
+        with interruptible():
+            yield
+    except KeyboardInterrupt as interrupt:
+        raise Interrupted(f"Interrupted. {advice}") from interrupt
 
 
 class UsageError(InputError):

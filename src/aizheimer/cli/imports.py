@@ -10,7 +10,7 @@ import typer
 
 from aizheimer.cli import streams
 from aizheimer.cli.forget import RUNS, folder_name
-from aizheimer.cli.options import Debug, Json
+from aizheimer.cli.options import Debug, Json, Out, Overwrite
 
 if TYPE_CHECKING:
     from aizheimer.edits.imports import ImportReport
@@ -40,10 +40,8 @@ def import_(
     gate: Annotated[
         GateName, typer.Option("--gate", help="How a LoRA acts; auto gates an SPM by the prompt, and nothing else.")
     ] = GateName.AUTO,
-    out: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", show_default="runs/CONCEPT", help="The run folder.")
-    ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in the folder.")] = False,
+    out: Out = None,
+    overwrite: Overwrite = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from aizheimer.cli import streams
-from aizheimer.cli.options import Debug, Json
+from aizheimer.cli.options import Clip, Debug, Json
 
 
 def interference(
@@ -21,10 +21,7 @@ def interference(
     model: Annotated[
         str | None, typer.Option("--model", help="The base model; by default the one that the first run names.")
     ] = None,
-    clip: Annotated[
-        Path | None,
-        typer.Option("--clip", metavar="DIR", help="A CLIP folder to judge with, for a model without judges."),
-    ] = None,
+    clip: Clip = None,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the matrix and its picture go.")] = Path(
         "interference"
     ),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from aizheimer.cli import streams
-from aizheimer.cli.options import Debug, Device, Json, Model, Overrides
+from aizheimer.cli.options import Debug, Device, Json, MethodName, Model, Overrides
 
 if TYPE_CHECKING:
     from aizheimer.api.planning import Plan
@@ -20,9 +20,7 @@ def plan(
     *,
     model: Model = "emoji",
     device: Device = None,
-    method: Annotated[
-        str, typer.Option("--method", "--recipe", help="A method's or recipe's name, or a recipe file.")
-    ] = "aizheimer",
+    method: MethodName = "aizheimer",
     fit: Annotated[
         str | None,
         typer.Option("--fit", metavar="SIZE", help="Choose options with which it needs no more, such as 8GiB."),

@@ -9,15 +9,13 @@ from typing import Annotated, Any
 import typer
 
 from aizheimer.cli import streams
-from aizheimer.cli.options import Debug, Device, Json, Run
+from aizheimer.cli.options import Base, Debug, Device, Json, Run
 
 
 def report(
     run: Run,
     *,
-    model: Annotated[
-        str | None, typer.Option("--model", help="The base model; by default the one that the run names.")
-    ] = None,
+    model: Base = None,
     device: Device = None,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", show_default="RUN/report.html", help="Where to write it.")

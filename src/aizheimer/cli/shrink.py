@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from aizheimer.cli import streams
-from aizheimer.cli.options import Debug, Json, Run
-from aizheimer.cli.tune import Clip, Require, Samples
+from aizheimer.cli.options import Base, Clip, Debug, Json, Overwrite, Run
+from aizheimer.cli.tune import Require, Samples
 
 if TYPE_CHECKING:
     from aizheimer.tuning.record import Cut
@@ -20,14 +20,12 @@ def shrink(
     run: Run,
     *,
     require: Require,
-    model: Annotated[
-        str | None, typer.Option("--model", help="The base model; by default the one that the run names.")
-    ] = None,
+    model: Base = None,
     samples: Samples = None,
     clip: Clip = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="DIR", show_default="RUN-small")] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="The first of the pictures.")] = 0,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in the folder.")] = False,
+    overwrite: Overwrite = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from aizheimer.cli import streams
-from aizheimer.cli.options import Debug, Json, Run
+from aizheimer.cli.options import Debug, Json, Overwrite, Run
 from aizheimer.errors import InputError
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def stack(
     check_order: Annotated[
         bool, typer.Option("--check-order/--no-check-order", help="Draw in both orders what may not commute.")
     ] = True,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in the folder.")] = False,
+    overwrite: Overwrite = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:

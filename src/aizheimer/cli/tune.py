@@ -7,18 +7,27 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from aizheimer._interrupts import interruptible
 from aizheimer.cli import streams
 from aizheimer.cli.bench import Where
 from aizheimer.cli.forget import RUNS, folder_name
-from aizheimer.cli.guard import Interrupted
-from aizheimer.cli.options import Debug, Json, Model, Overrides
+from aizheimer.cli.guard import on_interrupt
+from aizheimer.cli.options import (
+    Anchor,
+    Clip,
+    Debug,
+    Json,
+    Keep,
+    MethodName,
+    Model,
+    Out,
+    Overrides,
+    Overwrite,
+    Target,
+)
 
 if TYPE_CHECKING:
     from aizheimer.tuning.record import Trial
     from aizheimer.tuning.trials import Tuned
-
-Many = list[str] | None
 
 Require = Annotated[
     list[str], typer.Option("--require", metavar="FIGURE>=VALUE", help="What must hold; again for more.")
@@ -27,7 +36,7 @@ Minimise = Annotated[
     str, typer.Option("--minimise", metavar="QUANTITY", help="What should be small, such as 'IRA drop'.")
 ]
 Searched = Annotated[
-    Many,
+    list[str] | None,
     typer.Option(
         "--search",
         metavar="KEY=LOW..HIGH",
@@ -43,11 +52,6 @@ Storage = Annotated[
         help="Where trials are kept: a journal, or SQLite if it ends in .db.",
     ),
 ]
-MethodName = Annotated[str, typer.Option("--method", "--recipe", help="A method's or recipe's name, or a recipe file.")]
-Clip = Annotated[
-    Path | None, typer.Option("--clip", metavar="DIR", help="A CLIP folder to judge with, for a model without judges.")
-]
-Out = Annotated[Path | None, typer.Option("--out", metavar="DIR", show_default="runs/CONCEPT", help="The run folder.")]
 Samples = Annotated[int | None, typer.Option("--samples", min=3, help="About how many pictures decide on an edit.")]
 On = Annotated[Where, typer.Option("--backend", help="Here one after the other, or on Ray.")]
 Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Trials at a time on Ray.")]
@@ -57,7 +61,7 @@ Cheap = Annotated[
 
 
 def tune(
-    concept: Annotated[str, typer.Argument(metavar="CONCEPT", help="What to forget, as it is written in a prompt.")],
+    concept: Target,
     overrides: Overrides = None,
     *,
     require: Require,
@@ -69,15 +73,15 @@ def tune(
     storage: Storage = None,
     samples: Samples = None,
     cheap: Cheap = 16,
-    keep: Annotated[Many, typer.Option("--keep", help="A concept that must stay; may be repeated.")] = None,
-    anchor: Annotated[str, typer.Option("--anchor", help="What takes the concept's place.")] = "",
+    keep: Keep = None,
+    anchor: Anchor = "",
     clip: Clip = None,
     backend: On = Where.LOCAL,
     workers: Workers = None,
     out: Out = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the search, and the first of the pictures.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the search in the folder.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in the folder.")] = False,
+    overwrite: Overwrite = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -95,29 +99,26 @@ def tune(
 
     recipe = api.load_recipe(method, list(overrides or ()))
     settings: dict[str, Any] = {"trials": trials, "storage": storage, "samples": samples, "cheap": cheap, "seed": seed}
-    try:
-        with progress_bar() as advance, interruptible():
-            found = find(
-                model,
-                concept,
-                require=require,
-                out=folder,
-                minimise=minimise,
-                method=recipe,
-                search=search or (),
-                keep=keep or (),
-                anchor=anchor,
-                clip=clip,
-                backend=backend.value,
-                workers=workers,
-                resume=resume,
-                overwrite=overwrite,
-                on_trial=_tell,
-                progress=advance if streams.progress_console().is_terminal else None,
-                **settings,
-            )
-    except KeyboardInterrupt as interrupt:
-        raise Interrupted(f"Interrupted. To go on, run the same command with --resume ({folder}).") from interrupt
+    with on_interrupt(f"To go on, run the same command with --resume ({folder})."), progress_bar() as advance:
+        found = find(
+            model,
+            concept,
+            require=require,
+            out=folder,
+            minimise=minimise,
+            method=recipe,
+            search=search or (),
+            keep=keep or (),
+            anchor=anchor,
+            clip=clip,
+            backend=backend.value,
+            workers=workers,
+            resume=resume,
+            overwrite=overwrite,
+            on_trial=_tell,
+            progress=advance if streams.progress_console().is_terminal else None,
+            **settings,
+        )
     _print(found, as_json=as_json)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from aizheimer.cli import streams
-from aizheimer.cli.options import Debug, Device, Json, JudgeName, Run
+from aizheimer.cli.options import Base, Debug, Device, Json, JudgeName, Run
 from aizheimer.errors import GateError
 
 if TYPE_CHECKING:
@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 def verify(
     run: Run,
     *,
-    model: Annotated[
-        str | None, typer.Option("--model", help="The base model; by default the one that the run names.")
-    ] = None,
+    model: Base = None,
     device: Device = None,
     samples: Annotated[int, typer.Option("--samples", min=1, help="About how many pictures to draw again.")] = 12,
     tolerance: Annotated[

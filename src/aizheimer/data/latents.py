@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Literal
 
 import torch
@@ -193,25 +194,14 @@ def rollout(
     check_rollout(count, steps, schedule)
     noise = torch.randn((count, *backbone.latent_shape), generator=generator)
     times = rollout_timesteps(count, steps, schedule, generator=generator if jitter else None)
+    denoised = partial(_trajectories, backbone, null=null_embedding, guidance=guidance, keep=keep or backbone.dtype)
     parts: list[dict[str, Tensor]] = []
     for start in range(0, count, batch_size):
         rows = slice(start, start + batch_size)
-        conditional = embeddings[prompt_index[rows]].to(backbone.device, backbone.dtype)
-        unconditional = expanded(null_embedding.to(backbone.device, backbone.dtype), len(conditional))
-        x_t = noise[rows].to(backbone.device, backbone.dtype)
-        part = _trajectory(
-            backbone, x_t, times[rows], conditional, null=unconditional, guidance=guidance, keep=keep or x_t.dtype
-        )
-        parts.append(part)
+        parts.append(denoised(embeddings[prompt_index[rows]], noise=noise[rows], times=times[rows]))
         if progress is not None:
             progress(min(start + batch_size, count), count)
-    joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-    return LatentBank(
-        **joined,
-        t=times.reshape(-1),
-        prompt_index=prompt_index.repeat_interleave(steps),
-        trajectory=torch.arange(count).repeat_interleave(steps),
-    )
+    return _joined(parts, times=times, prompt_index=prompt_index)
 
 
 def check_rollout(count: int, steps: int, schedule: Schedule) -> None:
@@ -222,20 +212,22 @@ def check_rollout(count: int, steps: int, schedule: Schedule) -> None:
         )
 
 
-def _trajectory(
+def _trajectories(
     backbone: Backbone,
-    x_t: Tensor,
-    times: Tensor,
-    conditions: Conditions,
+    embeddings: Conditions,
     *,
     null: Conditions,
+    noise: Tensor,
+    times: Tensor,
     guidance: float,
     keep: torch.dtype,
 ) -> dict[str, Tensor]:
     """Denoise one batch; returns x_t, prediction and null_prediction as (batch * steps, ...), and x_0 (batch, ...)."""
     schedule, kind = backbone.schedule, backbone.prediction_type
+    conditions = embeddings.to(backbone.device, backbone.dtype)
+    null = expanded(null.to(backbone.device, backbone.dtype), len(conditions))
     kept: dict[str, list[Tensor]] = {"x_t": [], "prediction": [], "null_prediction": []}
-    x_0 = x_t
+    x_0 = x_t = noise.to(backbone.device, backbone.dtype)
     for i in range(times.shape[1]):
         t = times[:, i]
         found = backbone.predict_guided(x_t, t, conditions, null=null, scale=guidance)
@@ -247,6 +239,17 @@ def _trajectory(
             x_t = schedule.add_noise(x_0, to_epsilon(guided, x_t, t, schedule, kind), times[:, i + 1])
     joined = {name: torch.stack(steps, dim=1).flatten(0, 1) for name, steps in kept.items()}
     return joined | {"x_0": x_0.to("cpu", keep)}
+
+
+def _joined(parts: Sequence[dict[str, Tensor]], *, times: Tensor, prompt_index: Tensor) -> LatentBank:
+    """Return batches of trajectories as one bank; ``times`` are (trajectories, steps)."""
+    count, steps = times.shape
+    return LatentBank(
+        **{name: torch.cat([part[name] for part in parts]) for name in parts[0]},
+        t=times.reshape(-1),
+        prompt_index=prompt_index.repeat_interleave(steps),
+        trajectory=torch.arange(count).repeat_interleave(steps),
+    )
 
 
 def rollout_timesteps(count: int, steps: int, schedule: Schedule, *, generator: torch.Generator | None) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -58,19 +60,29 @@ def kept_trajectories(
             progress=progress,
         ).tensors()
 
+    if cache.folder is None:
+        return LatentBank(**cache.get("", compute))
+    asked = {"steps": steps, "guidance": guidance, "keep": str(keep), "seed": seed, "name": name}
+    key = _key(backbone, embeddings, null_embedding=null_embedding, prompt_index=prompt_index, asked=asked)
+    return LatentBank(**cache.get(key, compute))
+
+
+def _key(
+    backbone: Backbone,
+    embeddings: Conditioning,
+    *,
+    null_embedding: Conditioning,
+    prompt_index: Tensor,
+    asked: Mapping[str, object],
+) -> str:
+    """Return the key of rollouts: what is asked for, of which prompts, and what the model makes of them."""
     content = {
         "embeddings": tensor_hashes(embeddings.tensors()),
         "null": tensor_hashes(null_embedding.tensors()),
         "index": prompt_index.tolist(),
-        "steps": steps,
-        "guidance": guidance,
-        "keep": str(keep),
-        "seed": seed,
-        "name": name,
+        **asked,
         "schedule": tensor_hash(backbone.schedule.table),
         "prediction": backbone.prediction_type,
+        "denoiser": backbone.fingerprint(),
     }
-    if cache.folder is None:
-        return LatentBank(**cache.get("", compute))
-    content["denoiser"] = backbone.fingerprint()
-    return LatentBank(**cache.get(backbone_key(backbone, kind="rollout", content=content), compute))
+    return backbone_key(backbone, kind="rollout", content=content)

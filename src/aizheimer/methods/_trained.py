@@ -156,7 +156,6 @@ def learn(
         TrainingError: If training diverged; with a run folder, the edit of the best state has been saved there.
     """
     check_family(method, backbone)
-    callbacks = callbacks or Callbacks()
     backbone.token_columns(backbone.world.prompts(concept), concept.target, policy="concept")
     check_trainable(backbone, selection, part=part, pictures=(images, pictures))
     base = _Base.of(backbone, part)
@@ -172,7 +171,7 @@ def learn(
         plan=plan or method.rollouts,
         without=without,
         cache=cache_folder(None if run is None else run.path),
-        callbacks=callbacks,
+        callbacks=callbacks or Callbacks(),
     ) as material:
         return _trained(material, _prepared(lambda: task(material), material.cache), base=base, run=run)
 

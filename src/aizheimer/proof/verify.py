@@ -18,7 +18,7 @@ from aizheimer.edits.io import load_edit
 from aizheimer.edits.provenance import Provenance
 from aizheimer.edits.storage import TENSORS
 from aizheimer.errors import InputError
-from aizheimer.evaluation.evaluate import draw_pairs
+from aizheimer.evaluation.evaluate import ImagePairs, draw_pairs
 from aizheimer.evaluation.judges import Judges
 from aizheimer.evaluation.results import EvaluationResult, ImageRecord
 from aizheimer.proof.certificate import Certificate, tried_on
@@ -114,24 +114,12 @@ def verify(
     if not same:
         return Verification(lines=lines, sample="nothing was drawn again: this is another edit or another base")
     chosen = sample_of(result.images, samples=samples, seed=seed)
-    stated, edit = [result.images[i] for i in chosen], load_edit(found.folder)
+    stated = [result.images[i] for i in chosen]
     pairs = draw_pairs(
-        backbone.pipe, edit, plan=stated, settings=result.settings, guidance=result.guidance, cache_dir=False,
-        progress=progress,
+        backbone.pipe, load_edit(found.folder), plan=stated, settings=result.settings, guidance=result.guidance,
+        cache_dir=False, progress=progress,
     )  # fmt: skip
-    pixels = list(pairs.unchanged())
-    lines += _judges(result, judges)
-    lines += [
-        _agreement("pictures that the edit left unchanged", [i.unchanged for i in stated], pixels, tolerance=tolerance)
-    ]
-    for name in ("object", "style"):
-        judge = getattr(judges, name)
-        for side in ("original", "edited"):
-            before = [getattr(image, f"{side}_{name}") for image in stated]
-            if judge is None or not any(before):
-                continue
-            again = see(judge, getattr(pairs, side)).labels
-            lines.append(_agreement(f"{name}s seen, {side} model", before, again, tolerance=tolerance))
+    lines += [*_judges(result, judges), *_seen_again(stated, pairs, judges=judges, tolerance=tolerance)]
     text = f"{len(chosen)} of {len(result.images)} pictures, of every role, chosen with seed {seed}, without the cache"
     return Verification(lines=lines, sample=text)
 
@@ -223,6 +211,25 @@ def _judges(result: EvaluationResult, judges: Judges) -> list[VerifiedLine]:
         for figure, metric, judge in pairs
         if metric is not None
     ]
+
+
+def _seen_again(
+    stated: Sequence[ImageRecord], pairs: ImagePairs, *, judges: Judges, tolerance: float
+) -> list[VerifiedLine]:
+    """Compare what was kept of pictures with the same pictures drawn again, and with what the judges see in those."""
+    unchanged = [image.unchanged for image in stated]
+    lines = [
+        _agreement("pictures that the edit left unchanged", unchanged, list(pairs.unchanged()), tolerance=tolerance)
+    ]
+    for name in ("object", "style"):
+        judge = getattr(judges, name)
+        for side in ("original", "edited"):
+            before = [getattr(image, f"{side}_{name}") for image in stated]
+            if judge is None or not any(before):
+                continue
+            again = see(judge, getattr(pairs, side)).labels
+            lines.append(_agreement(f"{name}s seen, {side} model", before, again, tolerance=tolerance))
+    return lines
 
 
 def _certified(found: Findings, certificate: Certificate) -> list[VerifiedLine]:

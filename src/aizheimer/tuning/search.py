@@ -15,11 +15,12 @@ from aizheimer.concepts.concept import Concept
 from aizheimer.engine.run_folder import RunFolder
 from aizheimer.errors import InputError
 from aizheimer.evaluation.generate import StageProgress
-from aizheimer.evaluation.judges import Judges, load_judges
+from aizheimer.evaluation.judges import Judges
 from aizheimer.evaluation.settings import EvaluationSettings
 from aizheimer.methods.base import Method
 from aizheimer.recipes.load import Recipe
 from aizheimer.tuning.demand import Demand, Quantity
+from aizheimer.tuning.looking import Looking
 from aizheimer.tuning.record import Trial
 from aizheimer.tuning.space import space_for
 from aizheimer.tuning.storage import optuna
@@ -103,16 +104,16 @@ def tune(
     space = space_for(recipe.method_name, recipe.method, search)
     backbone = api.load_model(model)
     target = api.as_concept(concept, world=backbone.world, keep=keep, anchor=anchor)
-    looking = judges or load_judges(backbone.world, clip_folder=clip, extra=(target.target,))
-    asked: dict[str, Any] = {"concept": target, "recipe": recipe, "demands": demands, "wanted": wanted, "space": space}
+    looking = Looking.of(backbone, target, judges=judges, clip=clip, progress=progress)
+    asked: dict[str, Any] = {"recipe": recipe, "demands": demands, "wanted": wanted, "space": space}
     asked["full"] = EvaluationSettings.of_size(samples, full=False, seed=seed)
     asked["few"] = EvaluationSettings.sized(cheap, seed=seed) if cheap else None
-    crew = functools.partial(_in_worker, model, judges=judges, clip=clip, run=RunFolder(Path(out).resolve()), **asked)
+    crew = functools.partial(
+        _in_worker, model, target, judges=judges, clip=clip, run=RunFolder(Path(out).resolve()), **asked
+    )
     searching = Search(
-        backbone=backbone,
-        judges=looking,
+        looking=looking,
         run=RunFolder(Path(out)).create(resume=resume, overwrite=overwrite),
-        progress=progress,
         crew=crew if backend == "ray" else None,
         workers=workers,
         **asked,
@@ -147,8 +148,8 @@ def _check_backend(model: api.Model, *, backend: Backend, workers: int | None) -
         )
 
 
-def _in_worker(model: api.Model, *, judges: Judges | None, clip: str | Path | None, **fields: Any) -> Search:
+def _in_worker(
+    model: api.Model, concept: Concept, *, judges: Judges | None, clip: str | Path | None, **fields: Any
+) -> Search:
     """Make the search in a worker's process."""
-    backbone = api.load_model(model)
-    looking = judges or load_judges(backbone.world, clip_folder=clip, extra=(fields["concept"].target,))
-    return Search(backbone=backbone, judges=looking, **fields)
+    return Search(looking=Looking.of(api.load_model(model), concept, judges=judges, clip=clip), **fields)

@@ -10,20 +10,19 @@ from typing import Any
 
 from aizheimer import api
 from aizheimer.api.models import address_of
-from aizheimer.backbones.base import Backbone
-from aizheimer.concepts.concept import Concept
 from aizheimer.edits.edit import Edit
 from aizheimer.edits.shrunk import layers_of, shrunk, size_in_numbers
 from aizheimer.engine.run_folder import RunFolder
 from aizheimer.errors import EditError, GateError, InputError
 from aizheimer.evaluation.generate import StageProgress
-from aizheimer.evaluation.judges import Judges, load_judges
+from aizheimer.evaluation.judges import Judges
 from aizheimer.evaluation.results import EvaluationResult
 from aizheimer.evaluation.settings import EvaluationSettings
 from aizheimer.tuning.demand import Demand, check_measured, values_of
 from aizheimer.tuning.effects import layer_effects
+from aizheimer.tuning.looking import Looking
 from aizheimer.tuning.record import Cut, ShrinkRecord
-from aizheimer.tuning.trials import CONFIRMED, FRESH, look
+from aizheimer.tuning.trials import CONFIRMED, FRESH
 
 SHRINK_RECORD = "shrink.json"
 
@@ -97,22 +96,14 @@ def shrink(
     found = _shrinkable(edit)
     backbone = api.load_base_of([edit], model)
     concept = found.provenance.concept.to_concept()
-    searching = _Shrinking(
-        backbone=backbone,
-        concept=concept,
+    return _Shrinking(
+        looking=Looking.of(backbone, concept, judges=judges, clip=clip, progress=progress),
         edit=found,
         demands=demands,
-        judges=judges or load_judges(backbone.world, clip_folder=clip, extra=(concept.target,)),
         full=EvaluationSettings(seed=seed) if samples is None else EvaluationSettings.sized(samples, seed=seed),
         run=RunFolder(Path(out)).create(overwrite=overwrite),
         on_trial=on_trial,
-        progress=progress,
-    )
-    try:
-        return searching.through()
-    except BaseException:
-        searching.run.undo()
-        raise
+    ).through()
 
 
 def _demands(require: str | Sequence[str], *, samples: int | None) -> list[Demand]:
@@ -137,26 +128,32 @@ def _shrinkable(edit: Edit | str | Path) -> Edit:
 class _Shrinking:
     """A search with all that it needs, and the parts it has tried."""
 
-    backbone: Backbone
-    concept: Concept
+    looking: Looking
     edit: Edit
     demands: list[Demand]
-    judges: Judges
     full: EvaluationSettings
     run: RunFolder
     on_trial: Callable[[Cut], None] | None
-    progress: StageProgress | None
     tried: list[Cut] = field(default_factory=list)
 
     def through(self) -> Shrunk:
+        """Search, confirm and write; what ends otherwise leaves the folder as it was found."""
+        try:
+            self.search()
+            return self.conclude()
+        except BaseException:
+            self.run.undo()
+            raise
+
+    def search(self) -> None:
+        """Try parts: the least rank that will do, and of that the most layers left out."""
         whole = self.measured(None, ())
         if not whole.met:
             raise GateError(f"the edit itself misses the demand: {self.told(whole.values)}; make a stronger one first.")
         numbers = {rank: self.numbers(rank, ()) for rank in self.ranks()}
         rank = self.smallest([(rank, ()) for rank in sorted(numbers, key=lambda rank: numbers[rank])])[0]
         order = self.least_first(rank)
-        _ = self.smallest([(rank, tuple(order[:count])) for count in range(len(order) - 1, -1, -1)])
-        return self.conclude()
+        self.smallest([(rank, tuple(order[:count])) for count in range(len(order) - 1, -1, -1)])
 
     def ranks(self) -> list[int | None]:
         """Return the ranks that make the edit smaller, and None, which leaves it as it is."""
@@ -179,7 +176,7 @@ class _Shrinking:
 
     def least_first(self, rank: int | None) -> list[str]:
         """Return the layers, first those that do the least for the numbers they take."""
-        effects = layer_effects(self.backbone, self.part(rank, ()), self.concept, seed=self.full.seed)
+        effects = layer_effects(self.looking.backbone, self.part(rank, ()), self.looking.concept, seed=self.full.seed)
         layers = list(layers_of(self.edit))
         whole = self.numbers(rank, ())
         return sorted(layers, key=lambda layer: effects[layer] / (whole - self.numbers(rank, (layer,))))
@@ -190,7 +187,7 @@ class _Shrinking:
             if (known.rank, known.dropped) == (rank, dropped):
                 return known
         started = time.perf_counter()
-        result = self.look(self.part(rank, dropped), self.full, stage="drawing")
+        result = self.looking.at(self.part(rank, dropped), self.full, stage="drawing")
         values = values_of(result, strength=self.edit.provenance.strength)
         check_measured([demand.quantity for demand in self.demands], values, reasons=result.warnings)
         cut = Cut(
@@ -209,11 +206,12 @@ class _Shrinking:
     def conclude(self) -> Shrunk:
         """Measure the smallest that met the demand on fresh pictures, and write the first that does so there too."""
         fresh = self.full.model_copy(update={"seed": self.full.seed + FRESH})
-        before = values_of(self.look(self.edit, fresh, stage="confirming"), strength=self.edit.provenance.strength)
+        whole = self.looking.at(self.edit, fresh, stage="confirming")
+        before = values_of(whole, strength=self.edit.provenance.strength)
         confirmed: list[Cut] = []
         for cut in sorted((cut for cut in self.tried if cut.met), key=lambda cut: cut.numbers)[:CONFIRMED]:
             part = self.part(cut.rank, cut.dropped)
-            result = self.look(part, fresh, stage="confirming")
+            result = self.looking.at(part, fresh, stage="confirming")
             values = values_of(result, strength=self.edit.provenance.strength)
             confirmed.append(cut.model_copy(update={"values": values, "met": self.meets(values)}))
             if confirmed[-1].met:
@@ -229,15 +227,15 @@ class _Shrinking:
         cut, demands = confirmed[-1], [str(demand) for demand in self.demands]
         kept = [layer for layer in layers_of(self.edit) if layer not in cut.dropped]
         record = ShrinkRecord(
-            target=self.concept.target, method=self.edit.provenance.method, source=self.edit.digest, require=demands,
-            numbers=self.numbers(None, ()), layers=len(layers_of(self.edit)), before=before, trials=self.tried,
-            confirmations=confirmed,
+            target=self.looking.concept.target, method=self.edit.provenance.method, source=self.edit.digest,
+            require=demands, numbers=self.numbers(None, ()), layers=len(layers_of(self.edit)), before=before,
+            trials=self.tried, confirmations=confirmed,
         )  # fmt: skip
         said: dict[str, Any] = {"from": record.source, "rank": cut.rank, "dropped": list(cut.dropped), "kept": kept}
         said |= {"numbers": [record.numbers, cut.numbers], "require": demands, "before": before, "after": cut.values}
         extra = {**part.provenance.extra, "shrunk": said}
         edit = Edit(part.deltas, part.provenance.model_copy(update={"extra": extra}))
-        self.run.write_json("env.json", {"model": address_of(self.backbone), **api.environment()})
+        self.run.write_json("env.json", {"model": address_of(self.looking.backbone), **api.environment()})
         edit.save(self.run.path)
         result.save(self.run.file("evaluation.json"))
         record.save(self.run.file(SHRINK_RECORD))
@@ -245,16 +243,10 @@ class _Shrinking:
         return Shrunk(edit=edit, result=result, record=record, folder=self.run.path)
 
     def part(self, rank: int | None, dropped: tuple[str, ...]) -> Edit:
-        return shrunk(self.edit, self.backbone.networks, rank=rank, without=dropped)
+        return shrunk(self.edit, self.looking.backbone.networks, rank=rank, without=dropped)
 
     def numbers(self, rank: int | None, dropped: tuple[str, ...]) -> int:
-        return size_in_numbers(self.edit, self.backbone.networks, rank=rank, without=dropped)
-
-    def look(self, edit: Edit, settings: EvaluationSettings, *, stage: str) -> EvaluationResult:
-        return look(
-            self.backbone, edit, concept=self.concept, judges=self.judges, settings=settings, stage=stage,
-            progress=self.progress,
-        )  # fmt: skip
+        return size_in_numbers(self.edit, self.looking.backbone.networks, rank=rank, without=dropped)
 
     def meets(self, values: dict[str, float]) -> bool:
         return all(demand.is_met(values) for demand in self.demands)

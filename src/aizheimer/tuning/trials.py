@@ -15,19 +15,15 @@ from typing import Any
 from aizheimer import api
 from aizheimer._records import flat
 from aizheimer.api.models import address_of
-from aizheimer.backbones.base import Backbone
-from aizheimer.concepts.concept import Concept
 from aizheimer.edits.edit import Edit
 from aizheimer.engine.run_folder import RunFolder
 from aizheimer.errors import AizheimerError, GateError, InputError
-from aizheimer.evaluation.evaluate import evaluate
-from aizheimer.evaluation.generate import StageProgress
-from aizheimer.evaluation.judges import Judges
 from aizheimer.evaluation.results import EvaluationResult
 from aizheimer.evaluation.settings import EvaluationSettings
 from aizheimer.recipes.load import Recipe
 from aizheimer.reports.search import SearchPoint, save_search_picture
 from aizheimer.tuning.demand import Demand, Quantity, check_measured, values_of
+from aizheimer.tuning.looking import Looking
 from aizheimer.tuning.record import Confirmation, Trial, TuneRecord, shortfall
 from aizheimer.tuning.space import Range, as_it_is, suggested, with_values
 from aizheimer.tuning.storage import Study, open_study, optuna
@@ -65,32 +61,26 @@ class Search:
     """A search with all that it needs; what happens is kept in the study and in the run folder.
 
     Args:
-        backbone: The model.
-        concept: The target.
+        looking: How edits are looked at.
         recipe: The method as it was given.
         demands: What must hold.
         wanted: What should be small.
         space: What is searched.
-        judges: Who looks.
         full: How an edit is measured.
         few: The first look; None for none.
         run: The run folder.
-        progress: Told how far it is.
         crew: Makes this search in a worker; None tries one point after the other here.
         workers: Points at a time on workers; None takes every core.
     """
 
-    backbone: Backbone
-    concept: Concept
+    looking: Looking
     recipe: Recipe
     demands: list[Demand]
     wanted: Quantity
     space: dict[str, Range]
-    judges: Judges
     full: EvaluationSettings
     few: EvaluationSettings | None
     run: RunFolder
-    progress: StageProgress | None = None
     crew: Callable[[], Search] | None = None
     workers: int | None = None
 
@@ -104,7 +94,7 @@ class Search:
             self.run.write_yaml("recipe.yaml", self.recipe.resolved())
             study = open_study(
                 file or self.run.file(JOURNAL),
-                name=f"{self.concept.target} by {self.recipe.method_name}",
+                name=f"{self.looking.concept.target} by {self.recipe.method_name}",
                 asked=self.asked(),
                 resume=self.run.resuming,
                 seed=self.full.seed,
@@ -126,11 +116,11 @@ class Search:
             "minimise": self.wanted.label,
             "pictures": self.full.model_dump(mode="json"),
             "cheap": None if self.few is None else self.few.model_dump(mode="json"),
-            "base": self.backbone.fingerprint(),
+            "base": self.looking.backbone.fingerprint(),
             "parameters": self.recipe.resolved()["parameters"],
             "search": {key: own.model_dump() for key, own in self.space.items()},
-            "keep": list(self.concept.keep),
-            "anchor": self.concept.anchor,
+            "keep": list(self.looking.concept.keep),
+            "anchor": self.looking.concept.anchor,
         }
 
     def try_until(self, study: Study, trials: int, *, on_trial: Callable[[Trial, int], None] | None) -> None:
@@ -148,7 +138,7 @@ class Search:
         self, study: Study, trials: int, crew: Callable[[], Search], tell: Callable[[Trial, int], None]
     ) -> None:
         """Try what is left on workers; the unedited pictures, which all compare with, are drawn before."""
-        self._look(None, self.full, stage="drawing the unedited model")
+        self.looking.at(None, self.full, stage="drawing the unedited model")
         asked: set[int] = set()
 
         def next_point() -> Point | None:
@@ -210,12 +200,12 @@ class Search:
         known = {"change": change_of(edit), "seconds": 0.0, **base}
         quantities = [*(demand.quantity for demand in self.demands), self.wanted]
         if self.few is not None:
-            look = self._look(edit, self.few, stage="first look")
+            look = self.looking.at(edit, self.few, stage="first look")
             values = values_of(look, strength=base["settings"].get("strength", 1.0))
             check_measured(quantities, values, reasons=look.warnings)
             if any(demand.is_hopeless(look) for demand in self.demands):
                 return Trial(**known, state="pruned", values=values)
-        result = self._look(edit, self.full, stage="drawing")
+        result = self.looking.at(edit, self.full, stage="drawing")
         values = values_of(result, strength=base["settings"].get("strength", 1.0))
         check_measured(quantities, values, reasons=result.warnings)
         met = all(demand.is_met(values) for demand in self.demands) and not result.no_op
@@ -227,7 +217,7 @@ class Search:
         if (folder / "edit.json").is_file():
             made = api.load_edit(folder)
         else:
-            made = with_values(self.recipe.method, settings).unlearn(self.backbone, self.concept)
+            made = with_values(self.recipe.method, settings).unlearn(self.looking.backbone, self.looking.concept)
             made.save(folder)
         strength = settings.get("strength", 1.0)
         return made if strength == 1.0 else made.scale(strength)
@@ -238,12 +228,6 @@ class Search:
         text = json.dumps(method.model_dump(mode="json"), sort_keys=True)
         return self.run.file(MADE) / hashlib.sha256(text.encode()).hexdigest()[:16]
 
-    def _look(self, edit: Edit | None, settings: EvaluationSettings, *, stage: str) -> EvaluationResult:
-        return look(
-            self.backbone, edit, concept=self.concept, judges=self.judges, settings=settings, stage=stage,
-            progress=self.progress,
-        )  # fmt: skip
-
     def conclude(self, study: Study) -> Tuned:
         """Confirm the best on fresh pictures, and write the first that still meets the demand as the run.
 
@@ -251,13 +235,13 @@ class Search:
             GateError: None does.
         """
         record = TuneRecord(
-            target=self.concept.target, method=self.recipe.method_name, minimise=self.wanted.label,
+            target=self.looking.concept.target, method=self.recipe.method_name, minimise=self.wanted.label,
             require=[str(demand) for demand in self.demands], space=self.space, trials=recorded(study),
         )  # fmt: skip
         fresh = self.full.model_copy(update={"seed": self.full.seed + FRESH})
         for trial in record.candidates()[:CONFIRMED]:
             edit = self.edit(trial.settings)
-            result = self._look(edit, fresh, stage="confirming")
+            result = self.looking.at(edit, fresh, stage="confirming")
             values = values_of(result, strength=edit.provenance.strength)
             met = all(demand.is_met(values) for demand in self.demands)
             confirmed = Confirmation(number=trial.number, values=values, met=met)
@@ -273,7 +257,7 @@ class Search:
     def _write(self, record: TuneRecord, edit: Edit, result: EvaluationResult, trial: Trial) -> None:
         method = with_values(self.recipe.method, trial.settings)
         self.run.write_yaml("recipe.yaml", {**self.recipe.resolved(), "parameters": method.model_dump(mode="json")})
-        self.run.write_json("env.json", {"model": address_of(self.backbone), **api.environment()})
+        self.run.write_json("env.json", {"model": address_of(self.looking.backbone), **api.environment()})
         edit.save(self.run.path)
         result.save(self.run.file("evaluation.json"))
         self._write_record(record)
@@ -297,38 +281,6 @@ class Search:
             points, self.run.file(PICTURE), demand=(first.quantity.label, first.sense, first.bound),
             cost=record.wanted.label, title=f"{record.target} by {record.method}",
         )  # fmt: skip
-
-
-def look(
-    backbone: Backbone,
-    edit: Edit | None,
-    *,
-    concept: Concept,
-    judges: Judges,
-    settings: EvaluationSettings,
-    stage: str,
-    progress: StageProgress | None,
-) -> EvaluationResult:
-    """Return what the judges see of an edit; pictures that were drawn before are found in the cache.
-
-    Args:
-        backbone: The base.
-        edit: The edit; None looks at the unedited model alone.
-        concept: The target.
-        judges: Who looks.
-        settings: At how many pictures, and from which noise.
-        stage: What the drawing is called to ``progress``.
-        progress: Called with (stage, done, total).
-    """
-    return evaluate(
-        backbone.pipe,
-        edit,
-        concept=concept,
-        world=backbone.world,
-        judges=judges,
-        settings=settings,
-        progress=None if progress is None else lambda done, total: progress(stage, done, total),
-    )
 
 
 def recorded(study: Study) -> list[Trial]:

@@ -16,7 +16,7 @@ from aizheimer.evaluation.plan import candidates, plan_images
 from aizheimer.evaluation.results import EvaluationResult
 from aizheimer.evaluation.settings import EvaluationSettings
 from aizheimer.recipes import load_recipe
-from aizheimer.tuning import trials as engine
+from aizheimer.tuning import looking
 from aizheimer.tuning.record import TuneRecord
 from aizheimer.tuning.search import tune
 from aizheimer.tuning.trials import FRESH, JOURNAL, RECORD
@@ -93,13 +93,13 @@ def test_the_weakest_edit_that_meets_the_demand_becomes_a_run(search, tmp_path):
 
 @pytest.mark.long
 def test_an_edit_that_few_pictures_rule_out_is_not_measured_further(search, tmp_path, monkeypatch):
-    sizes, evaluate = [], engine.evaluate
+    sizes, evaluate = [], looking.evaluate
 
     def watched(*args, settings, **options):
         sizes.append(settings.target_images)
         return evaluate(*args, settings=settings, **options)
 
-    monkeypatch.setattr(engine, "evaluate", watched)
+    monkeypatch.setattr(looking, "evaluate", watched)
     # Too weak to change a picture: the method as it was given is clipped into the range too.
     with pytest.raises(GateError, match=r"no edit of 2 trials met UA >= 0\.95; the nearest had UA 0\.000 at strength="):
         search(require="UA>=0.95", search=["strength=0.0001..0.001"], trials=2)

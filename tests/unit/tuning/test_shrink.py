@@ -11,7 +11,7 @@ from aizheimer.edits import ConceptRecord, Edit, Provenance
 from aizheimer.edits.shrunk import layers_of, shrunk
 from aizheimer.errors import EditError, GateError, InputError
 from aizheimer.evaluation.results import EvaluationResult
-from aizheimer.tuning import shrink as engine
+from aizheimer.tuning import looking
 from aizheimer.tuning.effects import PROMPTS, STEPS, layer_effects
 from aizheimer.tuning.record import ShrinkRecord
 from aizheimer.tuning.shrink import SHRINK_RECORD, shrink
@@ -74,11 +74,11 @@ def decided(monkeypatch, backbone, tmp_path):  # noqa: F811
     """Search with a verdict in the place of judged pictures: a function of the edit and of whether it is fresh."""
 
     def run(verdict, edit, **options):
-        def look(backbone, edit, *, settings, **rest):
+        def evaluate(pipe, edit, *, settings, **rest):
             hit = verdict(edit, settings.seed >= FRESH)
             return result_of(TARGET.target, ua=metric([0] * 4, [1] * 4 if hit else [0] * 4), settings=settings)
 
-        monkeypatch.setattr(engine, "look", look)
+        monkeypatch.setattr(looking, "evaluate", evaluate)
         fields = {"require": "UA>=0.9", "out": tmp_path / "run", "model": backbone, "judges": object(), **options}
         return shrink(edit, **fields)
 
