@@ -56,6 +56,7 @@ def test_errors_are_one_line_with_their_exit_code(capsys, raised, code, line):
     assert captured.err == (f"{line}\n" if line else "")
 
 
+@pytest.mark.usefixtures("ctrl_c")
 @pytest.mark.parametrize("complaint", [None, RuntimeError("what a library makes of Ctrl-C")])
 def test_ctrl_c_says_what_to_do_next(complaint):
     def work():
