@@ -28,6 +28,7 @@ process holds at its peak during the step (resident), above what it held before 
 
 Usage:
     python benchmarks/full_size_step.py [--tiny] [--rounds 5] [--ways notebook attention limit] [--out FILE]
+    python benchmarks/full_size_step.py --no-measuring --page docs/performance.md
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from methods_table import between_marks
 
 WAYS = (
     "limit",
@@ -290,6 +293,28 @@ def summary(rounds: list[dict[str, dict[str, float]]]) -> dict[str, dict[str, An
     return found
 
 
+def table(content: dict[str, Any]) -> str:
+    """Return what was measured as Markdown; ratios are medians over rounds, with the least and the most."""
+
+    def ratio(row: dict[str, Any], name: str) -> str:
+        found = row.get(name)
+        return f"{found['median']:.2f} ({found['least']:.2f}-{found['most']:.2f})" if found else ""
+
+    lines = [
+        "| a step | seconds | of the notebook's | of the limit | peak, GiB | of the notebook's | of the limit |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for way, row in content["summary"].items():
+        if "seconds" not in row:
+            lines.append(f"| {way} | failed | | | | | |")
+            continue
+        times = [ratio(row, f"seconds / {other}") for other in ("notebook", "limit")]
+        peaks = [ratio(row, f"peak_bytes / {other}") for other in ("notebook", "limit")]
+        cells = [way, f"{row['seconds']:.1f}", *times, f"{row['peak_bytes'] / 2**30:.2f}", *peaks]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Measure all ways in turn, print and write after every round."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -297,6 +322,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--ways", nargs="+", choices=NAMES, default=list(WAYS))
     parser.add_argument("--out", type=Path, default=None)
+    parser.add_argument("--page", type=Path, help="write the table between its marks in this page")
+    parser.add_argument("--no-measuring", action="store_true", help="only write the page of what is there")
     parser.add_argument("--measure", choices=NAMES, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.measure:
@@ -304,14 +331,17 @@ def main() -> None:
         return
     out = args.out or RESULTS / ("full_size_step_tiny.json" if args.tiny else "full_size_step.json")
     rounds: list[dict[str, dict[str, float]]] = []
-    for _ in range(args.rounds):
+    for _ in range(0 if args.no_measuring else args.rounds):
         rounds.append({way: in_own_process(way, tiny=args.tiny) for way in args.ways})
         content = {"network": TINY if args.tiny else FULL, "summary": summary(rounds), "rounds": rounds}
         out.parent.mkdir(parents=True, exist_ok=True)
         partial = out.with_suffix(".tmp")
         partial.write_text(json.dumps(content, indent=1) + "\n")
         partial.replace(out)
-    print(json.dumps(summary(rounds), indent=1))
+    content = json.loads(out.read_text())
+    print(json.dumps(content["summary"], indent=1))
+    if args.page:
+        args.page.write_text(between_marks(args.page.read_text(), "full-size", table(content)))
 
 
 if __name__ == "__main__":
