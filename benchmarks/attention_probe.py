@@ -33,6 +33,7 @@ import torch
 import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0
+from methods_table import between_marks
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
@@ -170,6 +171,17 @@ def cases(*, tiny: bool) -> list[Case]:
     return found
 
 
+def whole_case() -> Case:
+    """Return a UNet of Stable Diffusion 1.5's size with random weights."""
+    from full_size_step import build
+
+    unet = build(tiny=False)
+    inputs = (torch.randn(1, 4, 64, 64), torch.tensor([500]), torch.randn(1, 77, 768))
+    case = Case("SD 1.5's UNet, batch 1", unet, inputs, 77)
+    learn_keys(case)
+    return case
+
+
 def learn_keys(case: Case) -> None:
     """Let the queries' and the keys' projections of a case's cross-attention ask for gradients, and nothing else."""
     case.model.requires_grad_(False)
@@ -294,18 +306,41 @@ def summary(times: dict[str, list[float]], peaks: dict[str, int]) -> dict[str, d
     }
 
 
+def table(content: dict[str, Any]) -> str:
+    """Return what was measured as Markdown: ratios to plain, and by the number of target tokens what the probe adds."""
+    lines = ["| | plain, ms | way | time | quartiles | peak memory |", "| --- | ---: | --- | ---: | ---: | ---: |"]
+    for name, ways in content["results"].items():
+        plain_ms = f"{ways['plain']['milliseconds']:.1f}"
+        for way, row in ways.items():
+            if way == "plain":
+                continue
+            low, _, high = row["time_ratio_quartiles"]
+            cells = [name, plain_ms, way, f"{row['time_ratio']:.2f}", f"{low:.2f}-{high:.2f}"]
+            lines.append(f"| {' | '.join(cells)} | {row['memory_ratio']:.2f} |")
+            name = plain_ms = ""
+    lines += ["", "| target tokens | plain, MB | the probe adds, MB |", "| ---: | ---: | ---: |"]
+    for count, row in content["by_tokens"].items():
+        lines.append(f"| {count} | {row['plain'] / 1e6:.2f} | {row['extra'] / 1e6:.2f} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Measure everything, print a table and write the JSON file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--tiny", action="store_true", help="layers of few queries, to try the script")
+    parser.add_argument("--whole", type=int, default=0, help="rounds of a whole UNet of Stable Diffusion 1.5's size")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--page", type=Path, help="write the table between its marks in this page")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "attention_probe.json")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
 
     results = {case.name: measure_networks(case, options.rounds) for case in cases(tiny=options.tiny)}
+    if options.whole:
+        case = whole_case()
+        results[case.name] = measure_networks(case, options.whole)
     for queries, dim in [(64, 32)] if options.tiny else [(64, 32), (4096, 40)]:
         name = f"attention alone, {queries} queries x 77 tokens x 8 heads x {dim}"
         results[name] = measure_kernel(options.rounds, queries=queries, dim=dim)
@@ -331,6 +366,8 @@ def main() -> None:
     }
     content = {"environment": environment, "results": results, "by_tokens": by_tokens}
     options.out.write_text(json.dumps(content, indent=1) + "\n")
+    if options.page:
+        options.page.write_text(between_marks(options.page.read_text(), "probe", table(content)))
 
 
 if __name__ == "__main__":

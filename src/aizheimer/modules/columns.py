@@ -8,6 +8,9 @@ With :math:`P = \operatorname{softmax}(Q K^\top / \sqrt d)`, column :math:`j` of
 gives the ordinary output and the wanted columns in one call of a fused kernel, which never stores :math:`P`. The result
 is exact (a weighted sum with one weight that is not zero) and differentiable in :math:`Q` and :math:`K`.
 
+Against few keys on a CPU the matrix is made after all, in blocks that fit its cache, for that is faster there
+(:mod:`aizheimer.modules.few_keys`); what follows is of all other cases.
+
 The trap: the fused kernels want queries, keys and values of the same width. Given wider values, PyTorch falls back to
 the kernel that does store :math:`P`, and says nothing. Hence the padding in :func:`attend_with_columns`.
 """
@@ -18,6 +21,8 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
+
+from aizheimer.modules.few_keys import attend_few_keys, suits
 
 _ALIGNMENT = 8
 """Widths the fused kernels like: CUDA's flash kernel pads to it anyway; on CPU 8 is as fast as 16 and faster than 1."""
@@ -60,12 +65,11 @@ def attend_with_columns(
 
     Queries and keys are padded with zeros, which leaves :math:`Q K^\top` as it is, to the width of the extended values,
     so that a fused kernel takes the call. A second call with only the one-hot columns as values would avoid the padding
-    but repeats the softmax: on CPU, forward and backward, it takes twice the time of plain attention, the padding 1.0
-    to 1.5 times (``benchmarks/attention_probe.py`` measures both).
+    but repeats the softmax (``benchmarks/attention_probe.py`` measures both).
 
-    The rule: pad, unless the columns asked for are more than half of all tokens. Then the answer is itself about as
-    large as the full matrix, padding would about double the work, and the call goes out as it is: PyTorch chooses the
-    kernel, on CPU the explicit one.
+    The rule: few keys on a CPU go to :func:`~aizheimer.modules.few_keys.attend_few_keys`, unless there is a mask. Else
+    pad, unless the columns asked for are more than half of all tokens. Then the answer is itself about as large as the
+    full matrix, padding would about double the work, and the call goes out as it is: PyTorch chooses the kernel.
 
     Args:
         query: Queries.
@@ -80,9 +84,11 @@ def attend_with_columns(
         ``value`` only if it requires it.
     """
     dim, value_dim, n = query.shape[-1], value.shape[-1], one_hot.shape[-1]
-    scale = dim**-0.5 if scale is None else scale
-    heads = one_hot.to(value)[:, None].expand(-1, value.shape[1], -1, -1)
-    value = torch.cat([value, heads], dim=-1)
+    scale = float(dim**-0.5 if scale is None else scale)
+    one_hot = one_hot.to(value)
+    if attn_mask is None and suits(query, key):
+        return attend_few_keys(query, key, value=value, one_hot=one_hot, scale=scale)
+    value = torch.cat([value, one_hot[:, None].expand(-1, value.shape[1], -1, -1)], dim=-1)
     if 2 * n <= key.shape[-2]:
         width = -(-max(dim, value_dim + n) // _ALIGNMENT) * _ALIGNMENT
         query, key, value = (F.pad(tensor, (0, width - tensor.shape[-1])) for tensor in (query, key, value))

@@ -9,9 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from aizheimer.modules import columns as columns_module
 from aizheimer.modules.columns import attend_with_columns, one_hot_columns
 
 BATCH, HEADS, QUERIES, TOKENS, DIM = 2, 3, 19, 40, 8
+
+
+@pytest.fixture(params=["fused", "few keys"])
+def kernel(request, monkeypatch):
+    """Whether PyTorch's fused kernel is asked, as on a GPU or for many keys, or ours for few keys on a CPU."""
+    if request.param == "fused":
+        monkeypatch.setattr(columns_module, "suits", lambda *_: False)
 
 
 def random_attention(generator: torch.Generator, *, dtype=torch.float32, requires_grad=False):
@@ -80,6 +88,7 @@ def test_one_hot_columns_select_exactly_the_marked_tokens(rows: list[list[bool]]
         assert not one_hot[row][:, ~valid[row]].any()
 
 
+@pytest.mark.usefixtures("kernel")
 @pytest.mark.parametrize(
     "columns",
     [
@@ -107,6 +116,7 @@ def test_equals_the_explicit_softmax(columns: torch.Tensor, masked: bool):
     torch.testing.assert_close(picked, expected, atol=1e-6, rtol=0)
 
 
+@pytest.mark.usefixtures("kernel")
 def test_honours_the_scale_it_is_given():
     query, key, value = random_attention(torch.Generator().manual_seed(2))
     columns = mark([2, 3], [4])
@@ -117,6 +127,7 @@ def test_honours_the_scale_it_is_given():
     torch.testing.assert_close(picked, explicit(query, key, value, columns=columns, scale=0.1)[1], atol=1e-6, rtol=0)
 
 
+@pytest.mark.usefixtures("kernel")
 @pytest.mark.parametrize("columns", [mark([5, 6], [7]), mark(list(range(30)), [1])], ids=["padded", "over half"])
 def test_gradients_equal_those_of_the_explicit_softmax(columns: torch.Tensor):
     one_hot, _ = one_hot_columns(columns)
@@ -136,6 +147,7 @@ def test_gradients_equal_those_of_the_explicit_softmax(columns: torch.Tensor):
         torch.testing.assert_close(mine, other, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.usefixtures("kernel")
 def test_values_that_need_no_gradient_get_none():
     query, key, value = random_attention(torch.Generator().manual_seed(4))
     one_hot, _ = one_hot_columns(mark([5], [6]))
@@ -147,6 +159,7 @@ def test_values_that_need_no_gradient_get_none():
     assert value.grad is None
 
 
+@pytest.mark.usefixtures("kernel")
 def test_wide_values_are_allowed():
     query, key, _ = random_attention(torch.Generator().manual_seed(5))
     value = torch.randn(BATCH, HEADS, TOKENS, 3 * DIM, generator=torch.Generator().manual_seed(6))
@@ -161,7 +174,8 @@ def test_wide_values_are_allowed():
 
 
 @pytest.mark.parametrize("requires_grad", [False, True])
-def test_never_makes_the_full_matrix(requires_grad: bool):
+def test_the_fused_kernel_never_makes_the_full_matrix(requires_grad: bool, monkeypatch):
+    monkeypatch.setattr(columns_module, "suits", lambda *_: False)
     query, key, value = random_attention(torch.Generator().manual_seed(7), requires_grad=requires_grad)
     one_hot = one_hot_columns(mark([5, 6], [7]))[0].float()
 
@@ -184,6 +198,7 @@ def test_without_the_padding_the_full_matrix_would_be_made():
     assert results.made_the_matrix
 
 
+@pytest.mark.usefixtures("kernel")
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_reads_half_precision_probabilities(dtype: torch.dtype):
     query, key, value = random_attention(torch.Generator().manual_seed(9), dtype=dtype)
