@@ -63,12 +63,12 @@ def _t5(tokenizer: T5Tokenizer, dim: int) -> T5EncoderModel:
     return encoder
 
 
-def _clip(kind: type[Any], tokenizer: CLIPTokenizer) -> Any:
+def _clip(kind: type[Any], tokenizer: CLIPTokenizer, *, dim: int = DIM, blocks: int = 2) -> Any:
     config = CLIPTextConfig(
         vocab_size=len(tokenizer),
-        hidden_size=DIM,
-        intermediate_size=DIM,
-        num_hidden_layers=2,
+        hidden_size=dim,
+        intermediate_size=dim,
+        num_hidden_layers=blocks,
         num_attention_heads=2,
         max_position_embeddings=MAX_TOKENS,
         projection_dim=DIM,
@@ -84,18 +84,21 @@ def tiny_sd2(seed: int = 0) -> Any:
     return tiny_pipeline(seed=seed, pad_token="!", prediction_type="v_prediction", linear_projections=True)
 
 
-def tiny_sdxl(seed: int = 0) -> StableDiffusionXLPipeline:
-    """Return Stable Diffusion XL in small: two text encoders, pooled vector, time ids, Euler's scheduler."""
+def tiny_sdxl(seed: int = 0, *, second: int = DIM, blocks: tuple[int, int] = (2, 2)) -> StableDiffusionXLPipeline:
+    """Return Stable Diffusion XL in small: two text encoders, pooled vector, time ids, Euler's scheduler.
+
+    The second encoder's width and the encoders' blocks may differ, as in the real one they do.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        first, second = tiny_tokenizer(), tiny_tokenizer(pad_token="!")
+        tokenizers = tiny_tokenizer(), tiny_tokenizer(pad_token="!")
         unet = UNet2DConditionModel(
             sample_size=LATENT_SIZE,
             layers_per_block=1,
             block_out_channels=(16, 32),
             down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
             up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-            cross_attention_dim=2 * DIM,
+            cross_attention_dim=DIM + second,
             attention_head_dim=2,
             norm_num_groups=8,
             use_linear_projection=True,
@@ -103,7 +106,8 @@ def tiny_sdxl(seed: int = 0) -> StableDiffusionXLPipeline:
             addition_time_embed_dim=8,
             projection_class_embeddings_input_dim=DIM + 6 * 8,
         ).eval()
-        text_encoder, text_encoder_2 = _clip(CLIPTextModel, first), _clip(CLIPTextModelWithProjection, second)
+        text_encoder = _clip(CLIPTextModel, tokenizers[0], blocks=blocks[0])
+        text_encoder_2 = _clip(CLIPTextModelWithProjection, tokenizers[1], dim=second, blocks=blocks[1])
         vae = tiny_vae().eval()
     scheduler = EulerDiscreteScheduler(
         beta_start=0.00085,
@@ -116,8 +120,8 @@ def tiny_sdxl(seed: int = 0) -> StableDiffusionXLPipeline:
         vae=vae,
         text_encoder=text_encoder,
         text_encoder_2=text_encoder_2,
-        tokenizer=first,
-        tokenizer_2=second,
+        tokenizer=tokenizers[0],
+        tokenizer_2=tokenizers[1],
         unet=unet,
         scheduler=scheduler,
         force_zeros_for_empty_prompt=True,

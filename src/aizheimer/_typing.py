@@ -20,6 +20,9 @@ TextEmbeddings = Float[Tensor, "batch tokens dim"]
 TokenIds = Int[Tensor, "batch tokens"]
 """Padded and truncated token ids."""
 
+WordIds = Int[Tensor, "batch tokens *encoders"]
+"""Token ids as text encoders read them: `TokenIds` of one, of several one column of the last axis each."""
+
 TokenColumns = Bool[Tensor, "batch tokens"]
 """True at the tokens that are looked at."""
 

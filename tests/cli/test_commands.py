@@ -170,7 +170,7 @@ class TestLs:
         assert found["methods"]["closed-distraction"]["sd3"]["settings"] == ["metric=identity"]
         printed = cli("ls", "--matrix").out
         assert "closed-distraction on sd3, flux: works with metric=identity" in printed
-        assert "hirm on sdxl, sd3, flux: it trains the one text encoder" in printed
+        assert "hirm on sd3, flux: it trains CLIP's text encoders" in printed
         assert "recipe" in cli("ls", "recipies").error
 
 

@@ -14,6 +14,7 @@ import torch
 
 from aizheimer._registry import METHODS
 from aizheimer.backbones.base import Backbone, backbone_for
+from aizheimer.backbones.networks import trained_network
 from aizheimer.cli.live import CurvesView, describe_monitor
 from aizheimer.concepts import Concept
 from aizheimer.data.cache import CACHE_VARIABLE
@@ -144,7 +145,7 @@ def test_only_selected_parameters_changed(unlearned):
     part = unlearned.data.get("network", "unet")
     names = {name.removeprefix(f"{part}.") for name in unlearned.edit.deltas}
     assert names <= set(unlearned.data["parameters"])
-    assert names <= dict(unlearned.backbone.networks[part].named_parameters()).keys()
+    assert names <= dict(trained_network(unlearned.backbone.networks, part).named_parameters()).keys()
 
 
 def test_the_pipeline_is_left_as_it_was(unlearned):

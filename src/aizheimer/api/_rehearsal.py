@@ -44,7 +44,7 @@ class Rehearsal:
         step_seconds: Time of a step that nothing watched.
         edit_bytes: Size of its edit on the disk.
         checkpoint_bytes: Size of its checkpoint: parameters, best state, optimiser.
-        network: What was trained, ``"unet"`` or ``"text_encoder"``.
+        network: What was trained, of `aizheimer.backbones.base.Part`.
         parameters: Names of what was trained; empty for adapters.
     """
 

@@ -16,6 +16,7 @@ from aizheimer.api.forgetting import recipe_of
 from aizheimer.api.models import Model, address_of, as_concept, load_model
 from aizheimer.backbones.base import Backbone
 from aizheimer.backbones.memory import resident_bytes, size_text, weight_bytes
+from aizheimer.backbones.networks import trained_names
 from aizheimer.concepts.concept import Concept
 from aizheimer.engine.held_out import MONITOR_BATCH
 from aizheimer.errors import GateError, InputError
@@ -292,7 +293,7 @@ class _Planner:
         components = self.backbone.components
         if self.backbone.device.type == "cpu":
             return list(components.values())
-        kept = {"unet", "transformer", *([self.one.network] if self.one.network == "text_encoder" else [])}
+        kept = {"unet", "transformer", *trained_names(self.backbone.networks, self.one.network)}
         return [net for name, net in components.items() if name in kept]
 
     @property

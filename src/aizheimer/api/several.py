@@ -20,6 +20,7 @@ from aizheimer.concepts.concept import Concept
 from aizheimer.edits.compose import stack, targets_of
 from aizheimer.edits.edit import Edit
 from aizheimer.edits.io import load_edit
+from aizheimer.edits.provenance import TEXT_FIELDS
 from aizheimer.engine.callbacks import Callbacks
 from aizheimer.engine.run_folder import PARTS, RunFolder
 from aizheimer.errors import ConceptError, EditError, InputError, RecipeError, RunFolderError
@@ -299,10 +300,10 @@ def _merged(backbone: Backbone, edit: Edit) -> Iterator[None]:
 def _rebased(new: Edit, earlier: Edit) -> Edit:
     """Return an edit that was made on the edited model as one of the base: its changes add to the earlier ones."""
     origin = new.provenance
-    text = earlier.provenance.text_fingerprint or origin.text_fingerprint
+    texts = origin.text_fingerprints
     update = {
         "base_fingerprint": earlier.provenance.base_fingerprint,
-        "text_fingerprint": text if origin.text_fingerprint else "",
+        **{TEXT_FIELDS[part]: earlier.provenance.fingerprints[part] or own for part, own in texts.items()},
         "extra": {**origin.extra, "onto": earlier.digest},
     }
     return Edit(new.deltas, origin.model_copy(update=update), new.hook)

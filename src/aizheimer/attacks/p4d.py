@@ -28,6 +28,7 @@ from aizheimer.attacks._pictures import by_prompt, target_pictures, target_promp
 from aizheimer.attacks._words import TokenPrompt, draw_tokens, found_prompts
 from aizheimer.attacks.base import AttackInfo, Outcome, Progress, Subject
 from aizheimer.backbones.base import Backbone
+from aizheimer.backbones.conditioning import as_conditioning
 from aizheimer.data.free_words import nearest, padded, text_ids, vocabulary
 from aizheimer.data.sources import Draw
 from aizheimer.objectives.noise_target import target_mse
@@ -164,7 +165,8 @@ class Places:
         """Return what the text encoder says (prompts, tokens, dim) with these vectors at the free places."""
         own = backbone.word_vectors(self.ids).detach()
         free = self.free.to(own.device)
-        return backbone.read_tokens(self.ids, vectors=own.masked_scatter(free[..., None], vectors.to(own)))
+        read = own.masked_scatter(free[..., None], vectors.to(own))
+        return as_conditioning(backbone.read_tokens(self.ids, vectors=read)).tokens
 
     def filled(self, chosen: Int[Tensor, " places"]) -> list[tuple[int, ...]]:
         """Return the prompts' ids with words of these numbers at the free places."""

@@ -28,6 +28,7 @@ from aizheimer.attacks._pictures import target_prompts
 from aizheimer.attacks._words import TokenPrompt, draw_tokens, found_prompts
 from aizheimer.attacks.base import AttackInfo, NotApplicable, Outcome, Progress, Subject
 from aizheimer.backbones.base import Backbone
+from aizheimer.backbones.conditioning import as_conditioning
 from aizheimer.concepts.mentions import mention
 from aizheimer.data.free_words import padded, vocabulary
 from aizheimer.evaluation.plan import candidates
@@ -110,7 +111,8 @@ class RingABell(BaseModel):
                 wanted = original.encode_prompts([prompt])[0] + self.eta * direction
 
                 def distance(population: Tensor, wanted: Tensor = wanted) -> Tensor:
-                    return distances(original.read_tokens(padded(original, population.tolist())), wanted)
+                    told = original.read_tokens(padded(original, population.tolist()))
+                    return distances(as_conditioning(told).tokens, wanted)
 
                 def tell(done: int, number: int = number) -> None:
                     if progress is not None:

@@ -26,6 +26,7 @@ from aizheimer.attacks._pictures import by_prompt, target_pictures, target_promp
 from aizheimer.attacks._projections import Norm, onto_ball, steepest
 from aizheimer.attacks.base import AttackInfo, Outcome, Progress, Subject
 from aizheimer.backbones.base import Backbone
+from aizheimer.backbones.conditioning import as_conditioning
 from aizheimer.objectives.reconstruction import noise_mse
 
 FIRST_ROW = 1
@@ -78,7 +79,7 @@ class SoftPrompt(BaseModel):
         generator = generator_for(subject.settings.seed, self.name)
         with backbone.frozen():
             ids = backbone.tokenize(prompts)
-            rows = backbone.read_tokens(ids).detach().float()
+            rows = as_conditioning(backbone.read_tokens(ids)).tokens.detach().float()
             unit = row_sizes(rows, norm=self.norm)
             if subject.random:
                 losses, shift = [], self._random(rows, generator=generator)

@@ -28,6 +28,7 @@ from aizheimer.attacks._projections import onto_simplex, straight_through
 from aizheimer.attacks._words import TokenPrompt, draw_tokens, found_prompts
 from aizheimer.attacks.base import AttackInfo, Outcome, Progress, Subject
 from aizheimer.backbones.base import Backbone
+from aizheimer.backbones.conditioning import as_conditioning
 from aizheimer.data.free_words import vocabulary
 from aizheimer.data.words import check_room
 from aizheimer.objectives.reconstruction import noise_mse
@@ -193,7 +194,7 @@ def read_behind(backbone: Backbone, prompts: Sequence[str], vectors: Float[Tenso
     read = torch.cat([own[:, :1], vectors.to(own), own[:, 1 : own.shape[1] - count]], dim=1)
     # Any id does but end-of-text, by which an encoder finds where the text ends.
     ids = torch.cat([ids[:, :1].expand(-1, count + 1), ids[:, 1 : ids.shape[1] - count]], dim=1)
-    return backbone.read_tokens(ids, vectors=read)
+    return as_conditioning(backbone.read_tokens(ids, vectors=read)).tokens
 
 
 def spread(total: int, count: int) -> list[int]:

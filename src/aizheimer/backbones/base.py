@@ -17,17 +17,21 @@ from aizheimer.errors import ModelError
 if TYPE_CHECKING:
     import torch
     from diffusers import DiffusionPipeline
+    from jaxtyping import Bool
 
-    from aizheimer._typing import Images, Latents, TextEmbeddings, Timesteps, TokenColumns, TokenIds
+    from aizheimer._typing import Images, Latents, TextEmbeddings, Timesteps, TokenColumns, TokenIds, WordIds
     from aizheimer.backbones.conditioning import Conditioning, Conditions
     from aizheimer.backbones.prediction import Guided
+    from aizheimer.backbones.readers import TextReader
     from aizheimer.backbones.windows import TextWindow
     from aizheimer.diffusion.prediction import Schedule
 
-__all__ = ["Backbone", "NetworkName", "backbone_for", "load_pipeline"]
+__all__ = ["Backbone", "NetworkName", "Part", "backbone_for", "load_pipeline"]
 
-NetworkName = Literal["unet", "text_encoder"]
+NetworkName = Literal["unet", "text_encoder", "text_encoder_2"]
 """The networks of a model that an edit may change; ``"unet"`` is the denoiser, also where that is a transformer."""
+Part = Literal["unet", "text_encoder", "text_encoder_2", "text_encoders"]
+"""What is trained at a time: one network, or all text encoders of a model that reads several."""
 
 
 @runtime_checkable
@@ -118,6 +122,11 @@ class Backbone(Protocol):
         """Whose part each text encoder is of the token axis."""
         ...
 
+    @property
+    def text_readers(self) -> tuple[TextReader, ...]:
+        """The text encoders that `read_tokens` reads, in the order of their channels; none where it refuses."""
+        ...
+
     def tokenize(self, prompts: Sequence[str]) -> TokenIds:
         """Return padded and truncated token ids, as the pipeline makes them."""
         ...
@@ -134,12 +143,24 @@ class Backbone(Protocol):
         """Return the text encoders' rows, which the denoiser's attention reads, without gradients."""
         ...
 
-    def read_tokens(self, ids: TokenIds, *, vectors: torch.Tensor | None = None) -> TextEmbeddings:
-        """Return what the text encoder says of token ids, with gradients; see `word_vectors` for ``vectors``."""
+    def token_ids(self, prompts: Sequence[str]) -> WordIds:
+        """Return what `read_tokens` reads of prompts: token ids, of several encoders each one's own."""
+        ...
+
+    def read_tokens(self, ids: WordIds, *, vectors: torch.Tensor | None = None) -> Conditions:
+        """Return what the text encoders say of token ids, with gradients; see `word_vectors` for ``vectors``."""
         ...
 
     def word_vectors(self, ids: torch.Tensor) -> torch.Tensor:
-        """Return the vector (..., dim) that stands for each token id (...) at the text encoder's entrance."""
+        """Return the vector (..., dim) that stands for each token at the text encoders' entrances, side by side.
+
+        Args:
+            ids: (...) token ids; where several encoders are read, (..., encoders).
+        """
+        ...
+
+    def silent(self, prompts: Sequence[str]) -> Bool[torch.Tensor, " prompts"]:
+        """Mark the prompts of which the denoiser is told zeros, whatever the text encoders say: SDXL's empty one."""
         ...
 
     def embed_concepts(self, words: Sequence[str]) -> torch.Tensor:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from aizheimer.errors import ModelError
@@ -53,6 +53,12 @@ class Conditioning:
     def cpu(self) -> Conditioning:
         """Return the same on the CPU."""
         return self.to(torch.device("cpu"))
+
+    def silenced(self, prompts: Bool[Tensor, " prompts"]) -> Conditioning:
+        """Return the same with zeros in the place of some prompts, which take no gradient."""
+        rows = prompts.to(self.tokens.device)
+        pooled = None if self.pooled is None else self.pooled.masked_fill(rows[:, None], 0)
+        return Conditioning(self.tokens.masked_fill(rows[:, None, None], 0), pooled)
 
     def with_tokens(self, tokens: Tensor) -> Conditioning:
         """Return other rows under the same pooled vectors."""

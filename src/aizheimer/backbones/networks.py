@@ -14,12 +14,36 @@ from aizheimer.errors import SelectorError
 ENTRANCE = "context_embedder"
 """The one linear layer by which text rows enter a joint-attention transformer."""
 
+TEXT_ENCODERS = "text_encoders"
+"""Of `aizheimer.backbones.base.Part`, the one that may be several networks."""
+
 _KEYS_VALUES = {"k": "to_k", "v": "to_v"}
 
 
 def networks_of(pipe: Any, names: Sequence[str]) -> dict[str, nn.Module]:
     """Return a pipeline's networks of these names, but those it was loaded without."""
     return {name: network for name in names if (network := getattr(pipe, name)) is not None}
+
+
+def trained_network(networks: Mapping[Any, nn.Module], part: str) -> nn.Module:
+    """Return what is trained at a time, by `aizheimer.backbones.base.Part`.
+
+    All text encoders are one module, in which each one's parameters go by ``<network>.<name>``; a single network's have
+    their own names.
+
+    Example:
+        >>> pair = {"unet": nn.Linear(1, 1), "text_encoder": nn.Linear(1, 1), "text_encoder_2": nn.Linear(1, 1)}
+        >>> list(trained_network(pair, "text_encoders").state_dict())[::2]
+        ['text_encoder.weight', 'text_encoder_2.weight']
+    """
+    if part != TEXT_ENCODERS:
+        return networks[part]
+    return nn.ModuleDict({name: networks[name] for name in trained_names(networks, part)})
+
+
+def trained_names(networks: Iterable[str], part: str) -> list[str]:
+    """Return which networks are trained at a time."""
+    return [part] if part != TEXT_ENCODERS else [name for name in networks if name.startswith("text_encoder")]
 
 
 def latent_shape_of(unet: Any) -> tuple[int, int, int]:

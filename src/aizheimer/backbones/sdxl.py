@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from jaxtyping import Bool
 from torch import nn
 
-from aizheimer._typing import Latents, TextEmbeddings, Timesteps
+from aizheimer._typing import Latents, TextEmbeddings, Timesteps, WordIds
 from aizheimer.backbones.conditioning import Conditioning, Conditions, as_conditioning, encoded_in_batches, pooled_of
 from aizheimer.backbones.families import Family
+from aizheimer.backbones.readers import TextReader, check_encoders
 from aizheimer.backbones.views import UNetView
-from aizheimer.backbones.windows import as_list
+from aizheimer.backbones.windows import TextWindow, as_list
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +46,48 @@ class SDXLBackbone(UNetView):
         """False: two encoders are read."""
         return False
 
+    @property
+    def networks(self) -> Mapping[str, nn.Module]:
+        """The denoiser, called ``unet`` in every family, and both text encoders."""
+        return {"unet": self.denoiser, **{reader.network: reader.encoder for reader in self.text_readers}}
+
+    @property
+    def text_readers(self) -> tuple[TextReader, ...]:
+        """Both encoders, each up to its last block but one; the second one's projection, through all, is pooled."""
+        pipe = self.pipe
+        second = TextWindow(pipe=pipe, tokenizer=pipe.tokenizer_2, length=pipe.tokenizer_2.model_max_length)
+        return (
+            TextReader(network="text_encoder", encoder=pipe.text_encoder, window=self.windows[0], skipped=1),
+            TextReader(network="text_encoder_2", encoder=pipe.text_encoder_2, window=second, skipped=1, pooled=True),
+        )
+
+    def read_tokens(self, ids: WordIds, *, vectors: torch.Tensor | None = None) -> Conditioning:
+        """Return rows and pooled vectors, with gradients into both encoders' weights and into ``vectors``.
+
+        Of ids from :meth:`token_ids` and without ``vectors`` it is what the pipeline's ``encode_prompt`` returns; of
+        the empty prompt too, see :meth:`silent`.
+
+        Args:
+            ids: (batch, tokens, 2) padded token ids; where ``vectors`` are given they only say where the text ends.
+            vectors: (batch, tokens, dim) to read in the place of the ids' own, the first encoder's entries before the
+                second's, see :meth:`word_vectors`.
+
+        Raises:
+            InputError: The ids are not those of two encoders.
+        """
+        readers = self.text_readers
+        check_encoders(readers, ids)
+        widths = [reader.width for reader in readers]
+        own = [None] * len(readers) if vectors is None else vectors.split(widths, dim=-1)
+        told = [reader.read(ids[..., i], vectors=own[i]) for i, reader in enumerate(readers)]
+        rows = torch.cat([rows for rows, _ in told], dim=-1).to(self.pipe.text_encoder_2.dtype)
+        return Conditioning(rows, told[-1][1])
+
+    def silent(self, prompts: Sequence[str]) -> Bool[torch.Tensor, " prompts"]:
+        """Mark the empty prompts where the pipeline guides by zeros."""
+        zeros = self.pipe.config.force_zeros_for_empty_prompt
+        return torch.tensor([bool(zeros) and not prompt for prompt in prompts])
+
     @torch.no_grad()
     def condition(self, prompts: Sequence[str]) -> Conditioning:
         """Return rows and pooled vectors; the empty prompt is all zeros where the pipeline guides by zeros.
@@ -52,14 +96,7 @@ class SDXLBackbone(UNetView):
         them whenever no negative prompt is given.
         """
         texts = as_list(prompts)
-        told = self._read(texts)
-        if not self.pipe.config.force_zeros_for_empty_prompt or told.pooled is None:
-            return told
-        named = torch.tensor([bool(text) for text in texts], device=told.tokens.device)
-        return Conditioning(
-            torch.where(named[:, None, None], told.tokens, torch.zeros_like(told.tokens)),
-            torch.where(named[:, None], told.pooled, torch.zeros_like(told.pooled)),
-        )
+        return self._read(texts).silenced(self.silent(texts))
 
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str]) -> TextEmbeddings:

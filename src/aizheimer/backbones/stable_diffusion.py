@@ -11,6 +11,7 @@ import torch
 from aizheimer._typing import Latents, TextEmbeddings, Timesteps, TokenIds
 from aizheimer.backbones.conditioning import Conditioning, Conditions, as_conditioning, encoded_in_batches
 from aizheimer.backbones.families import Family
+from aizheimer.backbones.readers import TextReader
 from aizheimer.backbones.views import UNetView
 from aizheimer.backbones.windows import as_list
 from aizheimer.errors import ModelError
@@ -40,6 +41,11 @@ class StableDiffusionBackbone(UNetView):
     def one_encoder(self) -> bool:
         """True: CLIP is the one encoder."""
         return True
+
+    @property
+    def text_readers(self) -> tuple[TextReader, ...]:
+        """CLIP, through all blocks and the last norm."""
+        return (TextReader(network="text_encoder", encoder=self.pipe.text_encoder, window=self.windows[0]),)
 
     def condition(self, prompts: Sequence[str]) -> Conditioning:
         """Return all that the UNet is told of prompts: their rows; the empty prompt is what guidance starts from."""
@@ -72,26 +78,13 @@ class StableDiffusionBackbone(UNetView):
         Raises:
             ModelError: The text encoder reads an attention mask, which ids do not tell.
         """
-        encoder = self.pipe.text_encoder
-        if getattr(encoder.config, "use_attention_mask", False):
+        (reader,) = self.text_readers
+        if getattr(reader.encoder.config, "use_attention_mask", False):
             raise ModelError(
                 "this text encoder reads an attention mask, wanted one that reads all tokens (as in Stable Diffusion 1 "
                 "and 2); choose a method that edits the denoiser."
             )
-        handle = None
-        if vectors is not None:
-            # CLIP takes no vectors from outside: what its table of words returns is exchanged for this one pass.
-            handle = encoder.get_input_embeddings().register_forward_hook(lambda *_: vectors)
-        try:
-            return encoder(ids.to(encoder.device))[0]
-        finally:
-            if handle is not None:
-                handle.remove()
-
-    def word_vectors(self, ids: torch.Tensor) -> torch.Tensor:
-        """Return the vectors (..., dim) that stand for token ids (...), before positions are added."""
-        encoder = self.pipe.text_encoder
-        return encoder.get_input_embeddings()(ids.to(encoder.device))
+        return reader.read(ids, vectors=vectors)[0]
 
     def predict(
         self,

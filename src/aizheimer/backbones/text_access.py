@@ -1,4 +1,4 @@
-"""What to say where a text encoder cannot be trained or attacked word by word."""
+"""What to say where text encoders cannot be trained or attacked word by word."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from aizheimer.errors import ModelError
 
 
 def no_text_training(family: Family) -> ModelError:
-    """Return the error of a family whose denoiser reads more than one text encoder's rows."""
+    """Return the error of a family whose denoiser reads T5 beside CLIP."""
     return ModelError(
-        f"{FAMILIES[family].title} reads several text encoders, of which token ids and word vectors of one tell only a "
-        "part; wanted Stable Diffusion 1 or 2, or a method that edits the denoiser."
+        f"{FAMILIES[family].title} reads several text encoders, of which token ids and word vectors of CLIP tell only "
+        "a part; wanted Stable Diffusion 1, 2 or XL, or a method that edits the denoiser."
     )

@@ -10,9 +10,10 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
+from jaxtyping import Bool
 from torch import nn
 
-from aizheimer._typing import Images, Latents, TextEmbeddings, Timesteps, TokenColumns, TokenIds, WordVectors
+from aizheimer._typing import Images, Latents, TextEmbeddings, Timesteps, TokenColumns, TokenIds, WordIds, WordVectors
 from aizheimer.backbones import autoencoder, windows
 from aizheimer.backbones.conditioning import Conditions
 from aizheimer.backbones.families import Family
@@ -27,6 +28,7 @@ from aizheimer.backbones.networks import (
     networks_of,
 )
 from aizheimer.backbones.prediction import Guided, classifier_free
+from aizheimer.backbones.readers import TextReader, ids_of, vectors_of
 from aizheimer.backbones.text_access import no_text_training
 from aizheimer.backbones.tokens import TokenPolicy
 from aizheimer.backbones.windows import TextWindow, mean_word_rows
@@ -106,8 +108,21 @@ class PipelineView(ABC):
         """Return the first window's token ids (batch, tokens), padded and truncated as the pipeline does."""
         return self.windows[0].tokenize(prompts).to(self.device)
 
-    def read_tokens(self, ids: TokenIds, *, vectors: torch.Tensor | None = None) -> TextEmbeddings:
-        """Refuse: what the denoiser reads is of several encoders or a pooled vector too, which ids of one do not tell.
+    @property
+    def text_readers(self) -> tuple[TextReader, ...]:
+        """None."""
+        return ()
+
+    def token_ids(self, prompts: Sequence[str]) -> WordIds:
+        """Return what `read_tokens` reads of prompts: each encoder's own token ids, padded and truncated.
+
+        Raises:
+            ModelError: The family's text encoders are not read so.
+        """
+        return ids_of(self._readers(), prompts).to(self.device)
+
+    def read_tokens(self, ids: WordIds, *, vectors: torch.Tensor | None = None) -> Conditions:
+        """Refuse: what the denoiser is told is of T5 too, which is not read so.
 
         Raises:
             ModelError: Always.
@@ -115,12 +130,24 @@ class PipelineView(ABC):
         raise no_text_training(self.family)
 
     def word_vectors(self, ids: torch.Tensor) -> torch.Tensor:
-        """Refuse, as `read_tokens`.
+        """Return the vectors (..., dim) of tokens, before positions are added; of several encoders side by side.
+
+        Args:
+            ids: (...) token ids; where several encoders are read, (..., encoders).
 
         Raises:
-            ModelError: Always.
+            ModelError: The family's text encoders are not read so.
         """
-        raise no_text_training(self.family)
+        return vectors_of(self._readers(), ids)
+
+    def _readers(self) -> tuple[TextReader, ...]:
+        if not self.text_readers:
+            raise no_text_training(self.family)
+        return self.text_readers
+
+    def silent(self, prompts: Sequence[str]) -> Bool[torch.Tensor, " prompts"]:
+        """Mark none of the prompts: the denoiser is told what is said of the empty one too."""
+        return torch.zeros(len(prompts), dtype=torch.bool)
 
     def embed_concepts(self, words: Sequence[str]) -> WordVectors:
         """Return one vector for each bare word or phrase, to compare them with.

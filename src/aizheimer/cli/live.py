@@ -100,8 +100,8 @@ def describe_data(row: Row, *, kind: str = "fine-tune") -> list[str]:
 
 def _where(row: Row) -> str:
     """Say which part of the model is edited: attention layers, if they hold all of it."""
-    if row.get("network") == "text_encoder":
-        return "of the text encoder"
+    if (network := str(row.get("network", ""))).startswith("text_encoder"):
+        return "of the text encoders" if network == "text_encoders" else "of the text encoder"
     layers = tuple(f"{layer}." for layer in row.get("layers", ()))
     inside = all(name.startswith(layers) for name in row.get("parameters", ()))
     return f"in {_count(row.get('layers'), 'attention layer')}" if inside else "of the denoiser"

@@ -62,8 +62,8 @@ def _show_edit(run: Path, *, as_json: bool) -> None:
 
 def changes(edit: Edit) -> str:
     """Say what an edit changes: weights, how pictures are drawn, or nothing."""
-    of_text = sum(name.startswith("text_encoder.") for name in edit.deltas)
-    where = f" ({of_text} of the text encoder)" if of_text else ""
+    of_text = [name.partition(".")[0] for name in edit.deltas if name.startswith("text_encoder")]
+    where = f" ({len(of_text)} of the text encoder{'s' * (len(set(of_text)) > 1)})" if of_text else ""
     words = [f"{len(edit.deltas)} tensors{where}"] if edit.deltas or edit.hook is None else []
     words += [f"how pictures are drawn ({edit.hook.name})"] if edit.hook is not None else []
     words += [f"{edit.size_bytes / 1e6:.2f} MB"] if edit.size_bytes or edit.hook is None else []
@@ -79,7 +79,7 @@ def _summary(edit: Edit) -> dict[str, Any]:
         "keep": ", ".join(record.concept.keep) or "-",
         "method": record.method,
         "base": base,
-        **({"text_encoder": record.text_fingerprint} if record.text_fingerprint else {}),
+        **record.text_fingerprints,
         "changes": changes(edit),
         "strength": record.strength,
         "seed": record.seed,

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from aizheimer._seeding import generator_for
-from aizheimer.backbones.base import Backbone, NetworkName
+from aizheimer.backbones.base import Backbone, Part
 from aizheimer.backbones.conditioning import Conditioning, joined
+from aizheimer.backbones.networks import trained_names
 from aizheimer.concepts.concept import Concept
 from aizheimer.data.cache import TensorCache, backbone_key, tensor_hash
 from aizheimer.data.images import read_images
@@ -202,14 +203,14 @@ def generate_count(images: str | Path | None) -> int | None:
 
 
 @contextlib.contextmanager
-def parked(backbone: Backbone, *, part: NetworkName = "unet") -> Iterator[None]:
+def parked(backbone: Backbone, *, part: Part = "unet") -> Iterator[None]:
     """Move what is not needed off the accelerator while a network is trained; put it back after.
 
-    That is the autoencoder, and the text encoder unless it is what learns.
+    That is the autoencoder, and the text encoders unless they are what learns.
 
     On a CPU pipeline there is no other memory to move them to and nothing happens.
     """
-    kept = {"unet", "transformer"} | ({"text_encoder"} if part == "text_encoder" else set())
+    kept = {"unet", "transformer", *trained_names(backbone.networks, part)}
     nets = [net for name, net in backbone.components.items() if name not in kept]
     moved: list[tuple[Any, torch.device]] = [(net, _device(net)) for net in nets if _device(net).type != "cpu"]
     try:

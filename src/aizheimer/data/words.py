@@ -1,4 +1,4 @@
-"""Prompts as the denoiser reads them: encoded once, or anew at every step by a text encoder that learns."""
+"""Prompts as the denoiser reads them: encoded once, or anew at every step by text encoders that learn."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from aizheimer.backbones.base import Backbone
-from aizheimer.backbones.conditioning import Conditions
+from aizheimer.backbones.conditioning import Conditioning, Conditions
 from aizheimer.errors import ConceptError
 
 
@@ -25,15 +25,18 @@ class Embeddings(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class LiveEmbeddings:
-    """Prompts that the text encoder reads whenever they are asked for, with gradients into its weights.
+    """Prompts that the text encoders read whenever they are asked for, with gradients into their weights.
 
-    It takes the place of a tensor of embeddings wherever the text encoder is what learns. Each prompt of a batch is
-    read once, however often it occurs.
+    It takes the place of a tensor of embeddings wherever text encoders are what learns. Each prompt of a batch is read
+    once, however often it occurs. A prompt of which the denoiser is told zeros has zeros here too, unless words are put
+    before it.
 
     Args:
-        backbone: The model, whatever its text encoder is at the time.
-        ids: (prompts, tokens) token ids, as the backbone makes them.
-        prefix: (k, dim) free word vectors that are read before every prompt, or None; see `prefixed`.
+        backbone: The model, whatever its text encoders are at the time.
+        ids: (prompts, tokens) token ids, of several encoders (prompts, tokens, encoders), as the backbone makes them.
+        silent: (prompts,) of which the denoiser is told zeros; see `Backbone.silent`.
+        prefix: (k, dim) free word vectors that are read before every prompt, or None; see `prefixed`. Of several
+            encoders each has its own, side by side.
 
     Example:
         >>> live = LiveEmbeddings.of(backbone, ["a cat", "a dog"])  # doctest: +SKIP
@@ -42,23 +45,32 @@ class LiveEmbeddings:
     """
 
     backbone: Backbone
-    ids: Int[Tensor, "prompts tokens"]
+    ids: Int[Tensor, "prompts tokens *encoders"]
+    silent: Bool[Tensor, " prompts"]
     prefix: Float[Tensor, "k dim"] | None = None
 
     @classmethod
     def of(cls, backbone: Backbone, prompts: Sequence[str]) -> LiveEmbeddings:
         """Return the prompts in their order."""
-        return cls(backbone=backbone, ids=backbone.tokenize(prompts).cpu())
+        return cls(backbone=backbone, ids=backbone.token_ids(prompts).cpu(), silent=backbone.silent(prompts))
 
-    def __getitem__(self, index: Tensor, /) -> Float[Tensor, "batch tokens dim"]:
-        """Return what the text encoder says of the prompts of these numbers."""
+    def __getitem__(self, index: Tensor, /) -> Conditions:
+        """Return what the text encoders say of the prompts of these numbers."""
         wanted, place = index.cpu().unique(return_inverse=True)
         ids, vectors = self.ids[wanted], None
         if self.prefix is not None:
             vectors = prefixed(self.backbone.word_vectors(ids), self.prefix)
             # Any id does but end-of-text, by which an encoder finds where the text ends.
-            ids = prefixed(ids, ids[0, :1].expand(len(self.prefix)))
-        return self.backbone.read_tokens(ids, vectors=vectors)[place.to(self.backbone.device)]
+            ids = prefixed(ids, ids[0, :1].expand(len(self.prefix), *ids.shape[2:]))
+        told = self.backbone.read_tokens(ids, vectors=vectors)
+        if self.prefix is None and isinstance(told, Conditioning):
+            told = told.silenced(self.silent[wanted])
+        return told[place.to(self.backbone.device)]
+
+    def vectors_of(self, words: Int[Tensor, " k"]) -> Float[Tensor, "k dim"]:
+        """Return the vectors of words that every encoder's tokenizer has under the same number, as CLIP's all do."""
+        encoders = self.ids.shape[2:]
+        return self.backbone.word_vectors(words.reshape(-1, *[1] * len(encoders)).expand(-1, *encoders))
 
     def behind(self, prefix: Float[Tensor, "k dim"]) -> LiveEmbeddings:
         """Return the same prompts with free word vectors before them."""

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 PARTS: tuple[NetworkName, ...] = get_args(NetworkName)
 """The networks of a pipeline whose weights an edit may change; its tensors are named ``<part>.<parameter>``."""
+NAMES: Mapping[str, str] = {"unet": "denoiser", "text_encoder": "text encoder", "text_encoder_2": "second text encoder"}
+"""The same in words."""
 _ATTRIBUTE = "_aizheimer_applied"
 """Where a denoiser keeps the edits that are on it, oldest first; they come off in reverse order."""
 
@@ -88,7 +90,9 @@ def apply_edit(
     backbone = backbone_for(pipe)
     modules = backbone.networks
     active = _active(backbone.denoiser)
-    bases = {part: _base(part, backbone, active) for part in _parts(deltas, hook, provenance)}
+    parts = _parts(deltas, hook, provenance)
+    _check_parts(pipe, modules, parts, provenance)
+    bases = {part: _base(part, backbone, active) for part in parts}
     if check_base:
         _check_base(pipe, bases, provenance)
     _check_names(modules, deltas)
@@ -143,8 +147,8 @@ def _parts(deltas: Mapping[str, Tensor], hook: Hook | None, provenance: Provenan
     """Return the parts that must be those of the edit's base: the changed ones, and what a hook was made of."""
     edited = {name.partition(".")[0] for name in deltas}
     unet = "unet" in edited or hook is not None or not deltas
-    text = "text_encoder" in edited or bool(provenance.text_fingerprint)
-    return ("unet",) * unet + ("text_encoder",) * text
+    text = edited - {"unet"} | provenance.text_fingerprints.keys()
+    return ("unet",) * unet + tuple(sorted(text))
 
 
 def _base(part: str, backbone: Backbone, active: tuple[Applied, ...]) -> str:
@@ -155,15 +159,25 @@ def _base(part: str, backbone: Backbone, active: tuple[Applied, ...]) -> str:
     for applied in active:
         if part in applied.bases:
             return applied.bases[part]
-    return backbone.fingerprint() if part == "unet" else module_fingerprint(backbone.pipe.text_encoder)
+    return backbone.fingerprint() if part == "unet" else module_fingerprint(backbone.networks[part])
+
+
+def _check_parts(
+    pipe: DiffusionPipeline, modules: Mapping[str, nn.Module], parts: tuple[str, ...], provenance: Provenance
+) -> None:
+    if missing := [part for part in parts if part not in modules]:
+        raise EditError(
+            f"this edit was made for {provenance.base_name or 'an unnamed base'} and its {NAMES[missing[0]]}, which "
+            f"{pipe.name_or_path or 'this pipeline'} does not have; load that base"
+        )
 
 
 def _check_base(pipe: DiffusionPipeline, bases: Mapping[str, str], provenance: Provenance) -> None:
-    wanted = {"unet": provenance.base_fingerprint, "text_encoder": provenance.text_fingerprint}
+    wanted = provenance.fingerprints
     for part, base in bases.items():
         if base != wanted[part]:
             made_for = f"{provenance.base_name or 'an unnamed base'} ({wanted[part]})"
-            what = "" if part == "unet" else "with the text encoder of "
+            what = "" if part == "unet" else f"with the {NAMES[part]} of "
             raise EditError(
                 f"this edit was made for {what}{made_for}, this pipeline is {pipe.name_or_path or 'an unnamed base'} "
                 f"({base}); load that base, or pass check_base=False"

@@ -16,7 +16,7 @@ from torch import Tensor
 from aizheimer.edits.edit import Edit
 from aizheimer.edits.hook import describe
 from aizheimer.edits.hooks.stacked import flat_parts, hook_of, without
-from aizheimer.edits.provenance import ConceptRecord, Provenance
+from aizheimer.edits.provenance import TEXT_FIELDS, ConceptRecord, Provenance
 from aizheimer.errors import EditError
 
 STACK, MERGE = "stack", "merge"
@@ -188,7 +188,6 @@ def _one_base(edits: Sequence[Edit]) -> Provenance:
     if not edits:
         raise EditError("got no edit to reckon with; give one or more")
     first = edits[0].provenance
-    texts = {edit.provenance.text_fingerprint for edit in edits} - {""}
     for number, edit in enumerate(edits, 1):
         own = edit.provenance
         if own.base_fingerprint != first.base_fingerprint:
@@ -197,8 +196,10 @@ def _one_base(edits: Sequence[Edit]) -> Provenance:
                 f"({own.base_fingerprint}), the first for {first.base_name or 'an unnamed base'} "
                 f"({first.base_fingerprint}); take edits of one base"
             )
-    if len(texts) > 1:
-        raise EditError(f"these edits were made for {len(texts)} text encoders; take edits of one base")
+    for name in TEXT_FIELDS.values():
+        texts = {getattr(edit.provenance, name) for edit in edits} - {""}
+        if len(texts) > 1:
+            raise EditError(f"these edits were made for {len(texts)} text encoders; take edits of one base")
     return first
 
 
@@ -206,11 +207,14 @@ def _derived(
     edits: Sequence[Edit], *, concept: ConceptRecord, method: str, parts: Sequence[Mapping[str, Any]]
 ) -> Provenance:
     first = edits[0].provenance
+    texts: dict[str, Any] = {}
+    for edit in edits:
+        texts = {TEXT_FIELDS[part]: one for part, one in edit.provenance.text_fingerprints.items()} | texts
     return Provenance(
         method=method,
         concept=concept,
         base_fingerprint=first.base_fingerprint,
-        text_fingerprint=next((text for edit in edits if (text := edit.provenance.text_fingerprint)), ""),
+        **texts,
         base_name=first.base_name,
         extra={_PARTS: [dict(part) for part in parts]},
     )

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from aizheimer.backbones.base import NetworkName, backbone_for
-from aizheimer.edits.apply import PARTS, Applied, apply_edit
+from aizheimer.backbones.base import Part, backbone_for
+from aizheimer.backbones.networks import TEXT_ENCODERS
+from aizheimer.edits.apply import NAMES, PARTS, Applied, apply_edit
 from aizheimer.edits.export import Exported, export_edit
 from aizheimer.edits.hook import Hook, WeightHook, describe
-from aizheimer.edits.provenance import Provenance
+from aizheimer.edits.provenance import TEXT_FIELDS, Provenance
 from aizheimer.edits.storage import save_edit
 from aizheimer.errors import EditError
 
@@ -32,9 +33,9 @@ class Edit:
 
     Args:
         deltas: :math:`\Delta` by parameter name (``"unet.<name in the denoiser>"`` or ``"text_encoder.<name>"``),
-            float32, changed tensors only.
+            float32, changed tensors only. A second text encoder is ``text_encoder_2``.
         provenance: Where it comes from; its ``strength`` is :math:`s`. It has a ``text_fingerprint`` if the text
-            encoder is changed.
+            encoder is changed, and a ``text_fingerprint_2`` if the second one is.
         hook: A behaviour while drawing, which no weights can express; None for changes of weights only.
 
     Raises:
@@ -56,10 +57,11 @@ class Edit:
             if name.partition(".")[0] not in PARTS or delta.dtype != torch.float32:
                 wanted = " or ".join(f"{part}.<parameter>" for part in PARTS)
                 raise EditError(f"edit tensor '{name}' is {delta.dtype}; wanted float32 changes named {wanted}")
-        if any(name.startswith("text_encoder.") for name in self.deltas) and not self.provenance.text_fingerprint:
+        texts = {name.partition(".")[0] for name in self.deltas} & TEXT_FIELDS.keys()
+        if unnamed := sorted(texts - self.provenance.text_fingerprints.keys()):
             raise EditError(
-                "this edit changes the text encoder and does not say which; "
-                "set text_fingerprint=module_fingerprint(pipe.text_encoder) in its provenance"
+                f"this edit changes the {NAMES[unnamed[0]]} and does not say which; "
+                f"set {TEXT_FIELDS[unnamed[0]]}=module_fingerprint(pipe.{unnamed[0]}) in its provenance"
             )
         object.__setattr__(self, "deltas", MappingProxyType(dict(self.deltas)))
 
@@ -70,18 +72,19 @@ class Edit:
         after: Mapping[str, Tensor],
         *,
         provenance: Provenance,
-        part: NetworkName = "unet",
+        part: Part = "unet",
     ) -> Edit:
         """Return the edit that takes parameters from ``before`` to ``after``; unchanged tensors are left out.
 
         Args:
-            before: Original values by name in the network.
+            before: Original values by name in the network; of all text encoders, by ``<network>.<name>``.
             after: Edited values of the same names.
             provenance: Where the edit comes from.
-            part: The network they are of.
+            part: What they are of.
         """
+        prefix = "" if part == TEXT_ENCODERS else f"{part}."
         changes = {name: after[name].detach().cpu().float() - before[name].detach().cpu().float() for name in before}
-        return cls({f"{part}.{name}": delta for name, delta in changes.items() if bool((delta != 0).any())}, provenance)
+        return cls({prefix + name: delta for name, delta in changes.items() if bool((delta != 0).any())}, provenance)
 
     @property
     def is_noop(self) -> bool:

@@ -72,7 +72,7 @@ FORMATS: Mapping[FormatName, Format] = {
         "or StableDiffusionPipeline.from_single_file(FILE, config=BASE)",
     ),
     "text-encoder": Format(
-        summary="the edited text encoder, which any pipeline with that text encoder takes",
+        summary="the edited text encoder, which any pipeline with that text encoder takes; of several, a folder each",
         load="StableDiffusionPipeline.from_pretrained(BASE, text_encoder=CLIPTextModel.from_pretrained(FOLDER))",
         folder=True,
     ),
@@ -177,10 +177,8 @@ def _as_weights(edit: Edit, pipe: DiffusionPipeline, *, ungated: bool) -> Edit:
 
 
 def _check_parts(edit: Edit, name: FormatName) -> None:
-    parts = _parts(edit)
-    if name == "text-encoder" and parts != ["text_encoder"]:
-        what = "the denoiser" if "unet" in parts else "several text encoders"
-        raise EditError(f"this edit changes {what}, not the text encoder alone; export as delta or diffusers")
+    if name == "text-encoder" and "unet" in _parts(edit):
+        raise EditError("this edit changes the denoiser, not the text encoder alone; export as delta or diffusers")
 
 
 def _denoiser_name(pipe: DiffusionPipeline) -> str:
@@ -194,13 +192,23 @@ def _load_line(name: FormatName, edit: Edit, pipe: DiffusionPipeline) -> str:
 
     A name or shape that does not fit must raise, which ``load_state_dict(..., strict=False)`` keeps to itself.
     """
-    called = {"unet": f"pipe.{_denoiser_name(pipe)}", "text_encoder": "pipe.text_encoder"}
     parts = _parts(edit)
+    called = {part: f"pipe.{_denoiser_name(pipe) if part == 'unet' else part}" for part in parts}
+    if name != "delta":
+        given = ", ".join(_loaded_encoder(part, pipe, alone=len(parts) == 1) for part in parts if part != "unet")
+        found = FORMATS[name].load.replace("text_encoder=CLIPTextModel.from_pretrained(FOLDER)", given)
+        return found.replace("StableDiffusionPipeline", type(pipe).__name__)
     if len(parts) == 1:
         return FORMATS[name].load.replace("NETWORK", called[parts[0]])
     networks = ", ".join(f'"{part}": {called[part]}' for part in parts)
     by_part = f'{{{networks}}}[name.partition(".")[0]].get_parameter(name.partition(".")[2])'
     return FORMATS[name].load.replace("NETWORK.get_parameter(name)", by_part)
+
+
+def _loaded_encoder(part: str, pipe: Any, *, alone: bool) -> str:
+    """Return the argument that gives a pipeline a text encoder of its folder."""
+    place = "FOLDER" if alone else f'FOLDER, subfolder="{part}"'
+    return f"{part}={type(getattr(pipe, part)).__name__}.from_pretrained({place})"
 
 
 def _parts(edit: Edit) -> list[str]:
@@ -224,7 +232,14 @@ def _write_pipeline(edit: Edit, pipe: DiffusionPipeline, path: Path) -> None:
 
 
 def _write_text_encoder(edit: Edit, pipe: Any, path: Path) -> None:
-    _save_folder(path, pipe.text_encoder.save_pretrained)
+    """Write the edited text encoder; of several, each into a folder of its network's name."""
+    parts = _parts(edit)
+
+    def save(folder: Path) -> None:
+        for part in parts:
+            getattr(pipe, part).save_pretrained(folder if len(parts) == 1 else folder / part)
+
+    _save_folder(path, save)
 
 
 def _save_folder(path: Path, save: Callable[[Path], Any]) -> None:

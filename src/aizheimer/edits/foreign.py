@@ -7,7 +7,7 @@ restricted reader, which builds tensors and plain containers and refuses all els
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,12 @@ from aizheimer.errors import EditError
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 """Names of files that can be read."""
-_NETWORKS = {"UNet2DConditionModel": "unet", "CLIPTextModel": "text_encoder", "clip_text_model": "text_encoder"}
+_NETWORKS = {
+    "UNet2DConditionModel": "unet",
+    "CLIPTextModel": "text_encoder",
+    "CLIPTextModelWithProjection": "text_encoder_2",
+    "clip_text_model": "text_encoder",
+}
 """What a folder's ``config.json`` calls the networks that an edit may change."""
 
 
@@ -42,22 +47,27 @@ class Foreign:
     sha256: str
 
 
-def read_foreign(path: str | Path) -> Foreign:
+def read_foreign(path: str | Path, *, parts: Sequence[str] = ("unet", "text_encoder")) -> Foreign:
     """Read a file of tensors, or a folder of a pipeline, a UNet or a text encoder as diffusers saves them.
+
+    A file of ours that says which one network it is of has that before its names.
 
     Args:
         path: ``.safetensors``, ``.pt``, ``.pth``, ``.bin``, ``.ckpt``, or a folder.
+        parts: Networks of a pipeline's folder, or of one with text encoders alone, that are read.
 
     Raises:
         EditError: It is not there, is not of such a kind, is damaged, holds more than tensors, or holds none.
     """
     path = Path(path)
-    files = _files_of(path)
+    files = _files_of(path, parts)
     tensors: dict[str, Tensor] = {}
     metadata: dict[str, str] = {}
     digest = hashlib.sha256()
     for prefix, file in files:
         found, header = _read(file)
+        if not prefix and header.get("networks") in parts:
+            prefix = f"{header['networks']}."
         tensors |= {prefix + name: tensor for name, tensor in found.items()}
         metadata |= header
         with file.open("rb") as opened:
@@ -67,7 +77,7 @@ def read_foreign(path: str | Path) -> Foreign:
     return Foreign(path=path, tensors=tensors, metadata=metadata, sha256=digest.hexdigest())
 
 
-def _files_of(path: Path) -> list[tuple[str, Path]]:
+def _files_of(path: Path, parts: Sequence[str]) -> list[tuple[str, Path]]:
     """Return the files to read, each with what to put before its names."""
     if path.is_file():
         if path.suffix.lower() not in SUFFIXES:
@@ -77,9 +87,10 @@ def _files_of(path: Path) -> list[tuple[str, Path]]:
         raise EditError(f"{path} is not there; give a file of tensors, or a pipeline's folder")
     if (path / "edit.json").is_file():
         raise EditError(f"{path} holds an edit already; use it as it is")
-    if (path / "model_index.json").is_file():
-        parts = [part for part in ("unet", "text_encoder") if (path / part).is_dir()]
-        return [(f"{part}.", file) for part in parts for file in _weights(path / part)]
+    encoders = [part for part in parts if part.startswith("text_encoder") and (path / part / "config.json").is_file()]
+    if (path / "model_index.json").is_file() or (encoders and not (path / "config.json").is_file()):
+        there = [part for part in parts if (path / part).is_dir()]
+        return [(f"{part}.", file) for part in there for file in _weights(path / part)]
     part = _network_of(path)
     if part is None:
         raise EditError(

@@ -11,14 +11,13 @@ import torch
 from torch import Tensor
 
 from aizheimer.backbones.base import Backbone
-from aizheimer.backbones.fingerprints import module_fingerprint
 from aizheimer.concepts.concept import Concept
 from aizheimer.edits.edit import Edit
 from aizheimer.edits.foreign import Foreign, read_foreign
 from aizheimer.edits.hook import Hook
 from aizheimer.edits.hooks.spm import SPMHook
 from aizheimer.edits.places import Placed, place
-from aizheimer.edits.provenance import ConceptRecord, Provenance, base_name
+from aizheimer.edits.provenance import ConceptRecord, Provenance, base_name, text_fingerprints
 from aizheimer.errors import EditError
 
 Gate = Literal["auto", "both", "embedding", "tokens", "none"]
@@ -92,7 +91,7 @@ def import_edit(
         >>> report.changed, report.unmatched  # doctest: +SKIP
         (32, ())
     """
-    foreign = read_foreign(path)
+    foreign = read_foreign(path, parts=tuple(backbone.networks))
     placed = place(foreign.tensors, backbone.networks)
     base = base_name(backbone.pipe.name_or_path) or "the base"
     _check_matched(foreign, placed, backbone, base=base)
@@ -106,12 +105,12 @@ def import_edit(
             "is the unedited model, or a conversion that kept its weights: get the edited ones"
         )
     report = _report(foreign, placed, deltas, backbone, unchanged=unchanged, hook=hook)
-    text = hook is not None or any(name.startswith("text_encoder.") for name in deltas)
+    texts = None if hook is not None else {name.partition(".")[0] for name in deltas}
     provenance = Provenance(
         method=method,
         concept=ConceptRecord.of(concept),
         base_fingerprint=backbone.fingerprint(),
-        text_fingerprint=module_fingerprint(backbone.pipe.text_encoder) if text else "",
+        **text_fingerprints(backbone.networks, texts),
         base_name=base_name(backbone.pipe.name_or_path),
         extra={"imported": {"file": foreign.path.name, "sha256": foreign.sha256, **report.as_json()}},
     )
@@ -222,10 +221,11 @@ def _kind(foreign: Foreign, placed: Placed, hook: Hook | None) -> str:
     if placed.products:
         return "SPM" if hook is not None else "LoRA"
     parts = {name.partition(".")[0] for name in placed.values}
-    if foreign.path.is_dir() and parts == {"unet", "text_encoder"}:
+    texts = parts - {"unet"}
+    if foreign.path.is_dir() and texts and texts != parts:
         return "pipeline folder"
-    if parts == {"text_encoder"}:
-        return "text encoder"
+    if parts and texts == parts:
+        return "text encoder" if len(texts) == 1 else "text encoders"
     if any("diffusion_model." in name or name.startswith("input_blocks.") for name in foreign.tensors):
         return "checkpoint in the original layout"
     return "weights of the UNet" if parts == {"unet"} else "weights"

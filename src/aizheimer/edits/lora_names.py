@@ -51,7 +51,8 @@ def peft_name(module: str, *, denoiser: str = "unet") -> str:
 
 
 def _own_name(part: str, name: str) -> str:
-    return _TEXT + name.removeprefix(_TEXT) if part.startswith("text_encoder") else name
+    inside = part.startswith("text_encoder") and not name.startswith("text_projection")
+    return _TEXT + name.removeprefix(_TEXT) if inside else name
 
 
 def layers_by_name(parts: Mapping[str, nn.Module]) -> dict[str, str]:
@@ -62,7 +63,8 @@ def layers_by_name(parts: Mapping[str, nn.Module]) -> dict[str, str]:
             if isinstance(module, nn.Linear | nn.Conv2d):
                 whole = f"{part}.{name}"
                 found |= {kohya_name(whole, parts=parts): whole, peft_name(whole): whole, whole: whole}
-                # Trainers on a pipeline with one text encoder number it too, some of them.
+                # Trainers on a pipeline with one text encoder number it too, some of them; and others never do.
                 if part == "text_encoder":
-                    found[f"lora_te1_{_own_name(part, name).replace('.', '_')}"] = whole
+                    own = _own_name(part, name).replace(".", "_")
+                    found |= {f"lora_te1_{own}": whole, f"lora_te_{own}": whole}
     return found

@@ -15,7 +15,10 @@ from aizheimer.errors import EditError
 _WRAPPERS = ("state_dict.", "module.", "model.", "params.", "_orig_mod.", "base_model.model.")
 """What training programs put before a network's own names."""
 _ORIGINAL = ("model.diffusion_model.", "diffusion_model.")
-_TEXT = ("text_encoder.", "cond_stage_model.transformer.", "cond_stage_model.model.", "transformer.", "text_model.")
+_TEXT = (
+    *("text_encoder.", "text_encoder_2.", "cond_stage_model.transformer.", "cond_stage_model.model."),
+    *("transformer.", "text_model."),
+)
 _ELSEWHERE = (
     *("first_stage_model.", "vae.", "model_ema.", "safety_checker.", "optimizer", "lr_schedulers.", "loops."),
     *("betas", "alphas_cumprod", "sqrt_", "log_one_minus", "posterior_", "logvar", "lvlb_weights"),
@@ -73,7 +76,10 @@ def place(tensors: Mapping[str, Tensor], networks: Mapping[str, nn.Module]) -> P
         if name.removeprefix("state_dict.").startswith(_ELSEWHERE) or name.endswith("position_ids"):
             elsewhere += 1
             continue
-        target = next((spelt for spelt in _spellings(name, original) if spelt in parameters), None)
+        known = [spelt for spelt in _spellings(name, original) if spelt in parameters]
+        # A name that two text encoders have is of the one that it fits.
+        fitting = [spelt for spelt in known if _fitted(tensor, parameters[spelt]) is not None]
+        target = next(iter(fitting or known), None)
         fitted = None if target is None else _fitted(tensor, parameters[target])
         if target is None:
             placed.unmatched.append(name)
@@ -103,8 +109,10 @@ def _spellings(name: str, original: Mapping[str, str]) -> Iterator[str]:
         while stripped := next((prefix for prefix in _TEXT if own.startswith(prefix)), None):
             own = own.removeprefix(stripped)
         # transformers dropped CLIP's prefix "text_model." at some time; files have it or not.
-        yield f"text_encoder.{own}"
-        yield f"text_encoder.text_model.{own}"
+        of_second = "text_encoder_2." in bare
+        for part in ("text_encoder_2", "text_encoder") if of_second else ("text_encoder", "text_encoder_2"):
+            yield f"{part}.{own}"
+            yield f"{part}.text_model.{own}"
 
 
 def _unwrapped(name: str) -> Iterator[str]:

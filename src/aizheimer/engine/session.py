@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from aizheimer.backbones.base import Backbone, NetworkName
+from aizheimer.backbones.base import Backbone, Part
+from aizheimer.backbones.networks import trained_network
 from aizheimer.modules.parameters import ParameterSelection, trainable
 
 
@@ -28,7 +29,7 @@ class Borrowed:
 
 
 @contextmanager
-def borrowed(backbone: Backbone, selection: ParameterSelection, *, part: NetworkName = "unet") -> Iterator[Borrowed]:
+def borrowed(backbone: Backbone, selection: ParameterSelection, *, part: Part = "unet") -> Iterator[Borrowed]:
     """Let the selected parameters be trained for the length of a ``with`` block.
 
     On leaving, by whatever way, their values are the old bits and every flag is what it was.
@@ -36,12 +37,12 @@ def borrowed(backbone: Backbone, selection: ParameterSelection, *, part: Network
     Args:
         backbone: The model.
         selection: What may be trained.
-        part: The network it is of.
+        part: What it is of.
 
     Yields:
         The parameters and their original values.
     """
-    with backbone.frozen(), trainable(backbone.networks[part], selection) as parameters:
+    with backbone.frozen(), trainable(trained_network(backbone.networks, part), selection) as parameters:
         originals = {name: parameter.detach().clone() for name, parameter in parameters.items()}
         try:
             yield Borrowed(parameters=parameters, originals=originals)

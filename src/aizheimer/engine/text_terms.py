@@ -1,8 +1,9 @@
-"""Terms that train a text encoder: on what its last layer says, on what it keeps saying, and against an attacker."""
+"""Terms that train text encoders: on what their last layers say, on what they keep saying, and against an attacker."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from aizheimer.backbones.base import Backbone
+from aizheimer.backbones.conditioning import Conditions, as_conditioning
 from aizheimer.data.sources import Draw, Source
 from aizheimer.data.words import LiveEmbeddings
 from aizheimer.engine.held_out import relative_error, retention_errors
@@ -49,36 +51,76 @@ class MisdirectionTerm:
 
     def value(self, index: Tensor) -> TermValue:
         """Return the term of the prompts of these numbers."""
-        # In order, as the text encoder reads them.
-        index = index.sort().values
-        with captured(self.layer) as outputs:
-            _ = self.words[index]
-        hidden = outputs[-1]
+        return MisdirectionsTerm(terms={"misdirection": self}).value(index)
+
+    def of(self, hidden: Float[Tensor, "batch tokens dim"], index: Tensor) -> TermValue:
+        """Return the term of what the layer has said of the prompts of these numbers."""
         return misdirection(hidden, self.target[index].to(hidden), rows=self.rows[index])
 
 
 @dataclass(frozen=True, kw_only=True)
+class MisdirectionsTerm:
+    r"""Move what several layers say of the same prompts, which are read once: the mean of their losses.
+
+    .. math:: L = \frac1n \sum_{l=1}^{n} \operatorname{MSE}(h_l(c), y_l)
+
+    Args:
+        terms: One or more of the same prompts and batch size, each under a name of its own for the log.
+    """
+
+    terms: Mapping[str, MisdirectionTerm]
+
+    @property
+    def first(self) -> MisdirectionTerm:
+        """One of them, for what is the same in all."""
+        return next(iter(self.terms.values()))
+
+    def losses(self, step: int, generator: torch.Generator) -> dict[str, Loss]:
+        """Return the one loss, "misdirection"."""
+        order = torch.randperm(len(self.first.target), generator=generator)
+        term = self.value(order[: self.first.batch_size])
+        return {"misdirection": Loss(term.total, 1.0, term.parts)}
+
+    def value(self, index: Tensor) -> TermValue:
+        """Return the term of the prompts of these numbers; its parts are the layers' losses."""
+        # In order, as the text encoder reads them.
+        index = index.sort().values
+        with ExitStack() as stack:
+            heard = {name: stack.enter_context(captured(term.layer)) for name, term in self.terms.items()}
+            _ = self.first.words[index]
+        values = {name: term.of(heard[name][-1], index) for name, term in self.terms.items()}
+        total = torch.stack([value.total for value in values.values()]).mean()
+        return TermValue(total, {name: value.total.detach() for name, value in values.items()})
+
+
+@dataclass(frozen=True, kw_only=True)
 class KeepWordsTerm:
-    r"""Hold what the text encoder says of retain prompts, :math:`\operatorname{MSE}(E(r), E_0(r))`.
+    r"""Hold what the text encoders say of retain prompts, :math:`\operatorname{MSE}(E(r), E_0(r))`.
+
+    Where they say a pooled vector too, its mean squared error is added to the rows'.
 
     Args:
         words: The prompts.
-        original: (prompts, tokens, dim) what the unedited text encoder says of them.
+        original: What the unedited text encoders say of them: (prompts, tokens, dim), or with pooled vectors.
         batch_size: Prompts in a batch; all of them if there are fewer.
         weight: Its weight in the sum.
     """
 
     words: LiveEmbeddings
-    original: Float[Tensor, "prompts tokens dim"]
+    original: Conditions
     batch_size: int
     weight: float
 
     def losses(self, step: int, generator: torch.Generator) -> dict[str, Loss]:
         """Return the one loss, "words"."""
         index = torch.randperm(len(self.original), generator=generator)[: self.batch_size]
-        now = self.words[index]
-        term = teacher_mse(now, self.original[index].to(now))
-        return {"words": Loss(term.total, self.weight, term.parts, "retain")}
+        now, before = (as_conditioning(words[index]) for words in (self.words, self.original))
+        term = teacher_mse(now.tokens, before.tokens.to(now.tokens))
+        total, parts = term.total, dict(term.parts)
+        if now.pooled is not None and before.pooled is not None:
+            pooled = teacher_mse(now.pooled, before.pooled.to(now.pooled)).total
+            total, parts = total + pooled, parts | {"pooled": pooled.detach()}
+        return {"words": Loss(total, self.weight, parts, "retain")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +135,7 @@ class MisdirectionWatch:
         retain_words: The retain prompts.
     """
 
-    term: MisdirectionTerm
+    term: MisdirectionsTerm
     baseline: float
     backbone: Backbone
     retain: Draw
@@ -101,7 +143,7 @@ class MisdirectionWatch:
 
     def look(self) -> dict[str, float]:
         """Return ``erase_error``, 1 at the start and 0 when the target is reached, and ``retention_drift``."""
-        error = float(self.term.value(torch.arange(len(self.term.target))).total)
+        error = float(self.term.value(torch.arange(len(self.term.first.target))).total)
         drift = relative_error(self.backbone, self.retain, self.retain_words)
         return {"erase_error": error / self.baseline if self.baseline > 0 else error, "retention_drift": drift}
 
@@ -119,8 +161,9 @@ class AttackedTerm:
     .. math:: v^* = \arg\min_v \operatorname{MSE}\big(\epsilon_0(x_t, E(v \oplus c)), \epsilon_0(x_t, E_0(c))\big),
               \qquad L = \operatorname{MSE}\big(\epsilon_0(x_t, E(v^* \oplus c)), y\big)
 
-    where :math:`E` is the text encoder that learns, and :math:`\epsilon_0` the denoiser, which does not. The vectors
-    start at random words, and are the same for all prompts of a batch.
+    where :math:`E` is the text encoder that learns, or several, and :math:`\epsilon_0` the denoiser, which does not.
+    The vectors start at random words, and are the same for all prompts of a batch; of several encoders each has its
+    own, at first of the same words.
 
     Args:
         backbone: The model.
@@ -156,14 +199,14 @@ class AttackedTerm:
 
     def attack(self, step: int, generator: torch.Generator) -> Attack:
         """Return what the attacker finds against the text encoder as it is now."""
-        known = len(self.backbone.pipe.tokenizer)
+        known = min(len(reader.window.tokenizer) for reader in self.backbone.text_readers)
         words = torch.randint(known, (self.plan.tokens,), generator=generator)
 
         def loss(vectors: Tensor) -> Tensor:
             draw = self.attacked.draw(self.batch_size, step=step, generator=generator)
             return self._distance(draw, self.words.behind(vectors)).total
 
-        return search_vectors(loss, self.backbone.word_vectors(words), plan=self.plan, fidelity=self.fidelity)
+        return search_vectors(loss, self.words.vectors_of(words), plan=self.plan, fidelity=self.fidelity)
 
     def _distance(self, draw: Draw, words: LiveEmbeddings) -> TermValue:
         if draw.target is None:

@@ -14,8 +14,9 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from aizheimer._seeding import generator_for
-from aizheimer.backbones.base import Backbone, NetworkName
+from aizheimer.backbones.base import Backbone, Part
 from aizheimer.backbones.conditioning import Conditioning, joined
+from aizheimer.backbones.networks import trained_network
 from aizheimer.concepts.concept import Concept
 from aizheimer.data.anchors import anchor_prompts
 from aizheimer.data.cache import TensorCache
@@ -121,7 +122,7 @@ class Material:
         cache: Where tensors are cached.
         callbacks: Told about preparations.
         weights: The selected parameters, and copies of their values.
-        part: The network they are of.
+        part: What they are of.
     """
 
     method: TrainedMethod
@@ -132,7 +133,7 @@ class Material:
     cache: Path | None
     callbacks: Callbacks
     weights: Borrowed
-    part: NetworkName = "unet"
+    part: Part = "unet"
 
     @property
     def parameters(self) -> dict[str, Parameter]:
@@ -150,15 +151,15 @@ class Material:
         return joined([self.data.retain_embeddings, self.data.null_embedding])
 
     def words(self, prompts: Sequence[str]) -> Embeddings:
-        """Return prompts as the network that learns makes the denoiser read them: live if it is the text encoder."""
-        if self.part == "text_encoder":
+        """Return prompts as what learns makes the denoiser read them: live if it is a text encoder."""
+        if self.part != "unet":
             return LiveEmbeddings.of(self.backbone, prompts)
         return self.embeddings(prompts)
 
     @property
     def retain_words(self) -> Embeddings:
-        """`retain_embeddings`, live if the text encoder is what learns."""
-        if self.part == "text_encoder":
+        """`retain_embeddings`, live if a text encoder is what learns."""
+        if self.part != "unet":
             return self.words([*self.data.retain_prompts, ""])
         return self.retain_embeddings
 
@@ -224,8 +225,8 @@ class Material:
         return first, second
 
     def teacher_weights(self) -> AbstractContextManager[None]:
-        """Run the network with its original weights for the length of a ``with`` block."""
-        return swapped(self.backbone.networks[self.part], self.originals)
+        """Run what learns with its original weights for the length of a ``with`` block."""
+        return swapped(trained_network(self.backbone.networks, self.part), self.originals)
 
     def student_rollouts(self, embeddings: Conditioning) -> StudentRolloutSource:
         """Return latents that the model draws as it is at the time, for encoded prompts."""

@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
 from aizheimer.backbones.base import Backbone
-from aizheimer.backbones.fingerprints import module_fingerprint
 from aizheimer.concepts.concept import Concept
 from aizheimer.edits.edit import Edit
 from aizheimer.edits.hook import Hook
-from aizheimer.edits.provenance import ConceptRecord, Provenance, base_name
+from aizheimer.edits.provenance import ConceptRecord, Provenance, base_name, text_fingerprints
 from aizheimer.engine.callbacks import Callbacks
 from aizheimer.methods.base import MethodInfo, check_family
 
@@ -65,7 +64,7 @@ def hook_edit(
         method=method.name,
         concept=ConceptRecord.of(concept),
         base_fingerprint=backbone.fingerprint(),
-        text_fingerprint=module_fingerprint(backbone.pipe.text_encoder) if hook.tensors else "",
+        **(text_fingerprints(backbone.networks) if hook.tensors else {}),
         base_name=base_name(backbone.pipe.name_or_path),
         recipe=recipe,
         seed=recipe.get("seed", 0),

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from aizheimer._processes import is_main, processes
 from aizheimer._seeding import generator_for
-from aizheimer.backbones.base import Backbone, NetworkName
-from aizheimer.backbones.fingerprints import module_fingerprint
+from aizheimer.backbones.base import Backbone, Part
+from aizheimer.backbones.networks import trained_names, trained_network
 from aizheimer.concepts.concept import Concept
 from aizheimer.data.cache import cache_folder
 from aizheimer.data.images import check_picture_folder
@@ -23,7 +23,7 @@ from aizheimer.data.prepare import ConceptData, generate_count, parked, prepare
 from aizheimer.data.retain import RetainSet, retain_set
 from aizheimer.edits.edit import Edit
 from aizheimer.edits.hook import Hook
-from aizheimer.edits.provenance import ConceptRecord, Provenance, base_name
+from aizheimer.edits.provenance import ConceptRecord, Provenance, base_name, text_fingerprints
 from aizheimer.engine.callbacks import Callbacks
 from aizheimer.engine.gradient_rules import EmaStop, GradientRule
 from aizheimer.engine.lean import lean, tiled
@@ -121,7 +121,7 @@ def learn(
     *,
     selection: ParameterSelection = NOTHING,
     layers: Sequence[str] = (),
-    part: NetworkName = "unet",
+    part: Part = "unet",
     task: Callable[[Material], Task],
     images: str | None = None,
     pictures: str | None = None,
@@ -139,7 +139,7 @@ def learn(
         concept: What to forget.
         selection: What may change of the network's own parameters.
         layers: Cross-attention modules that something is put on, beside those of the selection.
-        part: The network it is of.
+        part: What the selection is of.
         task: Builds the training problem.
         images: Where the concept's images come from; see `aizheimer.data.prepare.prepare`.
         pictures: Where other images come from that the task will ask for.
@@ -189,7 +189,7 @@ def _material(
     *,
     selection: ParameterSelection,
     layers: Sequence[str],
-    part: NetworkName,
+    part: Part,
     images: str | None,
     forget_latents: bool,
     plan: RolloutPlan,
@@ -235,7 +235,7 @@ def check_trainable(
     backbone: Backbone,
     selection: ParameterSelection,
     *,
-    part: NetworkName = "unet",
+    part: Part = "unet",
     pictures: Sequence[str | None] = (),
 ) -> None:
     """Refuse, before any work, what training could not begin from.
@@ -243,14 +243,14 @@ def check_trainable(
     Args:
         backbone: The model.
         selection: What would be trained; empty for adapters.
-        part: The network it is of.
+        part: What the selection is of.
         pictures: Where images come from: folders, ``generate:N`` or nothing.
 
     Raises:
         ModelError: If the weights are not in float32.
         DataError: If a folder does not exist.
     """
-    network = backbone.networks[part]
+    network = trained_network(backbone.networks, part)
     # Without a selection adapters are trained, and those have the type of what they are put on.
     check_parameters(selection.parameters(network) or dict(network.named_parameters()))
     for place in pictures:
@@ -260,18 +260,18 @@ def check_trainable(
 
 @dataclass(frozen=True, kw_only=True)
 class _Base:
-    """Fingerprints of the model before training; the text encoder's only where that is what learns."""
+    """Fingerprints of the model before training, by `Provenance`'s fields; a text encoder's only where it learns."""
 
     denoiser: str
-    text: str = ""
+    text: Mapping[str, Any]
 
     @classmethod
-    def of(cls, backbone: Backbone, part: NetworkName) -> _Base:
-        text = module_fingerprint(backbone.networks[part]) if part == "text_encoder" else ""
+    def of(cls, backbone: Backbone, part: Part) -> _Base:
+        text = text_fingerprints(backbone.networks, trained_names(backbone.networks, part))
         return cls(denoiser=backbone.fingerprint(), text=text)
 
     def identity(self) -> dict[str, str]:
-        return {"base": self.denoiser} | ({"text base": self.text} if self.text else {})
+        return {"base": self.denoiser} | {name.replace("_fingerprint", " base"): one for name, one in self.text.items()}
 
 
 def _trained(material: Material, task: Task, *, base: _Base, run: RunFolder | None) -> Edit:
@@ -321,7 +321,7 @@ def _provenance(material: Material, task: Task, *, base: _Base, result: TrainRes
         method=material.method.name,
         concept=ConceptRecord.of(material.concept),
         base_fingerprint=base.denoiser,
-        text_fingerprint=base.text,
+        **base.text,
         base_name=base_name(material.backbone.pipe.name_or_path),
         recipe=material.method.model_dump(mode="json"),
         seed=material.method.training.seed,
@@ -336,7 +336,7 @@ def _summary(
     *,
     attention: Sequence[str],
     layers: Sequence[str],
-    part: NetworkName,
+    part: Part,
 ) -> dict[str, Any]:
     own = [layer for layer in attention if any(name.startswith(f"{layer}.") for name in parameters)]
     return {

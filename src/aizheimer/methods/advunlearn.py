@@ -7,6 +7,7 @@ from typing import ClassVar
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from aizheimer.backbones.base import Backbone
+from aizheimer.backbones.readers import text_part
 from aizheimer.concepts.concept import Concept
 from aizheimer.data.latents import RolloutPlan
 from aizheimer.data.sources import BankSource
@@ -21,8 +22,8 @@ from aizheimer.engine.text_terms import AttackedTerm
 from aizheimer.errors import SelectorError
 from aizheimer.methods._material import Material, RetainPlan
 from aizheimer.methods._trained import Task, learn, no_attention_stop, plan_for
-from aizheimer.methods.base import MethodInfo, check_family
-from aizheimer.modules.text_encoder import TextPart, select_text
+from aizheimer.methods.base import UNETS, MethodInfo, check_family, joint
+from aizheimer.modules.text_encoder import TextPart, select_read
 from aizheimer.objectives.prompt_attack import AttackPlan, Fidelity
 
 
@@ -34,7 +35,8 @@ class AdvUnlearn(BaseModel):
               v^* = \arg\min_v \operatorname{MSE}\big(\epsilon_0(x_t, E(v \oplus c)), \epsilon_0(x_t, E_0(c))\big)
 
     with :math:`y = \epsilon_0(\varnothing) - \eta\,(\epsilon_0(c) - \epsilon_0(\varnothing))`. The denoiser is not
-    changed: the edited encoder serves every denoiser that was trained with the same one.
+    changed: the edited encoder serves every denoiser that was trained with the same one. Of Stable Diffusion XL's two
+    encoders both are :math:`E`, with what they pool, and :math:`v` are words of both.
 
     Example:
         >>> edit = AdvUnlearn(warmup=20, training={"steps": 60}).unlearn(backbone, Concept("cat"))  # doctest: +SKIP
@@ -51,9 +53,10 @@ class AdvUnlearn(BaseModel):
         "Models, arXiv:2405.15234",
         kind="fine-tune",
         needs=("prompts", "retain prompts"),
-        edits="the text encoder: all blocks and the last norm",
-        elsewhere=dict.fromkeys(("sdxl", "sd3", "flux"), "it trains the one text encoder, and several are read here"),
+        edits="the text encoder, or both: all blocks and the last norm",
         status="stable",
+        families=UNETS,
+        elsewhere=joint("it trains CLIP's text encoders, and T5's words are read here too"),
     )
 
     eta: float = Field(
@@ -119,8 +122,8 @@ class AdvUnlearn(BaseModel):
                 "advunlearn: this denoiser has no cross-attention layers, so no word changes what it predicts; wanted "
                 "one that reads prompts. Choose a model with cross-attention."
             )
-        encoder = backbone.networks["text_encoder"]
-        selection = select_text(encoder, blocks=self.blocks, parts=self.parts, final_norm=self.blocks is None)
+        readers, whole = backbone.text_readers, self.blocks is None
+        selection = select_read(readers, blocks=self.blocks, parts=self.parts, final_norm=whole)
         prompts = backbone.world.prompts(concept)
         backbone.token_columns(prompts, concept.target, policy="concept")
         check_room(backbone, prompts, tokens=self.attack.tokens)
@@ -129,7 +132,7 @@ class AdvUnlearn(BaseModel):
             backbone,
             concept,
             selection=selection,
-            part="text_encoder",
+            part=text_part(backbone),
             task=self._task,
             plan=self.rolled_out,
             run=run,

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from aizheimer.backbones.readers import TextReader
 from aizheimer.errors import SelectorError
 from aizheimer.modules.parameters import ParameterSelection
 
@@ -62,13 +63,52 @@ def select_text(
     return ParameterSelection(tuple(names))
 
 
-def last_attention_output(text_encoder: nn.Module) -> nn.Module:
+def select_read(
+    readers: Sequence[TextReader],
+    *,
+    blocks: int | None = None,
+    parts: Sequence[TextPart] = ("attention", "mlp", "norms"),
+    final_norm: bool = False,
+) -> ParameterSelection:
+    """Pick parameters of the first blocks of every text encoder; see `select_text`.
+
+    An encoder's last blocks and its last norm are left out where nothing that the denoiser reads comes through them.
+
+    Args:
+        readers: The text encoders.
+        blocks: Number of blocks of each, from the first; None for all.
+        parts: What to take of each block.
+        final_norm: Take the layer norm after the last block too.
+
+    Returns:
+        The selection, of several encoders by ``<network>.<name>``.
+
+    Raises:
+        SelectorError: If an encoder has fewer blocks, or nothing is selected.
+    """
+    names: list[str] = []
+    for reader in readers:
+        skipped = 0 if reader.pooled else reader.skipped
+        there = len(_layers(reader.encoder))
+        # A number that is too large is refused, not cut down to what is read.
+        wanted = blocks if skipped == 0 or (blocks or 0) > there else min(blocks or there, there - skipped)
+        norm = final_norm and skipped == 0
+        chosen = select_text(reader.encoder, blocks=wanted, parts=parts, final_norm=norm).names
+        names += chosen if len(readers) == 1 else [f"{reader.network}.{name}" for name in chosen]
+    return ParameterSelection(tuple(names))
+
+
+def last_attention_output(text_encoder: nn.Module, *, skipped: int = 0) -> nn.Module:
     """Return the last block's output projection of self-attention, whose output HiRM calls the high-level concept.
+
+    Args:
+        text_encoder: A CLIP text encoder.
+        skipped: Blocks at its end that do not count.
 
     Raises:
         SelectorError: If this is no CLIP text encoder.
     """
-    return _layers(text_encoder)[-1].get_submodule("self_attn.out_proj")
+    return _layers(text_encoder)[-1 - skipped].get_submodule("self_attn.out_proj")
 
 
 @contextmanager

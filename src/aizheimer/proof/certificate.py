@@ -109,7 +109,7 @@ class Certificate(_Frozen):
         model_name: The base, as it was called.
         edit_sha256: Of ``edit.safetensors``.
         base_fingerprint: Of the denoiser that the edit was made for.
-        text_fingerprint: Of its text encoder, for an edit that changes it or holds what it said.
+        text_fingerprint: Of its text encoder, for an edit that changes it or holds what it said; of two, both.
         created: When the edit was made.
         versions: What this was written with.
         acts: What the edit is: changed weights, or a behaviour while drawing.
@@ -178,7 +178,7 @@ def certify(found: Findings, *, verdict: Verdict | None = None) -> Certificate:
         model_name=origin.base_name,
         edit_sha256=found.edit_sha256,
         base_fingerprint=origin.base_fingerprint,
-        text_fingerprint=origin.text_fingerprint,
+        text_fingerprint=" ".join(origin.text_fingerprints.values()),
         created=origin.created,
         acts=_acts(found),
         threats=_threats(found),

@@ -14,6 +14,7 @@ from aizheimer._records import flat
 from aizheimer.backbones.base import Backbone
 from aizheimer.backbones.fingerprints import module_fingerprint
 from aizheimer.detectors.base import see
+from aizheimer.edits.apply import NAMES
 from aizheimer.edits.io import load_edit
 from aizheimer.edits.provenance import Provenance
 from aizheimer.edits.storage import TENSORS
@@ -163,9 +164,9 @@ def _hashes(found: Findings, backbone: Backbone, certificate: Certificate | None
         _same("edit.safetensors, SHA-256", found.edit_sha256[:16], now[:16]),
         _same("base model, hash of the denoiser", origin.base_fingerprint, backbone.fingerprint()),
     ]
-    if origin.text_fingerprint:
-        now_text = module_fingerprint(backbone.pipe.text_encoder)
-        lines.append(_same("base model, hash of the text encoder", origin.text_fingerprint, now_text))
+    for part, known in origin.text_fingerprints.items():
+        now_text = module_fingerprint(backbone.networks[part]) if part in backbone.networks else "none"  # type: ignore[index]
+        lines.append(_same(f"base model, hash of the {NAMES[part]}", known, now_text))
     if certificate is not None:
         lines.append(_same("certificate's edit", certificate.edit_sha256[:16], now[:16]))
         lines.append(_same("certificate's base", certificate.base_fingerprint, origin.base_fingerprint))

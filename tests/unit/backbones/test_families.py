@@ -269,6 +269,14 @@ def test_rows_without_a_pooled_vector_are_refused(backbones, family):
         backbone.predict(latents(), 500, rows)
     with pytest.raises(ModelError, match="1 of 2 parts have no pooled vector"):
         joined([backbone.condition([PROMPT]), rows])
+
+
+@pytest.mark.parametrize("family", ["sd3", "flux"])
+def test_words_beside_t5_are_not_read_with_gradients(backbones, family):
+    backbone = backbones[family]
+    assert backbone.text_readers == ()
+    with pytest.raises(ModelError, match="reads several text encoders"):
+        backbone.token_ids([PROMPT])
     with pytest.raises(ModelError, match="reads several text encoders"):
         backbone.read_tokens(backbone.tokenize([PROMPT]))
     with pytest.raises(ModelError, match="reads several text encoders"):
