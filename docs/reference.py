@@ -19,8 +19,9 @@ from typing import Any
 import typer
 
 from aizheimer._registry import ATTACKS, METHODS
-from aizheimer.backbones.families import FAMILIES
+from aizheimer.backbones.families import FAMILIES, kinds
 from aizheimer.cli.app import app
+from aizheimer.cli.matrix import method_matrix
 from aizheimer.cli.method_page import parameters, with_recipe
 from aizheimer.recipes.load import list_recipes, load_recipe, recipe_notes
 from aizheimer.recipes.schema import RecipeFile
@@ -53,6 +54,20 @@ def method_blocks(name: str) -> dict[str, str]:
     cells = [_parameter(field, with_column=used) for field in fields]
     intro = f"`--method {name}` uses the recipe of that name; its column says where it departs from the defaults.\n\n"
     return {"glance": glance, "parameters": (intro if used else "") + table(header, cells)}
+
+
+def matrix_block() -> str:
+    """Return which method works on which kind of model, as ``aizheimer ls --matrix`` prints it."""
+    rows = [
+        (f"[{name}](methods/{name}.md)", *(_works(cell) for cell in cells.values()))
+        for name, cells in method_matrix().items()
+    ]
+    return table(("method", *(kind.title for kind in kinds().values())), rows)
+
+
+def _works(cell: dict[str, Any]) -> str:
+    settings = " and ".join(f"`{setting}`" for setting in cell["settings"])
+    return ("yes, with " + settings if settings else "yes") if cell["works"] else "no"
 
 
 def _parameter(field: dict[str, Any], *, with_column: bool) -> tuple[str, ...]:
@@ -224,6 +239,8 @@ def wanted() -> dict[Path, str]:
             path = DOCS / folder / f"{name}.md"
             if path.is_file():
                 found[path] = with_blocks(path.read_text(encoding="utf-8"), blocks(name))
+    models = DOCS / "models.md"
+    found[models] = with_blocks(models.read_text(encoding="utf-8"), {"matrix": matrix_block()})
     return found
 
 

@@ -86,7 +86,7 @@ def tiny_tokenizer(*, pad_token: str = END_OF_TEXT) -> CLIPTokenizer:
     return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=MAX_TOKENS, pad_token=pad_token)
 
 
-def _text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
+def _text_encoder(tokenizer: CLIPTokenizer, *, second: bool) -> CLIPTextModel:
     config = CLIPTextConfig(
         vocab_size=len(tokenizer),
         hidden_size=DIM,
@@ -97,11 +97,12 @@ def _text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
+        hidden_act="gelu" if second else "quick_gelu",
     )
     return CLIPTextModel(config)
 
 
-def _unet(*, linear_projections: bool) -> UNet2DConditionModel:
+def _unet(*, second: bool) -> UNet2DConditionModel:
     return UNet2DConditionModel(
         sample_size=LATENT_SIZE,
         layers_per_block=1,
@@ -109,9 +110,10 @@ def _unet(*, linear_projections: bool) -> UNet2DConditionModel:
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
         cross_attention_dim=DIM,
-        attention_head_dim=2,  # in Stable Diffusion's UNet this is the NUMBER of heads
+        attention_head_dim=[2, 4, 4] if second else 2,  # in Stable Diffusion's UNet this is the NUMBER of heads
         norm_num_groups=8,
-        use_linear_projection=linear_projections,
+        use_linear_projection=second,
+        upcast_attention=second,
     )
 
 
@@ -133,22 +135,27 @@ def tiny_pipeline(
     seed: int = 0,
     pad_token: str = END_OF_TEXT,
     prediction_type: str = "epsilon",
-    linear_projections: bool = False,
+    second: bool = False,
 ) -> StableDiffusionPipeline:
-    """Return a fresh pipeline of random weights; the same seed gives the same bits, and no global RNG is moved."""
-    return _tiny_pipelines(seed, pad_token, prediction_type, linear_projections)()
+    """Return a fresh pipeline of random weights; the same seed gives the same bits, and no global RNG is moved.
+
+    ``second`` builds its networks as those of Stable Diffusion 2 are: linear projections around the UNet's
+    transformers, a number of heads for each level, attention in single precision, OpenCLIP's activation. (OpenCLIP's
+    last layer is not read there, and so is not in the released text encoder: its own last hidden state is.)
+    """
+    return _tiny_pipelines(seed, pad_token, prediction_type, second)()
 
 
 @functools.cache
 def _tiny_pipelines(
-    seed: int, pad_token: str, prediction_type: str, linear_projections: bool
+    seed: int, pad_token: str, prediction_type: str, second: bool
 ) -> Duplicator[StableDiffusionPipeline]:
     """Build a pipeline once; what comes back makes copies of it."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         tokenizer = tiny_tokenizer(pad_token=pad_token)
-        text_encoder = _text_encoder(tokenizer).eval()
-        unet = _unet(linear_projections=linear_projections).eval()
+        text_encoder = _text_encoder(tokenizer, second=second).eval()
+        unet = _unet(second=second).eval()
         vae = tiny_vae().eval()
         # Freshly made cross-attention hardly looks at the words; sharper queries and keys do.
         for name, parameter in unet.named_parameters():

@@ -80,8 +80,8 @@ def _clip(kind: type[Any], tokenizer: CLIPTokenizer, *, dim: int = DIM, blocks: 
 
 
 def tiny_sd2(seed: int = 0) -> Any:
-    """Return Stable Diffusion 2 in small: velocity, padding with "!", linear projections around its transformers."""
-    return tiny_pipeline(seed=seed, pad_token="!", prediction_type="v_prediction", linear_projections=True)
+    """Return Stable Diffusion 2 in small: velocity, padding with "!", networks built as those of the second version."""
+    return tiny_pipeline(seed=seed, pad_token="!", prediction_type="v_prediction", second=True)
 
 
 def tiny_sdxl(seed: int = 0, *, second: int = DIM, blocks: tuple[int, int] = (2, 2)) -> StableDiffusionXLPipeline:
@@ -202,5 +202,5 @@ def _silent(pipe: Any) -> Any:
     return pipe
 
 
-BUILDERS: dict[str, Callable[..., Any]] = {"sd2": tiny_sd2, "sdxl": tiny_sdxl, "sd3": tiny_sd3, "flux": tiny_flux}
-"""Every pipeline here by a short name: a family's, or "sd2" for the second kind of the first."""
+BUILDERS: dict[str, Callable[..., Any]] = {"sd2-v": tiny_sd2, "sdxl": tiny_sdxl, "sd3": tiny_sd3, "flux": tiny_flux}
+"""Every pipeline here by a short name, a column's of ``aizheimer ls --matrix``."""

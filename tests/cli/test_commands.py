@@ -163,9 +163,9 @@ class TestLs:
 
     def test_the_matrix(self, cli):
         found = json.loads(cli("ls", "--matrix", "--json").out)
-        assert list(found["families"]) == ["sd", "sdxl", "sd3", "flux"]
+        assert list(found["families"]) == ["sd", "sd2-v", "sdxl", "sd3", "flux"]
         assert found["methods"].keys() == set(METHODS.names())
-        assert all(cells["sd"]["works"] for cells in found["methods"].values())
+        assert all(cells[kind]["works"] for cells in found["methods"].values() for kind in ("sd", "sd2-v"))
         assert all(cell["works"] != bool(cell["why"]) for cells in found["methods"].values() for cell in cells.values())
         assert found["methods"]["closed-distraction"]["sd3"]["settings"] == ["metric=identity"]
         printed = cli("ls", "--matrix").out

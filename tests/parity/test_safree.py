@@ -209,6 +209,16 @@ def running(tiny_pipeline):
     patches.remove()
 
 
+def space_of(running):
+    (encoder,) = running.encoders
+    return projector(encoder.read(encoder.tokenize(["santa claus"]))[0])
+
+
+def filter_of(running, prompt, concept):
+    (encoder,) = running.encoders
+    return running.filter_of(prompt, concept, encoder=encoder)
+
+
 class TestFilters:
     def test_masked_prompts_and_their_projections(self, running):
         """The same by plain loops, without batches."""
@@ -228,26 +238,26 @@ class TestFilters:
         n = len(distance)
         wanted = [distance[i] >= 1.01 * distance[torch.arange(n) != i].mean() for i in range(n)]
 
-        found = running.filter_of("santa claus in noto style", concept)
+        found = filter_of(running, "santa claus in noto style", concept)
         assert found.triggers.tolist() == [False, *map(bool, wanted), *[False] * (32 - n - 1)]
         torch.testing.assert_close(found.operator, inside @ (torch.eye(32).double() - concept), atol=1e-5, rtol=1e-4)
         assert found.last is None
 
     def test_the_two_orders(self, running):
-        concept = projector(running.pooled(running.tokenize(["santa claus"])))
-        paper = running.filter_of("a cat", concept).operator
+        concept = space_of(running)
+        paper = filter_of(running, "a cat", concept).operator
         running.hook = hook(order="repository")
-        repository = running.filter_of("a cat", concept).operator
+        repository = filter_of(running, "a cat", concept).operator
         torch.testing.assert_close(repository, paper.T, atol=1e-6, rtol=1e-4)
         torch.testing.assert_close(concept @ repository, torch.zeros_like(concept), atol=1e-6, rtol=0)
 
     def test_an_empty_prompt_is_left_alone(self, running):
-        concept = projector(running.pooled(running.tokenize(["santa claus"])))
-        assert not running.filter_of("", concept).triggers.any()
+        concept = space_of(running)
+        assert not filter_of(running, "", concept).triggers.any()
 
     def test_a_prompt_longer_than_the_window(self, running):
-        concept = projector(running.pooled(running.tokenize(["santa claus"])))
-        assert running.filter_of("a cat and " * 20, concept).triggers.shape == (32,)
+        concept = space_of(running)
+        assert filter_of(running, "a cat and " * 20, concept).triggers.shape == (32,)
 
 
 class TestOnAPipeline:
@@ -268,7 +278,7 @@ class TestOnAPipeline:
         patches, running = Patches(), _Running(tiny_pipeline, hook(), 1.0)
         running.install(patches)
         found = draw(tiny_pipeline, PROMPTS[1])
-        (own,) = running.filters
+        ((own,),) = running.filters
         patches.remove()
         embeddings, null = tiny_pipeline.encode_prompt(PROMPTS[1], "cpu", 1, True)
         wanted = tiny_pipeline(

@@ -59,6 +59,39 @@ FAMILIES: dict[Family, FamilyInfo] = {
 """Every family by its short name."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class KindInfo:
+    """One kind of model that methods are tested on.
+
+    Args:
+        family: Its family, which is all that code asks for: what works on it and what does not is the family's.
+        title: What users call it.
+    """
+
+    family: Family
+    title: str
+
+
+SECOND_KINDS: dict[str, KindInfo] = {
+    "sd2-v": KindInfo(family="sd", title="Stable Diffusion 2 with v-prediction"),
+}
+"""Models that a family's code treats as its first, and that differ from it in what a method may trip over."""
+
+
+def kinds() -> dict[str, KindInfo]:
+    """Return every kind of model by its short name: each family by its own, and its further kinds behind it.
+
+    Example:
+        >>> list(kinds())
+        ['sd', 'sd2-v', 'sdxl', 'sd3', 'flux']
+    """
+    found: dict[str, KindInfo] = {}
+    for family, info in FAMILIES.items():
+        found[family] = KindInfo(family=family, title=info.title)
+        found |= {name: kind for name, kind in SECOND_KINDS.items() if kind.family == family}
+    return found
+
+
 def family_of(pipeline_class: str) -> Family | None:
     """Return the family whose pipelines are of a class, or None.
 

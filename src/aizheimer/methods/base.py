@@ -29,7 +29,7 @@ class MethodInfo:
         status: ``"stable"`` with a parity test and a measured row in the benchmark, else ``"experimental"``.
         families: Families of models that it works on, each with the settings it needs there, as overrides
             (``"metric=identity"``). This is what ``aizheimer ls --matrix`` prints and what the tests run over: what is
-            listed here is tested here.
+            listed here is tested here, on every kind of model in the family (`aizheimer.backbones.families.kinds`).
         elsewhere: Why it does not work on others, in the words of `refusal`.
     """
 

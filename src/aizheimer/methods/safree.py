@@ -13,7 +13,7 @@ from aizheimer.edits.hooks.safree import SAFREEHook
 from aizheimer.engine.callbacks import Callbacks
 from aizheimer.engine.run_folder import RunFolder
 from aizheimer.methods._runtime import check_concept, hook_edit
-from aizheimer.methods.base import MethodInfo, joint
+from aizheimer.methods.base import UNETS, MethodInfo, joint
 
 SCHEDULE = {"object": (2.5, 5.333), "style": (3.5, 5.5)}
 """Steepness and midpoint of the self-validating filter, by the concept's kind, as in the published code."""
@@ -28,6 +28,10 @@ class SAFREE(BaseModel):
     :math:`round(10\,\sigma(2k(10\beta - t_0)))`, with the cosine distance :math:`\beta` between prompt and filtered
     prompt. In those steps latent re-attention damps the low frequencies of the UNet's skip features that the filtered
     prompt made louder: :math:`F' = s\,F` where :math:`|F(h(p'))| > |F(h(p))|`.
+
+    On Stable Diffusion XL each of the two encoders is filtered so, in its own part of the rows, and the pooled vector
+    with the second; the authors' pipeline there filters the second encoder's rows alone (``fidelity="repository"``), by
+    scripts without the self-validating filter and without re-attention.
 
     Example:
         >>> edit = SAFREE().unlearn(backbone, Concept("Santa Claus"))  # doctest: +SKIP
@@ -44,10 +48,11 @@ class SAFREE(BaseModel):
         kind="runtime",
         edits="the prompt's embedding and the UNet's skip features, in the first steps",
         status="stable",
-        elsewhere={
-            "sdxl": "its projections are made of one text encoder's pooled vectors, and rows here are of two",
-            **joint("its projections are made of one text encoder's pooled vectors, and rows here are of several"),
-        },
+        families=UNETS,
+        elsewhere=joint(
+            "it tells words by what a causal encoder says at the end of the text, which T5 has not, and damps a UNet's "
+            "skip connections"
+        ),
     )
 
     also: tuple[str, ...] = Field(
@@ -58,8 +63,9 @@ class SAFREE(BaseModel):
     alpha: float = Field(default=0.01, ge=0, description="Tolerance for trigger tokens; the paper's.")
     fidelity: Literal["paper", "repository"] = Field(
         default="paper",
-        description="Order of the projections: P_I(I - P_C) as printed, or the code's (I - P_C)P_I; and latent "
-        "re-attention: low frequencies are multiplied by s as printed, or s is written in their place as in the code.",
+        description="Order of the projections: P_I(I - P_C) as printed, or the code's (I - P_C)P_I; latent "
+        "re-attention: low frequencies are multiplied by s as printed, or s is written in their place as in the code; "
+        "and on SDXL both encoders' rows and the pooled vector, or the second encoder's rows alone as in the code.",
     )
     self_validating: bool = Field(default=True, description="Filter the first steps only; the paper's. False: all.")
     filter_steps: int = Field(default=10, ge=0, description="The most steps that are filtered; the paper's, of 50.")

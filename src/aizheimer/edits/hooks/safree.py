@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -15,14 +16,13 @@ from torch import Tensor
 from aizheimer.edits.hook import Patches
 from aizheimer.edits.hooks.calls import CallWatch, of_rows
 from aizheimer.edits.hooks.re_attention import ReAttention
+from aizheimer.edits.hooks.safree_text import Encoder, encoders_of
 from aizheimer.errors import EditError
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
 
 _SCALES = ("skip_scales", "backbone_scales")
-_MASK_ID = 0
-"""The token that stands in for a masked one, as in the published code."""
 
 
 def projector(vectors: Float[Tensor, "vectors dim"]) -> Float[Tensor, "dim dim"]:
@@ -74,10 +74,17 @@ class SAFREEHook:
     token masked. Prompts must be given as text. With ``skip_scales``, the steps that see a filtered prompt also damp
     what it has made louder in the UNet's skips (`aizheimer.edits.hooks.re_attention`).
 
+    Rows of two encoders (SDXL) are filtered encoder by encoder, as if each were alone: its own part of every row, by
+    its own projections, triggers and number of steps, of the prompt that it was given. The pooled vector, which SDXL's
+    UNet is told as well, goes with the second encoder, of which it is: where that found triggers it becomes
+    :math:`A_p e_p`, by the same projections of pooled vectors. ``"repository"`` leaves it and the first encoder as
+    they are, as the authors' pipeline does. See `aizheimer.edits.hooks.safree_text.encoders_of`.
+
     Args:
         phrases: The words that span the concept.
         alpha: Tolerance of `trigger_tokens`.
-        order: ``"paper"`` or ``"repository"``: the order of the two projections, and what damping a frequency is.
+        order: ``"paper"`` or ``"repository"``: the order of the two projections, what damping a frequency is, and what
+            is filtered on SDXL.
         self_validating: Filter the first steps only, as many as `filtered_steps` says; else all.
         steps: The most that may be filtered, n.
         steepness: k.
@@ -128,30 +135,49 @@ class SAFREEHook:
 
 @dataclass(frozen=True)
 class Filter:
-    """What happens to one prompt.
+    """What happens to one prompt, in one text encoder's part of its rows.
 
     Attributes:
         triggers: (tokens,) True at the tokens that are replaced, counted with begin-of-text.
         operator: (dim, dim) what they are multiplied by, in float64.
         last: The last step that is filtered; None for all.
         distance: Beta, 1 minus the mean cosine of the tokens with their filtered selves.
+        channels: The encoder's part of every row.
+        pooled: (width, width) what the pooled vector is multiplied by if there are triggers; None if it stays.
     """
 
     triggers: Tensor
     operator: Tensor
     last: int | None
     distance: float
+    channels: slice = field(default_factory=lambda: slice(None))
+    pooled: Tensor | None = None
 
     def __call__(self, embedding: Float[Tensor, "tokens dim"], strength: float) -> Float[Tensor, "tokens dim"]:
         """Return the prompt's embedding with the trigger tokens moved, all of the way at strength 1."""
-        e = embedding.double()
-        moved = e + strength * (e @ self.operator.T.to(e.device) - e)
-        return torch.where(self.triggers[:, None].to(e.device), moved, e).to(embedding.dtype)
+        own = embedding[:, self.channels]
+        edited = embedding.clone()
+        edited[:, self.channels] = torch.where(
+            self.triggers[:, None].to(own.device), moved(own, self.operator, strength=strength), own
+        )
+        return edited
+
+    def of_pooled(self, vector: Float[Tensor, " width"], strength: float) -> Float[Tensor, " width"]:
+        """Return the prompt's pooled vector, moved alike if the prompt has triggers."""
+        if self.pooled is None or not self.triggers.any():
+            return vector
+        return moved(vector, self.pooled, strength=strength)
+
+
+def moved(vectors: Float[Tensor, "*any dim"], operator: Float[Tensor, "dim dim"], *, strength: float) -> Tensor:
+    """Return vectors on their way to what a projection makes of them, computed in float64."""
+    e = vectors.double()
+    return (e + strength * (e @ operator.T.to(e.device) - e)).to(vectors.dtype)
 
 
 @dataclass(eq=False)
 class _Running:
-    """The hook on one pipeline, with the filters of the prompts that are being drawn."""
+    """The hook on one pipeline, with the filters of the prompts that are being drawn: for each, one an encoder."""
 
     pipe: StableDiffusionPipeline
     hook: SAFREEHook
@@ -159,12 +185,17 @@ class _Running:
     watch: CallWatch = field(init=False)
     encode: Callable[..., Any] = field(init=False)
     forward: Callable[..., Any] = field(init=False)
-    filters: list[Filter] = field(default_factory=list)
+    encoders: tuple[Encoder, ...] = ()
+    filters: list[tuple[Filter, ...]] = field(default_factory=list)
+    second: list[str] | None = None
     attention: ReAttention | None = None
 
     def install(self, patches: Patches) -> None:
+        self.encoders = encoders_of(self.pipe, published=self.hook.order == "repository")
         self.watch = CallWatch(self.pipe, on_loop=self.begin)
         self.watch.install(patches)
+        self.encode = self.pipe.encode_prompt
+        patches.put(self.pipe, "encode_prompt", self.encode_prompt)
         if self.hook.skip_scales is not None:
             self.attention = ReAttention(
                 self.hook.skip_scales, self.hook.backbone_scales, self.hook.order == "repository", self.strength
@@ -173,15 +204,29 @@ class _Running:
         self.forward = self.pipe.unet.forward
         patches.put(self.pipe.unet, "forward", self.predict)
 
+    def encode_prompt(self, *args: Any, **options: Any) -> Any:
+        """Note the words that are for SDXL's second encoder alone."""
+        asked = inspect.signature(type(self.pipe).encode_prompt).bind(self.pipe, *args, **options).arguments
+        second = asked.get("prompt_2") or None
+        self.second = [second] if isinstance(second, str) else second
+        return self.encode(*args, **options)
+
     def begin(self) -> None:
         if self.watch.prompts is None:
             raise EditError(
                 "got prompt_embeds while a safree edit is applied, which must read the words; "
                 "give prompt as text, or remove the edit"
             )
-        concept = projector(self.pooled(self.tokenize(list(self.hook.phrases))))
-        made = {prompt: self.filter_of(prompt, concept) for prompt in dict.fromkeys(self.watch.prompts)}
-        self.filters = [made[prompt] for prompt in self.watch.prompts for _ in range(self.watch.images_per_prompt)]
+        told = {"prompt": self.watch.prompts, "prompt_2": self.second or self.watch.prompts}
+        parts = [self.filters_of(told[encoder.told], encoder) for encoder in self.encoders]
+        self.filters = [own for own in zip(*parts, strict=True) for _ in range(self.watch.images_per_prompt)]
+
+    def filters_of(self, texts: list[str], encoder: Encoder) -> list[Filter]:
+        """Return what happens to these texts in one encoder's part, reading each of them once."""
+        vectors, whole = encoder.read(encoder.tokenize(list(self.hook.phrases)))
+        concept, pooled = projector(vectors), None if whole is None else projector(whole)
+        made = {text: self.filter_of(text, concept, pooled=pooled, encoder=encoder) for text in dict.fromkeys(texts)}
+        return [made[text] for text in texts]
 
     def predict(self, sample: Tensor, timestep: Any, encoder_hidden_states: Tensor, *args: Any, **options: Any) -> Any:
         watch, size = self.watch, len(sample)
@@ -189,70 +234,74 @@ class _Running:
             return self.forward(sample, timestep, encoder_hidden_states, *args, **options)
         step, first = watch.tick(timestep), size - watch.rows
         active = {
-            first + row: own
-            for row, own in enumerate(self.filters)
-            if own.last is None or step <= self.scaled(own.last)
+            first + row: [own for own in parts if own.last is None or step <= self.scaled(own.last)]
+            for row, parts in enumerate(self.filters)
         }
-        edited = encoder_hidden_states.clone()
-        for row, own in active.items():
-            edited[row] = own(edited[row], self.strength)
-        unsafe = [row for row, own in active.items() if own.triggers.any()]
+        edited, named = self.edited(encoder_hidden_states, options, active)
+        unsafe = [row for row, parts in active.items() if any(own.triggers.any() for own in parts)]
         if self.attention is None or not unsafe:
-            return self.forward(sample, timestep, edited, *args, **options)
+            return self.forward(sample, timestep, edited, *args, **named)
         # Hooks beneath this one tell a loop's own calls by their size, which this one therefore must not have.
         alone = [*unsafe, unsafe[0]] if len(unsafe) == size else unsafe
         given = (sample, timestep, encoder_hidden_states, args, options)
-        *inputs, others, named = (of_rows(value, alone, size=size) for value in given)
+        *inputs, others, plain = (of_rows(value, alone, size=size) for value in given)
         return self.attention.compared(
-            lambda: self.forward(*inputs, *others, **named),
-            lambda: self.forward(sample, timestep, edited, *args, **options),
+            lambda: self.forward(*inputs, *others, **plain),
+            lambda: self.forward(sample, timestep, edited, *args, **named),
             rows=unsafe,
             size=size,
         )
+
+    def edited(
+        self, rows: Tensor, options: dict[str, Any], active: Mapping[int, list[Filter]]
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """Return the rows and the other inputs by name, filtered where filters are active."""
+        rows, pooled = rows.clone(), None
+        told = options.get("added_cond_kwargs") or {}
+        if any(own.pooled is not None for parts in active.values() for own in parts):
+            pooled = told["text_embeds"].clone()
+        for row, parts in active.items():
+            for own in parts:
+                rows[row] = own(rows[row], self.strength)
+                if pooled is not None:
+                    pooled[row] = own.of_pooled(pooled[row], self.strength)
+        if pooled is None:
+            return rows, options
+        return rows, options | {"added_cond_kwargs": told | {"text_embeds": pooled}}
 
     def scaled(self, last: int) -> int:
         steps = int(getattr(self.pipe, "_num_timesteps", 0))
         return round(last * steps / self.hook.reference) if self.hook.reference else last
 
-    def filter_of(self, prompt: str, concept: Tensor) -> Filter:
-        """Return what happens to one prompt."""
-        hook, ids = self.hook, self.tokenize([prompt])
-        active = self.active(prompt)
+    def filter_of(self, text: str, concept: Tensor, *, encoder: Encoder, pooled: Tensor | None = None) -> Filter:
+        """Return what happens to one prompt.
+
+        Args:
+            text: The prompt.
+            concept: The projection on the concept's vectors in the space of rows.
+            encoder: Whose part.
+            pooled: The projection in the space of pooled vectors, where that vector is filtered.
+        """
+        hook, active = self.hook, encoder.active(text)
         count = max(active - 2, 0)
-        triggers = torch.zeros(ids.shape[1], dtype=torch.bool)
-        identity = torch.eye(len(concept), dtype=concept.dtype, device=concept.device)
+        triggers = torch.zeros(encoder.tokenizer.model_max_length, dtype=torch.bool)
         if not count:
-            return Filter(triggers, identity, None, 0.0)
-        variants = ids.repeat(count, 1)
-        variants[torch.arange(count), torch.arange(count) + 1] = _MASK_ID
-        masked = self.pooled(variants)
+            identity = torch.eye(len(concept), dtype=concept.dtype, device=concept.device)
+            return Filter(triggers, identity, None, 0.0, encoder.channels)
+        masked, whole = encoder.read(encoder.masked(text, count))
         triggers[1 : count + 1] = trigger_tokens(masked, concept, alpha=hook.alpha).cpu()
-        inside, away = projector(masked), identity - concept
-        operator = inside @ away if hook.order == "paper" else away @ inside
-        rows = self.watch.encode_words([prompt]).tokens[0, :active].double()
+        operator = self.operator(masked, concept)
+        rows = self.watch.encode_words([text]).tokens[0, :active, encoder.channels].double()
         distance = 1 - F.cosine_similarity(rows, rows @ operator.T, dim=-1).mean().item()
         numbers = {"steps": hook.steps, "steepness": hook.steepness, "midpoint": hook.midpoint}
-        return Filter(
-            triggers, operator, filtered_steps(distance, **numbers) if hook.self_validating else None, distance
-        )
+        last = filtered_steps(distance, **numbers) if hook.self_validating else None
+        moves_pooled = None if whole is None or pooled is None else self.operator(whole, pooled)
+        return Filter(triggers, operator, last, distance, encoder.channels, moves_pooled)
 
-    def tokenize(self, texts: list[str]) -> Tensor:
-        """Return padded ids (texts, tokens), as the pipeline makes them."""
-        tokenizer = self.pipe.tokenizer
-        spelt = self.pipe.maybe_convert_prompt(texts, tokenizer)
-        size = tokenizer.model_max_length
-        return tokenizer(spelt, padding="max_length", max_length=size, truncation=True, return_tensors="pt").input_ids
-
-    def active(self, text: str) -> int:
-        """Return how many tokens of a text's window are its own, begin and end included."""
-        spelt = self.pipe.maybe_convert_prompt([text], self.pipe.tokenizer)
-        (ids,) = self.pipe.tokenizer(spelt, add_special_tokens=False, verbose=False).input_ids
-        return min(len(ids) + 2, self.pipe.tokenizer.model_max_length)
-
-    @torch.no_grad()
-    def pooled(self, ids: Tensor) -> Tensor:
-        """Return the text encoder's pooled output (texts, dim): its last hidden state at the end of the text."""
-        return self.pipe.text_encoder(ids.to(self.pipe._execution_device))[1]
+    def operator(self, masked: Tensor, concept: Tensor) -> Tensor:
+        """Return the two projections in their order: away from the concept, and into what the masked prompts span."""
+        inside, away = projector(masked), torch.eye(len(concept), dtype=concept.dtype, device=concept.device) - concept
+        return inside @ away if self.hook.order == "paper" else away @ inside
 
 
 def _pair(values: Any) -> tuple[float, float]:
