@@ -125,7 +125,8 @@ def test_answers_are_what_layers_hand_to_their_output_projections(trained):
     for handle in handles:
         handle.remove()
     for layer, answers in problem._answers(problem.retain, torch.arange(4))[0].items():
-        torch.testing.assert_close(answers.transpose(1, 2).flatten(2), seen[layer], rtol=1e-5, atol=1e-6)
+        # What is read goes through another kernel than what is not: the last bits differ.
+        torch.testing.assert_close(answers.transpose(1, 2).flatten(2), seen[layer], rtol=1e-4, atol=1e-5)
 
 
 @torch.no_grad()
