@@ -10,6 +10,7 @@ from aizheimer.data.words import LiveEmbeddings, prefixed
 from aizheimer.engine.text_terms import AttackedTerm
 from aizheimer.objectives.noise_target import target_mse
 from aizheimer.objectives.prompt_attack import AttackPlan, search_vectors
+from tests.slopes import check_slope
 from tests.tiny import tiny_pipeline, tiny_world
 
 
@@ -161,14 +162,7 @@ def test_the_gradient_is_that_of_finite_differences():
     def loss():
         return target_mse(double.predict(x_t, t, words[torch.tensor([1, 0])]), target).total
 
-    (gradient,) = torch.autograd.grad(loss(), weight)
-    step, values = 1e-4, []
-    with torch.no_grad():
-        for sign in (1, -2):
-            weight.add_(sign * step * direction)
-            values.append(float(loss()))
-    expected = (values[0] - values[1]) / (2 * step)
-    assert float((gradient * direction).sum()) == pytest.approx(expected, rel=1e-4)
+    check_slope(loss, [weight], [direction], step=1e-4, rel=1e-4)
 
 
 def test_a_prefix_goes_after_begin_of_text_and_pads_fall_off_the_end():

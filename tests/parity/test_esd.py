@@ -14,6 +14,7 @@ from aizheimer.engine.noise_targets import CurrentPrediction, LiveGuidance
 from aizheimer.errors import InputError
 from aizheimer.modules.parameters import swapped
 from aizheimer.objectives.noise_target import masked_mse, negative_guidance, target_mse
+from tests.slopes import check_slope
 from tests.tiny import tiny_pipeline, tiny_world
 
 
@@ -131,10 +132,4 @@ def test_the_gradient_is_that_of_finite_differences(backbone, draw):
     def loss():
         return term.losses(1, generator_for(0))["erase"].value
 
-    (gradient,) = torch.autograd.grad(loss(), weight)
-    step, values = 1e-5, []
-    with torch.no_grad():
-        for sign in (1, -2):
-            weight.add_(sign * step * direction)
-            values.append(float(loss()))
-    assert (values[0] - values[1]) / (2 * step) == pytest.approx(float((gradient * direction).sum()), rel=1e-5)
+    check_slope(loss, [weight], [direction], step=1e-5, rel=1e-5)

@@ -8,10 +8,11 @@ import torch
 from aizheimer._seeding import generator_for
 from aizheimer.backbones.base import backbone_for
 from aizheimer.data.words import LiveEmbeddings
-from aizheimer.engine.text_terms import KeepWordsTerm, MisdirectionTerm
+from aizheimer.engine.text_terms import KeepWordsTerm, MisdirectionsTerm, MisdirectionTerm
 from aizheimer.errors import InputError
 from aizheimer.modules.text_encoder import captured, last_attention_output
 from aizheimer.objectives.misdirection import misdirection, random_direction
+from tests.slopes import check_slope
 from tests.tiny import MAX_TOKENS, tiny_pipeline, tiny_world
 
 FIRST = "encoder.layers.0.mlp.fc1.weight"
@@ -67,7 +68,8 @@ def term_of(backbone, **options):
     target = torch.randn(shape, generator=generator_for(5, "target"), dtype=options.pop("dtype", torch.float32))
     rows = torch.rand(shape[:2], generator=generator_for(6, "rows")) > 0.5
     layer = last_attention_output(backbone.networks["text_encoder"])
-    return MisdirectionTerm(words=words, layer=layer, target=target, rows=rows, batch_size=2)
+    term = MisdirectionTerm(words=words, layer=layer, target=target, rows=rows, batch_size=2)
+    return MisdirectionsTerm(terms={"misdirection": term})
 
 
 def test_the_layer_is_the_last_ones_output_of_attention(backbone):
@@ -95,23 +97,16 @@ def test_the_gradient_is_that_of_finite_differences():
     def loss():
         return term.losses(1, generator_for(0))["misdirection"].value
 
-    (gradient,) = torch.autograd.grad(loss(), weight)
-    step, values = 1e-4, []
-    with torch.no_grad():
-        for sign in (1, -2):
-            weight.add_(sign * step * direction)
-            values.append(float(loss()))
-    expected = (values[0] - values[1]) / (2 * step)
-    assert abs(expected) > 1e-6
-    assert float((gradient * direction).sum()) == pytest.approx(expected, rel=1e-5)
+    check_slope(loss, [weight], [direction], step=1e-4, rel=1e-5, least=1e-6)
 
 
 def test_a_batch_is_compared_row_by_row_with_its_own_targets(backbone):
     """Whatever order the batch is drawn in."""
     term = term_of(backbone)
-    with captured(term.layer) as outputs, torch.no_grad():
-        backbone.read_tokens(term.words.ids)
-        whole = [misdirection(outputs[0], term.target, rows=term.rows).total.item()]
+    one = term.first
+    with captured(one.layer) as outputs, torch.no_grad():
+        backbone.read_tokens(one.words.ids)
+        whole = [misdirection(outputs[0], one.target, rows=one.rows).total.item()]
         drawn = [term.losses(1, generator_for(seed))["misdirection"].value.item() for seed in range(4)]
     assert drawn == pytest.approx(whole * 4)
 

@@ -15,6 +15,7 @@ from aizheimer.modules.adapters import Adapters, Bottleneck
 from aizheimer.modules.attention import attention_probe
 from aizheimer.modules.maps import AttentionMap
 from aizheimer.objectives.localised import concept_mask, outside_energy
+from tests.slopes import check_slope
 from tests.tiny import tiny_pipeline, tiny_world
 
 
@@ -214,12 +215,4 @@ class TestTheTerm:
         def loss():
             return sum(one.value * one.weight for one in term.losses(1, generator_for(0)).values())
 
-        gradients = torch.autograd.grad(loss(), chosen)
-        slope = sum(float((g * d).sum()) for g, d in zip(gradients, directions, strict=True))
-        step, values = 1e-5, []
-        with torch.no_grad():
-            for sign in (1, -2):
-                for parameter, direction in zip(chosen, directions, strict=True):
-                    parameter.add_(sign * step * direction)
-                values.append(float(loss()))
-        assert (values[0] - values[1]) / (2 * step) == pytest.approx(slope, rel=1e-4)
+        check_slope(loss, chosen, directions, step=1e-5, rel=1e-4)

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 PROMPT, OTHER = "santa claus in noto style", "a cat"
 NUMBERS = {"alpha": 0.01, "self_validating": False, "steps": 10, "steepness": 2.5, "midpoint": 5.333}
 SCALES = {"skip_scales": (0.5, 0.2)}
-FIRST, SECOND = slice(DIM), slice(DIM, None)
+FIRST, SECOND = slice(0, DIM), slice(DIM, None)
 
 
 def hook(**options):

@@ -14,6 +14,7 @@ from aizheimer.engine.anchor import BankAnchor
 from aizheimer.engine.anchoring_term import AnchoredTerm
 from aizheimer.engine.noise_problem import TargetTerm
 from aizheimer.modules.adapters import Adapters, LowRank, flat, transformer_projections
+from tests.slopes import check_slope
 from tests.tiny import tiny_pipeline, tiny_world
 from tests.unit.edits.running import apart, draw, edit_of
 
@@ -257,12 +258,4 @@ class TestAnchoring:
             losses = term.losses(1, generator_for(5))
             return losses["erase"].value + 10 * losses["anchoring"].value
 
-        gradients = torch.autograd.grad(loss(), chosen)
-        slope = sum(float((g * d).sum()) for g, d in zip(gradients, directions, strict=True))
-        step, values = 1e-5, []
-        with torch.no_grad():
-            for sign in (1, -2):
-                for parameter, direction in zip(chosen, directions, strict=True):
-                    parameter.add_(sign * step * direction)
-                values.append(float(loss()))
-        assert (values[0] - values[1]) / (2 * step) == pytest.approx(slope, rel=1e-4)
+        check_slope(loss, chosen, directions, step=1e-5, rel=1e-4)

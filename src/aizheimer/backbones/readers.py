@@ -56,7 +56,8 @@ class TextReader:
             ids: Padded token ids; where ``vectors`` are given they only say where the text ends.
             vectors: (batch, tokens, width) to read in the place of the ids' own.
         """
-        ids = ids.to(self.encoder.device)
+        if self.encoder.device.type != "meta":  # of an encoder whose weights are elsewhere its own hook moves them
+            ids = ids.to(self.encoder.device)
         with _read_instead(self.encoder, vectors):
             if self.skipped == 0:
                 return self.encoder(ids)[0], None

@@ -43,16 +43,6 @@ class MisdirectionTerm:
     rows: Bool[Tensor, "prompts tokens"]
     batch_size: int
 
-    def losses(self, step: int, generator: torch.Generator) -> dict[str, Loss]:
-        """Return the one loss, "misdirection"."""
-        order = torch.randperm(len(self.target), generator=generator)
-        term = self.value(order[: self.batch_size])
-        return {"misdirection": Loss(term.total, 1.0, term.parts)}
-
-    def value(self, index: Tensor) -> TermValue:
-        """Return the term of the prompts of these numbers."""
-        return MisdirectionsTerm(terms={"misdirection": self}).value(index)
-
     def of(self, hidden: Float[Tensor, "batch tokens dim"], index: Tensor) -> TermValue:
         """Return the term of what the layer has said of the prompts of these numbers."""
         return misdirection(hidden, self.target[index].to(hidden), rows=self.rows[index])

@@ -2,9 +2,9 @@ r"""Attention over few keys on a CPU, as in cross-attention, whose keys are the 
 
 PyTorch's fused kernel saves memory by never storing the matrix :math:`P`, and pays for it in its backward pass. Against
 thousands of keys that is a bargain. Against 77 the matrix is hardly larger than the queries, and plain matrix products
-are faster: forwards and backwards in 0.6 to 1.0 of the fused kernel's time where :math:`P` is kept, and about in its
-time where it is computed anew in the backward pass, block by block in the processor's cache, so that no more is stored
-than by the fused kernel (``benchmarks/attention_probe.py``).
+are about as fast, in bfloat16 faster. Where :math:`P` is small it is kept; else it is computed anew in the backward
+pass, block by block in the processor's cache, so that hardly more is stored than by the fused kernel.
+``benchmarks/attention_probe.py`` measures both in float32.
 """
 
 from __future__ import annotations
@@ -84,15 +84,17 @@ class _FewKeys(torch.autograd.Function):
         query, key, wide, *kept = ctx.saved_tensors
         q, k = query.flatten(0, 1), key.flatten(0, 1)
         given = [(of_output, wide[..., : ctx.width]), (of_columns, wide[..., ctx.width :])]
-        gradients = [gradient.flatten(0, 1) for gradient, _ in given if gradient is not None]
-        # Of the two products of P whose gradients there are, what P was multiplied with.
-        factor = wide if len(gradients) == 2 else next((part for gradient, part in given if gradient is not None), wide)
+        # Of P's two products those whose gradients there are, with what P was multiplied with.
+        pairs = [(gradient.flatten(0, 1), part) for gradient, part in given if gradient is not None]
+        if not pairs:
+            return (None,) * 5
+        gradients, factor = [gradient for gradient, _ in pairs], torch.cat([part for _, part in pairs], dim=-1)
         of_q, of_k, of_v = (
             tensor.new_zeros(tensor.shape) if needed else None
             for tensor, needed in zip((q, k, wide[..., : ctx.width]), ctx.needs_input_grad, strict=False)
         )
         with torch.autocast("cpu", enabled=False):
-            for block in _blocks(q.shape[1], ctx.rows) if gradients else ():
+            for block in _blocks(q.shape[1], ctx.rows):
                 matrix = kept[0] if kept else _matrix(q[:, block], k, ctx.scale)
                 if of_v is not None and of_output is not None:
                     of_v.baddbmm_(matrix.transpose(1, 2), gradients[0][:, block])

@@ -185,13 +185,16 @@ class _Running:
     watch: CallWatch = field(init=False)
     encode: Callable[..., Any] = field(init=False)
     forward: Callable[..., Any] = field(init=False)
-    encoders: tuple[Encoder, ...] = ()
     filters: list[tuple[Filter, ...]] = field(default_factory=list)
     second: list[str] | None = None
     attention: ReAttention | None = None
 
+    @property
+    def encoders(self) -> tuple[Encoder, ...]:
+        return encoders_of(self.pipe, published=self.hook.order == "repository")
+
     def install(self, patches: Patches) -> None:
-        self.encoders = encoders_of(self.pipe, published=self.hook.order == "repository")
+        _ = self.encoders  # what is refused is refused before a picture is asked for
         self.watch = CallWatch(self.pipe, on_loop=self.begin)
         self.watch.install(patches)
         self.encode = self.pipe.encode_prompt
@@ -284,7 +287,7 @@ class _Running:
         """
         hook, active = self.hook, encoder.active(text)
         count = max(active - 2, 0)
-        triggers = torch.zeros(encoder.tokenizer.model_max_length, dtype=torch.bool)
+        triggers = torch.zeros(encoder.reader.window.length, dtype=torch.bool)
         if not count:
             identity = torch.eye(len(concept), dtype=concept.dtype, device=concept.device)
             return Filter(triggers, identity, None, 0.0, encoder.channels)
