@@ -1,8 +1,10 @@
 r"""The leaderboard page, from what ``aizheimer bench`` measured by `leaderboard/plan.yaml`.
 
-Keeps the rows and the damage by distance as one JSON file, from which the page and its pictures can be made again.
+Keeps the rows and the damage by distance as one JSON file, from which the page and its pictures can be made again, and
+in which a bench can be taken up where it was left, in another checkout or on another machine.
 
 Example:
+    python benchmarks/leaderboard.py --restore build/leaderboard
     aizheimer bench benchmarks/leaderboard/plan.yaml --out build/leaderboard
     python benchmarks/leaderboard.py build/leaderboard
     python benchmarks/leaderboard.py
@@ -14,6 +16,7 @@ import argparse
 import contextlib
 import json
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +25,9 @@ import numpy as np
 from measuring import write_json
 from methods_table import between_marks
 
-from aizheimer.bench.cell import RUNS
-from aizheimer.bench.plan import load_plan
+from aizheimer.bench.cell import ROW, RUNS
+from aizheimer.bench.plan import Cell, load_plan
+from aizheimer.edits.storage import RECORD
 from aizheimer.reports.leaderboard import Mean, Standing, mean_by_concept, standings
 
 matplotlib.use("Agg")
@@ -38,30 +42,59 @@ LEAST_PICTURES = 10
 OWN_JUDGE = "judge-filter"
 PLAN = Path(__file__).parent / "leaderboard" / "plan.yaml"
 Content = dict[str, Any]
+EMPTY: Content = {"rows": [], "found": {}, "unassigned": {}}
 
 
-def collect(folder: Path) -> Content:
-    """Return the rows of a bench, the damage by distance of each method, and which families are the worst."""
-    rows = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
-    damage: dict[str, list[list[float]]] = {}
-    worst: dict[str, Counter[str]] = {}
-    for row in rows:
-        run = folder / RUNS / Path(row["run"]).name
-        if row["status"] != "done":
-            continue
-        if (file := run / "suite-neighbours.json").is_file():
-            found = json.loads(file.read_text())["tables"]["concepts"]
-            damage.setdefault(row["method"], []).extend(
-                [one["distance"], one["unedited"], one["edited"]] for one in found
-            )
-        if (file := run / "suite-families.json").is_file():
-            counter = worst.setdefault(row["method"], Counter())
-            counter.update(one["family"] for one in json.loads(file.read_text())["tables"].get("worst", []))
-    return {
-        "rows": [_kept(row) for row in rows],
-        "damage": {method: _binned(np.array(found)) for method, found in damage.items()},
-        "worst": {method: counter.most_common() for method, counter in worst.items()},
+def collect(folders: Sequence[Path], earlier: Content) -> Content:
+    """Return the rows of benches by one plan, and what was found about each, on top of what was kept before.
+
+    Args:
+        folders: Of the benches; a job that is in several is taken from the last.
+        earlier: What an earlier call returned, `EMPTY` if nothing.
+
+    Returns:
+        ``rows`` in the plan's order, rounded; ``found``, by job: the damage by distance and the worst family; and
+        ``unassigned``, the sums of the same over jobs whose own were not kept.
+    """
+    rows = {_key(row): row for row in earlier["rows"]}
+    found = dict(earlier["found"])
+    for folder in folders:
+        for row in map(json.loads, (folder / "results.jsonl").read_text().splitlines()):
+            if (key := _key(row)) in rows and not (folder / row["run"] / RECORD).is_file():
+                continue  # restored: it says nothing new
+            rows[key] = _kept(row)
+            if row["status"] == "done":
+                found[key] = _found(folder / row["run"])
+    order = {_name(cell): place for place, cell in enumerate(load_plan(PLAN, {}).cells())}
+    kept = {key: rows[key] for key in sorted(rows, key=lambda key: order.get(key, len(order)))}
+    return {"rows": list(kept.values()), "found": {key: found[key] for key in kept if key in found}} | {
+        "unassigned": earlier["unassigned"]
     }
+
+
+def restore(content: Content, folder: Path) -> int:
+    """Write the kept rows where a bench looks for those that are done; what is there already is left.
+
+    Returns:
+        How many were written.
+    """
+    kept = {_key(row): row for row in content["rows"]}
+    written = 0
+    for cell in load_plan(PLAN, {}).cells():
+        place = folder / RUNS / cell.key
+        if (row := kept.get(_name(cell))) is not None and not place.exists():
+            place.mkdir(parents=True)
+            write_json(place / ROW, row)
+            written += 1
+    return written
+
+
+def _key(row: Content) -> str:
+    return f"{row['method']} / {row['concept']} / {row['seed']}"
+
+
+def _name(cell: Cell) -> str:
+    return _key({"method": cell.method.name, "concept": cell.concept, "seed": cell.seed})
 
 
 def _kept(row: Content) -> Content:
@@ -73,18 +106,48 @@ def _kept(row: Content) -> Content:
     }
 
 
-def _binned(found: np.ndarray) -> list[Content]:
-    """Average accuracy before and after by distance, over all concepts around all targets."""
+def _found(run: Path) -> Content:
+    """Return what the suites of a run tell beside their figures."""
+    found: Content = {}
+    if (file := run / "suite-neighbours.json").is_file():
+        concepts = json.loads(file.read_text())["tables"]["concepts"]
+        found["damage"] = _binned(np.array([[one["distance"], one["unedited"], one["edited"]] for one in concepts]))
+    if (file := run / "suite-families.json").is_file():
+        found["worst"] = [one["family"] for one in json.loads(file.read_text())["tables"].get("worst", [])]
+    return found
+
+
+def _binned(found: np.ndarray) -> list[list[float]]:
+    """Sum distance, accuracy before and accuracy after by distance: a line for each bin, the pictures first."""
     places = np.digitize(found[:, 0], BINS[1:-1])
+    chosen = [found[places == place] for place in range(len(BINS) - 1)]
+    return [[len(some), *(round(float(total), 4) for total in some.sum(axis=0))] for some in chosen]
+
+
+def damage(content: Content, method: str) -> list[Content]:
+    """Average accuracy before and after by distance, over all concepts around all of a method's targets."""
+    sums = [np.array(one["damage"]) for one in _of(content, method) if "damage" in one]
+    if method in content["unassigned"]:
+        sums.append(np.array(content["unassigned"][method]["damage"]))
     return [
-        {
-            "distance": round(float(found[places == place, 0].mean()), 4),
-            "unedited": round(float(found[places == place, 1].mean()), 4),
-            "edited": round(float(found[places == place, 2].mean()), 4),
-            "pictures": int((places == place).sum()),
-        }
-        for place in range(len(BINS) - 1)
-        if (places == place).any()
+        {"pictures": int(n), "distance": distance / n, "unedited": unedited / n, "edited": edited / n}
+        for n, distance, unedited, edited in (sum(sums) if sums else [])
+        if n
+    ]
+
+
+def worst(content: Content, method: str) -> list[tuple[str, int]]:
+    """Return how often each family of prompts was the worst of a target, the most frequent first."""
+    counter = Counter(dict(content["unassigned"].get(method, {}).get("worst", [])))
+    counter.update(name for one in _of(content, method) for name in one.get("worst", []))
+    return counter.most_common()
+
+
+def _of(content: Content, method: str) -> list[Content]:
+    return [
+        content["found"][key]
+        for key in map(_key, content["rows"])
+        if key.startswith(f"{method} / ") and key in content["found"]
     ]
 
 
@@ -117,8 +180,8 @@ def _line(standing: Standing, content: Content) -> list[str]:
     rows, figures, method = content["rows"], standing.figures, standing.method
     score = "" if standing.score is None else f"{100 * standing.score:.1f}{' ≈' if standing.alike else ''}"
     name = f"[{method}](methods/{method}.md)" + (" †" if method == OWN_JUDGE else "")
-    families = content["worst"].get(method)
-    worst = "" if not families else f"{families[0][0]}, {share(figures.get('families.ua.worst'))}"
+    families = worst(content, method)
+    hardest = "" if not families else f"{families[0][0]}, {share(figures.get('families.ua.worst'))}"
     kept = [share(figures.get(key), originals(rows, method, key)) for key in ("ira", "cra", "neighbours.ira.nearest")]
     kid = _mean(rows, method, lambda row: row["quality.kid"] - row["quality.kid.original"])
     before = _mean(rows, method, lambda row: row[f"asr.{ATTACKS[0]}.before"])
@@ -130,7 +193,7 @@ def _line(standing: Standing, content: Content) -> list[str]:
         f"{standing.done}" + (f", {standing.failed} failed" if standing.failed else ""),
         score,
         share(figures.get("ua")),
-        worst,
+        hardest,
         *kept,
         "" if kid is None else f"{kid:.3f}",
         "" if before is None else f"{100 * before:.0f} %",
@@ -215,7 +278,7 @@ def damage_picture(content: Content, path: Path) -> None:
     colours = plt.get_cmap("tab20").colors
     ends = []
     for place, standing in enumerate(shown):
-        bins = [one for one in content["damage"].get(standing.method, []) if one["pictures"] >= LEAST_PICTURES]
+        bins = [one for one in damage(content, standing.method) if one["pictures"] >= LEAST_PICTURES]
         lost = [one["unedited"] - one["edited"] for one in bins]
         style = "-" if place % 2 else "--"
         axis.plot([one["distance"] for one in bins], lost, style, color=colours[place % 20], label=standing.method)
@@ -240,16 +303,21 @@ def _save(figure: Any, path: Path) -> None:
 
 
 def main() -> None:
-    """Collect a bench if one is given; then write the page's table and its pictures."""
+    """Collect benches if any are given; then write the page's table and its pictures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, nargs="?", help="of the bench; without, what was collected before is used")
+    parser.add_argument("folders", type=Path, nargs="*", help="of benches, to be kept on top of what was before")
+    parser.add_argument("--restore", type=Path, metavar="FOLDER", help="write what is kept there for a bench to go on")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/leaderboard.json"))
     parser.add_argument("--page", type=Path, default=Path("docs/leaderboard.md"))
     parser.add_argument("--pictures", type=Path, default=Path("docs/images"))
     args = parser.parse_args()
-    if args.folder is not None:
-        write_json(args.output, collect(args.folder))
-    content = json.loads(args.output.read_text())
+    content = json.loads(args.output.read_text()) if args.output.exists() else EMPTY
+    if args.restore is not None:
+        print(f"{restore(content, args.restore)} of {len(content['rows'])} rows written to {args.restore}")
+        return
+    if args.folders:
+        content = collect(args.folders, content)
+        write_json(args.output, content)
     text = between_marks(args.page.read_text(), "leaderboard", table(content))
     text = between_marks(text, "state", state(content))
     args.page.write_text(between_marks(text, "controls", controls(content)))

@@ -16,7 +16,7 @@ from aizheimer.attacks.base import AttackSettings
 from aizheimer.attacks.results import AttackResult
 from aizheimer.backbones.base import Backbone
 from aizheimer.bench.plan import BenchPlan, Cell
-from aizheimer.bench.twins import adopt
+from aizheimer.bench.twins import ROW, adopt, measured_row
 from aizheimer.edits.edit import Edit
 from aizheimer.edits.storage import RECORD
 from aizheimer.engine.run_folder import RunFolder
@@ -32,10 +32,13 @@ from aizheimer.proof.units import FIGURES
 
 Row: TypeAlias = dict[str, Any]
 
-ROW, MADE = "cell.json", "made.json"
-"""A cell's row in its run folder, and what making its edit took: written when the edit is whole."""
+MADE = "made.json"
+"""What making a cell's edit took, in its run folder: written when the edit is whole."""
 
 RUNS = "runs"
+
+NOT_SHARED = ("status", "error", "seconds", "run", "aizheimer")
+"""Columns that a job writes itself where the rest of its row is another's with the same edit."""
 
 
 def run_cell(
@@ -84,6 +87,9 @@ def _measure(cell: Cell, *, plan: BenchPlan, run: Path, say: Say, progress: Stag
     backbone = _backbone(plan.model)
     edit, made = _edit(cell, plan=plan, run=run, backbone=backbone)
     twin = adopt(cell, edit, plan=plan, runs=run.parent)
+    if not twin and (row := measured_row(cell, edit, plan=plan, runs=run.parent)) is not None:
+        own = {"seed": cell.seed, "seconds_forget": made["seconds"]}
+        return {name: value for name, value in row.items() if name not in NOT_SHARED} | own
     judges = _networks(plan.model).judges(extra=(edit.provenance.concept.target,))
     result = _evaluation(plan, run=run, backbone=backbone, edit=edit, judges=judges, progress=progress)
     scene = Scene(
@@ -99,6 +105,7 @@ def _measure(cell: Cell, *, plan: BenchPlan, run: Path, say: Say, progress: Stag
         "kind": result.kind,
         "model": result.model_name,
         "seconds_forget": made["seconds"],
+        "edit": edit.digest,
         "same_edit_as": twin,
         "megabytes": round(edit.size_bytes / 1e6, 6),
         "no_op": result.no_op,

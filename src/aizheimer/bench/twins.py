@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from aizheimer import _files
 from aizheimer.bench.plan import BenchPlan, Cell
@@ -12,6 +14,9 @@ from aizheimer.edits.io import load_edit
 from aizheimer.edits.storage import RECORD
 from aizheimer.errors import AizheimerError
 from aizheimer.proof.findings import ATTACK, EVALUATION, SUITE
+
+ROW = "cell.json"
+"""A job's row in its run folder."""
 
 
 def adopt(cell: Cell, edit: Edit, *, plan: BenchPlan, runs: Path) -> str:
@@ -44,6 +49,33 @@ def adopt(cell: Cell, edit: Edit, *, plan: BenchPlan, runs: Path) -> str:
                     _files.write_text(own, file.read_text(encoding="utf-8"))
             return twin.key
     return ""
+
+
+def measured_row(cell: Cell, edit: Edit, *, plan: BenchPlan, runs: Path) -> dict[str, Any] | None:
+    """Return the row of another seed that made the very same edit, of which a row is all that is left.
+
+    So it is where the rows of a bench were carried to another machine, and their runs were not.
+
+    Args:
+        cell: The job.
+        edit: Its edit.
+        plan: Has the other seeds.
+        runs: The folder of all runs.
+
+    Returns:
+        The finished row; None if there is none, or its run is here, for `adopt` to take from.
+    """
+    for twin in _others(cell, plan):
+        there = runs / twin.key
+        if (there / RECORD).is_file() or not (there / ROW).is_file():
+            continue
+        try:
+            row: dict[str, Any] = json.loads((there / ROW).read_text(encoding="utf-8"))
+        except ValueError:
+            continue  # torn: its job will be done again
+        if row.get("status") == "done" and row.get("edit") == edit.digest:
+            return {**row, "same_edit_as": twin.key}
+    return None
 
 
 def _others(cell: Cell, plan: BenchPlan) -> Iterator[Cell]:
