@@ -24,7 +24,7 @@ GRADIO_NEEDS := brotli fastapi gradio-client groovy hf-gradio httpx orjson panda
 	semantic-version starlette tomlkit uvicorn
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test browser fuzz lint types docs reference clean
+.PHONY: help demo test browser chromium-begun fuzz lint types docs reference clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,18 +54,28 @@ $(VENV)/.installed-studio: $(VENV)/.installed-dev
 	$(PIP) --no-deps gradio | $(TERSE)
 	touch $@
 
-# apt-get installs Chromium where it is missing and that can be done. Not every chromium that is there runs: Ubuntu's is a
-# script that asks for a snap.
-define BROWSER_TESTS
-has_chromium() { chromium --version || chromium-browser --version || google-chrome --version; } &>/dev/null
-if ! has_chromium && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-	echo "installing Chromium for the browser tests"
-	apt-get update -qq && apt-get install -yqq --no-install-recommends chromium >/dev/null || true
-fi
-if has_chromium; then
-	AIZHEIMER_BROWSER=required $(BIN)/python -m pytest tests/browser -m browser -rs
+# Not every chromium that is there runs: Ubuntu's is a script that asks for a snap.
+HAS_CHROMIUM := { chromium --version || chromium-browser --version || google-chrome --version; } &>/dev/null
+GETTING      := $(VENV)/.chromium
+
+# Where Chromium is missing and can be installed, that is begun here and goes on while pip works.
+chromium-begun:
+	@mkdir -p $(VENV)
+	if ! $(HAS_CHROMIUM) && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+		echo "installing Chromium for the browser tests"
+		get() { apt-get update -qq && apt-get install -yqq --no-install-recommends chromium; }
+		{ DEBIAN_FRONTEND=noninteractive get </dev/null &>$(GETTING).log; rm -f $(GETTING).pid; } &
+		echo $$! >$(GETTING).pid
+	fi
+
+# Waits for the installation that was begun, and says whether the browser tests will run.
+define CHROMIUM
+while [ -f $(GETTING).pid ] && kill -0 "$$(<$(GETTING).pid)" 2>/dev/null; do sleep 1; done
+if $(HAS_CHROMIUM); then
+	export AIZHEIMER_BROWSER=required
 else
 	echo "browser tests left out: no Chromium, and it cannot be installed here (as root: apt-get install chromium)"
+	tail -n 3 $(GETTING).log 2>/dev/null || true
 fi
 endef
 
@@ -79,12 +89,13 @@ demo: $(VENV)/.installed-core ## forget "Santa Claus" and show what happened
 	$(BIN)/aizheimer evaluate $(RUN)
 	$(BIN)/aizheimer report $(RUN)
 
-test: $(patsubst %,$(VENV)/.installed-%,$(if $(LONG),extras,dev) $(if $(BROWSER),studio)) ## run the tests; LONG=1 for those that take long as well, as CI does; BROWSER=1 for the browser's
-	@$(BIN)/python -m pytest -m '$(if $(LONG),not browser,not browser and not long)' $(SPREAD)
-	$(if $(BROWSER),$(BROWSER_TESTS))
+test: $(if $(LONG),chromium-begun $(VENV)/.installed-extras $(VENV)/.installed-studio,$(VENV)/.installed-dev) ## run the tests; LONG=1 for those that take long and the browser's as well, as CI does
+	@$(if $(LONG),$(CHROMIUM))
+	$(BIN)/python -m pytest $(if $(LONG),,-m 'not browser and not long') $(SPREAD)
 
-browser: $(VENV)/.installed-studio ## test the studio in Chromium
-	@$(BROWSER_TESTS)
+browser: chromium-begun $(VENV)/.installed-studio ## test the studio in Chromium
+	@$(CHROMIUM)
+	$(BIN)/python -m pytest tests/browser -m browser -rs
 
 fuzz: $(VENV)/.installed-dev ## run 10,000 fuzzed inputs, other ones every time
 	@AIZHEIMER_FUZZ_CASES=$${AIZHEIMER_FUZZ_CASES:-10000} $(BIN)/python -m pytest tests/fuzz --timeout 7200

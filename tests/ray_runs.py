@@ -18,6 +18,7 @@ def printed(code: str, *args: object, cache: Path, timeout: float) -> list[Any]:
     """
     env = {**os.environ, "AIZHEIMER_CACHE": str(cache), "RAY_USAGE_STATS_ENABLED": "0"}
     env |= {"RAY_raylet_start_wait_time_s": "300"}  # a busy machine takes longer than Ray's half a minute
+    env |= {"RAY_worker_niceness": "0"}  # by default its workers give way to all else, other tests among it
     words = [sys.executable, "-c", code, *map(str, args)]
     done = subprocess.run(words, env=env, capture_output=True, text=True, timeout=timeout, check=False)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -43,7 +43,7 @@ def pytest_collection_modifyitems(items):
                 item.add_marker(pytest.mark.skip(reason=reason))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def address(tmp_path_factory):
     """Serve a studio by its command, and return its address; ``AIZHEIMER_STUDIO`` names one that runs already."""
     if running := os.environ.get("AIZHEIMER_STUDIO"):
@@ -64,9 +64,12 @@ def address(tmp_path_factory):
     assert (place / "log").read_text() == "Stop it with Ctrl-C.\n", "the server has complained"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser():
-    """The system's Chromium; Playwright downloads none."""
+    """The system's Chromium, gone when its tests are over, for Playwright's event loop is in the way of others.
+
+    Playwright downloads none.
+    """
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:

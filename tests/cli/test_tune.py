@@ -35,10 +35,10 @@ def test_mistakes_are_told_before_anything_is_loaded(cli, words, said):
 @pytest.mark.long
 @pytest.mark.timeout(900)
 def test_it_finds_an_edit_of_the_model_that_ships(cli):
-    done = cli("tune", "penguin", "--method", "uce", "--require", "UA>=0.7", "--search", "strength=0.6..1.2",
-               "--trials", 2, "--samples", 12, "--cheap", 5, "--out", "run", "--json")  # fmt: skip
+    done = cli("tune", "penguin", "--method", "uce", "--require", "UA>=0.7", "--search", "strength=0.9..1.2",
+               "--trials", 1, "--samples", 6, "--cheap", 0, "--out", "run", "--json")  # fmt: skip
     assert done.code == 0, done.err
     found = json.loads(done.out)
-    assert found["chosen"] in (0, 1)
+    assert found["chosen"] == 0
     assert found["confirmations"][-1]["values"]["ua"] >= 0.7
-    assert 0.6 <= found["settings"]["strength"] <= 1.2
+    assert 0.9 <= found["settings"]["strength"] <= 1.2

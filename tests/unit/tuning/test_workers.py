@@ -155,6 +155,28 @@ def test_without_ray_it_says_what_to_install(monkeypatch, tmp_path):
 class TestRay:
     """In a process of its own, see `ray_runs`."""
 
+    @pytest.mark.long
+    def test_a_search_that_was_begun_here_goes_on_there(self, tmp_path):
+        code = (
+            "import sys; import aizheimer\n"
+            "from aizheimer.errors import GateError\n"
+            "from aizheimer.tuning.record import TuneRecord\n"
+            "asked = {'require': 'UA>=0.9', 'method': 'uce', 'search': ['strength=0.4..1.2']}\n"
+            "asked |= {'samples': 3, 'cheap': 0}\n"
+            "for trials, where in ((1, {}), (2, {'backend': 'ray', 'workers': 1, 'resume': True})):\n"
+            "    try:\n"
+            "        aizheimer.tune('emoji', 'penguin', out=sys.argv[1], trials=trials, **where, **asked)\n"
+            "    except GateError:\n"
+            "        pass\n"
+            "    print(TuneRecord.load(sys.argv[1] + '/tune.json').model_dump_json())"
+        )
+        found = printed(code, tmp_path / "run", cache=tmp_path / "cache", timeout=1780)
+        first, second = (record["trials"] for record in found)
+        assert [trial["number"] for trial in second] == [0, 1]
+        assert second[:1] == first, "what was measured is not measured again"
+        assert {trial["state"] for trial in second} == {"measured"}
+        assert len({trial["settings"]["strength"] for trial in second}) == 2
+
     def test_outcomes_and_a_worker_that_dies(self, tmp_path):
         code = (
             "import json, os; from aizheimer.tuning.workers import Point, measured_on_ray\n"
@@ -169,25 +191,3 @@ class TestRay:
             "print(json.dumps([sorted(n for n, _ in told), lost]))"
         )
         assert printed(code, cache=tmp_path, timeout=1780) == [[[0, 1, 2, 3, 4], [2]]]
-
-    @pytest.mark.long
-    def test_a_search_that_was_begun_here_goes_on_there(self, tmp_path):
-        code = (
-            "import sys; import aizheimer\n"
-            "from aizheimer.errors import GateError\n"
-            "from aizheimer.tuning.record import TuneRecord\n"
-            "asked = {'require': 'UA>=0.9', 'method': 'uce', 'search': ['strength=0.4..1.2']}\n"
-            "asked |= {'samples': 3, 'cheap': 0}\n"
-            "for trials, where in ((2, {}), (4, {'backend': 'ray', 'workers': 1, 'resume': True})):\n"
-            "    try:\n"
-            "        aizheimer.tune('emoji', 'penguin', out=sys.argv[1], trials=trials, **where, **asked)\n"
-            "    except GateError:\n"
-            "        pass\n"
-            "    print(TuneRecord.load(sys.argv[1] + '/tune.json').model_dump_json())"
-        )
-        found = printed(code, tmp_path / "run", cache=tmp_path / "cache", timeout=1780)
-        first, second = (record["trials"] for record in found)
-        assert [trial["number"] for trial in second] == [0, 1, 2, 3]
-        assert second[:2] == first, "what was measured is not measured again"
-        assert {trial["state"] for trial in second} == {"measured"}
-        assert len({trial["settings"]["strength"] for trial in second}) == 4
