@@ -1,6 +1,6 @@
 """Edits in company: what each forgets alone and among 5, 20 and 100, and what the rest of the model pays.
 
-Each of the first 20 targets is forgotten alone by each method. Then the first 5, 20 and 100 are forgotten together, in
+Each of the first 20 targets is forgotten alone by each method (``--alone``). Then the first 5, 20 and 100 are forgotten together, in
 three ways: the edits added (``stack``), each made on the model that the earlier ones left (``onto``), and all in one
 run by a method that takes several (``together``). Measured are, of each target, the share of its pictures no longer
 judged to be it (UA) alone and in company; and the share of pictures of other objects, none of them one of the 100,
@@ -46,7 +46,7 @@ TARGETS = (
 )
 """Objects, animals, people and things, the first of them those of the companies of one and of five."""
 ALONE, MOST = 20, 100
-"""Targets that are also forgotten alone, and targets in all."""
+"""Targets that are also measured alone, and targets in all."""
 COMPANIES = (5, 20)
 WAYS = ("stack", "onto", "together")
 TARGET_SEEDS, RETAIN_LABELS, MATRIX_SEEDS = 2, 60, 1
@@ -158,7 +158,7 @@ def summary(rows: dict[str, Any]) -> list[str]:
 
 def run_method(method: str, measure: Measure, content: dict[str, Any], args: argparse.Namespace) -> None:
     """Measure what is not in the output yet, and write it after every row."""
-    alone = measure.targets[:ALONE]
+    alone = measure.targets[: args.alone]
     matrix = content["matrix"].setdefault(method, {})
     for target in alone:
         key = f"{method} / alone / {target}"
@@ -197,6 +197,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=["closed-distraction", "uce", "speed", "mace"])
     parser.add_argument("--companies", nargs="+", type=int, default=list(COMPANIES), choices=range(2, MOST + 1),
                         metavar="N", help=f"of the first N targets, at most {MOST}")  # fmt: skip
+    parser.add_argument("--alone", type=int, default=ALONE, help="how many are also measured alone")
     parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=WAYS)
     parser.add_argument("--edits", type=Path, default=Path("build/interference-edits"))
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/interference.json"))
