@@ -1,11 +1,11 @@
 """Edits in company: what each forgets alone and among 5, 20 and 100, and what the rest of the model pays.
 
-Each of the first 20 targets is forgotten alone by each method (``--alone``). Then the first 5, 20 and 100 are forgotten together, in
-three ways: the edits added (``stack``), each made on the model that the earlier ones left (``onto``), and all in one
-run by a method that takes several (``together``). Measured are, of each target, the share of its pictures no longer
-judged to be it (UA) alone and in company; and the share of pictures of other objects, none of them one of the 100,
-still judged right, beside the unedited model's on the same prompts and seeds. Of the edits alone, the matrix of what
-each does to every other target.
+Each of the first 20 targets (``--alone``) is forgotten alone by each method. Then the first 5, 20 and 100 are forgotten
+together, in three ways: the edits added (``stack``), each made on the model that the earlier ones left (``onto``), and
+all in one run by a method that takes several (``together``). Measured are, of each target, the share of its pictures no
+longer judged to be it (UA) alone and in company; and the share of pictures of other objects, none of them one of the
+100, still judged right, beside the unedited model's on the same prompts and seeds. Of the edits alone, the matrix of
+what each does to every other target.
 
 Resumes: edits are kept in a folder, and what the output holds already is not measured again.
 
