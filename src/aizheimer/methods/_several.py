@@ -35,7 +35,7 @@ Also = Annotated[
     AfterValidator(_checked),
     Field(
         description="Further concepts, erased together with the concept in the same solve, each in prompts of its own; "
-        "its anchor is the concept's alone."
+        "an anchor is the first concept's alone."
     ),
 ]
 
