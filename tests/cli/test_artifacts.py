@@ -107,7 +107,9 @@ def test_forget_several_says_how(cli, saved_tiny_pipeline):
     base = ("--model", saved_tiny_pipeline)
     done = cli("forget", "cat", "dog", *UCE, *base, "--out", "pets")
     assert done.code == 0, done.err
-    assert done.out.splitlines()[0] == "forgotten  each alone, and the edits added"
+    assert done.out.splitlines()[0] == "forgotten  in one run of uce"
+    alone = cli("forget", "cat", "dog", "--method", "oce", *base, "--out", "others")
+    assert alone.out.splitlines()[0] == "forgotten  each alone, and the edits added"
     native = cli("forget", "cat", "dog", "--method", "negative-prompt", *base, "--out", "more", "--json")
     assert json.loads(native.out)["how"] == "in one run of negative-prompt"
     onto = cli("forget", "fox", "--onto", "pets", *UCE, *base, "--out", "three", "--json")

@@ -11,7 +11,7 @@ from aizheimer.edits.edit import Edit
 from aizheimer.edits.provenance import ConceptRecord, Provenance
 from aizheimer.engine.callbacks import Callbacks
 from aizheimer.methods._suppression import attended, importance, suppress, suppression_loss
-from aizheimer.methods.mace import MACE, fuse
+from aizheimer.methods.mace import MACE, answers, fuse
 from aizheimer.modules.attention import attention_probe
 from aizheimer.modules.maps import AttentionMap, mass
 from aizheimer.modules.ridge import RidgeSums, projection_weights
@@ -61,8 +61,10 @@ def test_stage_three_is_the_optimum():
     weight, update, rows, kept = random(4, 6), random(4, 6, seed=1), random(9, 6, seed=2), random(5, 6, seed=3)
     held = RidgeSums.keep(kept).mean().times(0.7)
     wanted = least_squares(weight, [(rows, rows @ (weight + update).T, 1.0), (kept, kept @ weight.T, 0.7)], 0.2)
-    torch.testing.assert_close(fuse(weight, update, rows=rows, held=held, ridge=0.2), wanted, rtol=1e-6, atol=1e-9)
-    torch.testing.assert_close(fuse(weight, 0 * update, rows=rows, held=held, ridge=0.2), weight)
+    torch.testing.assert_close(
+        fuse(weight, answers(weight, update, rows=rows), held=held, ridge=0.2), wanted, rtol=1e-6, atol=1e-9
+    )
+    torch.testing.assert_close(fuse(weight, answers(weight, 0 * update, rows=rows), held=held, ridge=0.2), weight)
 
 
 def test_the_concepts_own_rows_are_not_asked_for(tiny_backbone):

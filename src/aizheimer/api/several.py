@@ -88,7 +88,7 @@ def forget_several(
 
     Example:
         >>> forget_several("emoji", ["cat", "dog"], method="uce").natively  # doctest: +SKIP
-        False
+        True
     """
     backbone = load_model(model)
     targets = _targets(concepts, backbone, keep)
@@ -188,16 +188,24 @@ def _with_also(recipe: Recipe, first: Concept, others: Sequence[Concept], *, bac
     """Name the other concepts in a method's ``also``, which has words only.
 
     Raises:
-        ConceptError: If a method that trains on prompts would take one for another kind of thing than it is.
+        ConceptError: If a method that reads prompts would take one for another kind of thing than it is, or one has an
+            anchor, which words cannot say.
         RecipeError: If the method's other parameters do not go with them.
     """
     method: Any = recipe.method
+    instead = "name it first, or forget it in a run of its own and stack the two."
     for other in others:
         kind = backbone.world.beside(other.target, first).kind
-        if method.info.kind == "fine-tune" and kind != other.kind:
+        if method.info.kind != "runtime" and kind != other.kind:
+            done = "trained" if method.info.kind == "fine-tune" else "read"
             raise ConceptError(
-                f"'{other.target}' is of the kind {other.kind}, and would be trained as {kind} beside "
-                f"'{first.target}'; name it first, or forget it in a run of its own and stack the two."
+                f"'{other.target}' is of the kind {other.kind}, and would be {done} as {kind} beside "
+                f"'{first.target}'; {instead}"
+            )
+        if method.info.kind != "runtime" and other.anchor:
+            raise ConceptError(
+                f"'{other.target}' has the anchor '{other.anchor}', and in one run only the first concept, "
+                f"'{first.target}', has one; {instead}"
             )
     also = tuple(dict.fromkeys([*method.also, *(other.target for other in others)]))
     content = {**method.model_dump(), "also": also}

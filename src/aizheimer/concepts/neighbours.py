@@ -36,15 +36,35 @@ def nearest(
         >>> nearest("cat", ["car", "tiger"], lambda words: torch.tensor([vectors[w] for w in words]), 1)
         [('tiger', 0.8...)]
     """
+    return nearest_of_each([target], candidates, embed, k)[0]
+
+
+def nearest_of_each(
+    targets: Sequence[str], candidates: Sequence[str], embed: Callable[[list[str]], Tensor], k: int
+) -> list[list[tuple[str, float]]]:
+    """Return `nearest` of each of several targets, none of which is a neighbour of another.
+
+    Args:
+        targets: Concepts whose neighbours are asked for, one or more.
+        candidates: Concepts to choose from.
+        embed: As of `nearest`. Called once for all.
+        k: How many to return of each.
+
+    Raises:
+        ConceptError: ``k`` is negative.
+    """
     if k < 0:
         raise ConceptError(f"number of neighbours: got {k}, wanted 0 or more.")
-    seen, words = {target.strip().casefold()}, []
+    seen, words = {target.strip().casefold() for target in targets}, []
     for word in candidates:
         if (key := word.strip().casefold()) not in seen:
             seen.add(key)
             words.append(word)
     if not words or k == 0:
-        return []
-    vectors = torch.nn.functional.normalize(embed([target, *words]).float(), dim=-1)
-    cosine, order = torch.sort(vectors[1:] @ vectors[0], descending=True, stable=True)
-    return [(words[i], value) for i, value in zip(order[:k].tolist(), cosine[:k].tolist(), strict=True)]
+        return [[] for _ in targets]
+    vectors = torch.nn.functional.normalize(embed([*targets, *words]).float(), dim=-1)
+    found = []
+    for vector in vectors[: len(targets)]:
+        cosine, order = torch.sort(vectors[len(targets) :] @ vector, descending=True, stable=True)
+        found.append([(words[i], value) for i, value in zip(order[:k].tolist(), cosine[:k].tolist(), strict=True)])
+    return found

@@ -134,6 +134,10 @@ class World:
         kind = self.kind_of(words)
         return Concept(words, kind=kind if kind == "style" or _key(words) in listed else concept.kind)
 
+    def labels(self, kind: Kind) -> tuple[str, ...]:
+        """Return the words that this world lists of a kind."""
+        return self.styles if kind == "style" else tuple(item.label for item in self.vocabulary)
+
     def prompts(self, concept: Concept) -> list[str]:
         """Return every prompt that asks for the concept, to train and to evaluate with."""
         if concept.kind == "object":

@@ -12,7 +12,7 @@ it, that row.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -230,7 +230,7 @@ def anchor_pairs(
     for window in range(len(backbone.windows)):
         targets = places(backbone, prompts, words=concept.target, window=window)
         anchors = places(backbone, others, words=concept.anchor, window=window)
-        pairs += _aligned_rows(targets, anchors, policy)
+        pairs += aligned_rows(targets, anchors, policy)
     if not pairs:
         raise ConceptError(
             f"no row of '{prompts[0]}' has a counterpart in '{others[0]}' (rows: {policy}); name another anchor."
@@ -240,7 +240,7 @@ def anchor_pairs(
     )
 
 
-def _aligned_rows(
+def aligned_rows(
     targets: Sequence[Place], anchors: Sequence[Place], policy: RowPolicy | tuple[RowPolicy, ...]
 ) -> list[tuple[int, int, int]]:
     """Return (prompt, position in the target's, position in the anchor's) of every pair, on the token axis."""
@@ -251,66 +251,6 @@ def _aligned_rows(
         for i, (target, anchor) in enumerate(zip(targets, anchors, strict=True))
         for p, q in aligned(target, anchor, policy=one)
     ]
-
-
-def average_pairs(
-    backbone: Backbone,
-    prompts: Sequence[str],
-    *,
-    concept: Concept,
-    policy: RowPolicy | tuple[RowPolicy, ...],
-    words: Sequence[str],
-    scale: float | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> RowPairs:
-    """Return the rows of a concept in prompts, and the average row of other concepts that stand in its place.
-
-    Each of the words takes the concept's place in each prompt in turn, and answers for the concept's rows as an anchor
-    would (`aligned`). Their mean is the row that says "some concept, in these words" and nothing of which one: what is
-    left of a row when its dependence on the concept is averaged out.
-
-    Args:
-        backbone: The model.
-        prompts: Prompts with the concept.
-        concept: Names the target; its anchor is not read.
-        policy: Which rows, see `RowPolicy`; of several, one after the other.
-        words: Other concepts of the same kind. One that is cut off is left out.
-        scale: What rows are divided by; by default the encoder's own scale.
-        progress: Told how many words have been read, and of how many.
-
-    Raises:
-        ConceptError: If the target is cut off, or no word has a counterpart to its rows.
-    """
-    scale = row_scale(backbone) if scale is None else scale
-    windows, here = range(len(backbone.windows)), encode_rows(backbone, prompts, scale=scale)
-    targets = [places(backbone, prompts, words=concept.target, window=window) for window in windows]
-    slots = list(dict.fromkeys((i, p) for own in targets for i, p, _ in _aligned_rows(own, own, policy)))
-    index = {slot: n for n, slot in enumerate(slots)}
-    sums = torch.zeros(len(slots), here.shape[-1], dtype=here.dtype)
-    counts = torch.zeros(len(slots), 1, dtype=here.dtype)
-    for done, word in enumerate(words, start=1):
-        others = anchor_prompts(prompts, Concept(concept.target, anchor=word, kind=concept.kind))
-        try:
-            found = [places(backbone, others, words=word, window=window) for window in windows]
-            pairs = [
-                pair for own, other in zip(targets, found, strict=True) for pair in _aligned_rows(own, other, policy)
-            ]
-        except ConceptError:
-            continue
-        there = encode_rows(backbone, others, scale=scale)
-        at = torch.tensor([index[i, p] for i, p, _ in pairs])
-        sums.index_add_(0, at, torch.stack([there[i, q] for i, _, q in pairs]))
-        counts.index_add_(0, at, torch.ones(len(pairs), 1, dtype=here.dtype))
-        if progress is not None:
-            progress(done, len(words))
-    answered = counts[:, 0] > 0
-    if not bool(answered.any()):
-        raise ConceptError(
-            f"no other concept has a counterpart to the rows of '{prompts[0]}' (rows: {policy}; {len(words)} tried); "
-            "name an anchor."
-        )
-    keys = torch.stack([here[i, p] for i, p in slots])
-    return RowPairs(keys=keys[answered], sources=sums[answered] / counts[answered])
 
 
 def prompt_rows(

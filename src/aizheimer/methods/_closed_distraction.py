@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -14,18 +15,11 @@ from torch import Tensor
 from aizheimer._seeding import generator_for
 from aizheimer.backbones.base import Backbone
 from aizheimer.concepts.concept import Concept
+from aizheimer.concepts.mentions import mention
+from aizheimer.data.average_rows import average_pairs_of_each
 from aizheimer.data.captioned import concept_words
 from aizheimer.data.latents import rollout
-from aizheimer.data.rows import (
-    Prompts,
-    RowAnchor,
-    RowPairs,
-    RowPolicy,
-    anchor_pairs,
-    average_pairs,
-    forget_prompts,
-    prompt_rows,
-)
+from aizheimer.data.rows import Prompts, RowAnchor, RowPairs, RowPolicy, prompt_rows
 from aizheimer.edits.edit import Edit
 from aizheimer.engine.callbacks import Callbacks
 from aizheimer.engine.run_folder import RunFolder
@@ -36,13 +30,17 @@ from aizheimer.methods._closed_form import (
     RetainGeneral,
     RetainNeighbours,
     RetainOthers,
+    Target,
     Task,
     begin,
-    mentions,
+    mean_sums,
     outcome,
     prior_sums,
+    stacked,
+    target_pairs,
 )
 from aizheimer.methods._revival import revived, undoing
+from aizheimer.methods._several import Also
 from aizheimer.methods.base import UNETS, MethodInfo, check_family
 from aizheimer.modules.query_metric import TextPencil, query_moments, solve_keys
 from aizheimer.modules.ridge import RidgeSums
@@ -80,6 +78,7 @@ class ClosedDistraction(BaseModel):
         families={**UNETS, "sd3": ("metric=identity",), "flux": ("metric=identity",)},
     )
 
+    also: Also = ()
     rows: tuple[RowPolicy, ...] = Field(
         default=("concept", "others"),
         min_length=1,
@@ -89,7 +88,9 @@ class ClosedDistraction(BaseModel):
         default="both", description="Prompts that the concept is read in: bare words, templates, or both."
     )
     synonyms: tuple[str, ...] | None = Field(
-        default=(), description="Further words whose rows are replaced like the concept's; null for the world's own."
+        default=(),
+        description="Further words whose rows are replaced like the concept's; null for the world's own, and those of "
+        "the concepts of also.",
     )
     empty_anchor: RowAnchor = Field(
         default="average",
@@ -128,7 +129,9 @@ class ClosedDistraction(BaseModel):
         lt=1,
         description="Of that null space: singular values below this share of the retained rows' norm count as zero.",
     )
-    pictures: int = Field(default=8, ge=1, description="Pictures that are begun to see queries.")
+    pictures: int = Field(
+        default=8, ge=1, description="Pictures that are begun to see queries, at least one of every concept."
+    )
     picture_steps: int = Field(default=4, ge=1, description="Denoising steps of each.")
     layers: Layers = "all"
     parts: tuple[KeyOrValue, ...] = Field(default=("k", "v"), min_length=1, description="Edited projections.")
@@ -154,11 +157,12 @@ class ClosedDistraction(BaseModel):
         """
         self._check_metric(backbone)
         task = begin(backbone, concept, method=self, prompts=self.prompts, callbacks=callbacks)
-        pairs = self._pairs(task)
+        each = self._pairs(task)
+        pairs = stacked(each)
         retained = prompt_rows(backbone, ["", *task.retained.prompts], policy="all", scale=task.scale)
         held = RidgeSums.keep(retained).mean().times(self.preserve)
         held += prior_sums(task, prompts=self.prior_prompts).times(self.prior)
-        erase, metrics, attacks = RidgeSums.of(pairs.keys, pairs.sources).mean(), self._metrics(task), []
+        erase, metrics, attacks = mean_sums(each), self._metrics(task), []
 
         apart = self._null_space_values(task, pairs, retained=retained)
 
@@ -176,9 +180,10 @@ class ClosedDistraction(BaseModel):
         changes, told = solved(erase)
         for _ in range(self.rounds):
             edited = {name: weight + changes[name] for name, weight in task.weights.items()}
-            rows = pairs.keys @ undoing(edited, task.weights, damping=self.damping).T
-            attacks.append(revived(edited, task.weights, found=rows, pairs=pairs))
-            erase = erase + RidgeSums.of(rows, pairs.sources).mean()
+            undone = undoing(edited, task.weights, damping=self.damping).T
+            found = [RowPairs(keys=one.keys @ undone, sources=one.sources) for one in each]
+            attacks.append(revived(edited, task.weights, found=stacked(found).keys, pairs=pairs))
+            erase = erase + mean_sums(found)
             changes, told = solved(erase)
         return task.edit(self, changes, **told, **({"revived": attacks} if attacks else {}))
 
@@ -199,48 +204,64 @@ class ClosedDistraction(BaseModel):
         change = constrained_ridge(pairs.keys, pairs.sources, free=free, invariant=nothing, ridge=self.ridge)
         return {name: weight @ change for name, weight in task.weights.items() if name.endswith("to_v.weight")}
 
-    def _pairs(self, task: Task) -> RowPairs:
-        """Return the rows of the target, and of its synonyms, and what should answer in their place."""
-        concept, world = task.concept, task.backbone.world
-        pairs = [self._pairs_of(task, concept, prompts=task.prompts)]
-        for word in concept_words(concept, world, self.synonyms)[1:]:
-            synonym = replace(concept, target=word)
-            prompts = forget_prompts(task.backbone, synonym, which=self.prompts)
-            pairs.append(self._pairs_of(task, synonym, prompts=prompts))
-        return RowPairs(keys=torch.cat([p.keys for p in pairs]), sources=torch.cat([p.sources for p in pairs]))
+    def _pairs(self, task: Task) -> list[RowPairs]:
+        """Return the rows of each target, and of its synonyms, and what should answer in their place."""
+        spoken = [[target, *self._synonyms(task, target)] for target in task.targets]
+        found = iter(self._answered(task, [one for words in spoken for one in words]))
+        return [stacked(list(itertools.islice(found, len(words)))) for words in spoken]
 
-    def _pairs_of(self, task: Task, concept: Concept, *, prompts: list[str]) -> RowPairs:
-        world = task.backbone.world
-        if concept.anchor or self.empty_anchor != "average":
-            empty = "auto" if self.empty_anchor == "average" else self.empty_anchor
-            return anchor_pairs(
-                task.backbone, prompts, concept=concept, policy=self.rows, empty=empty, scale=task.scale
+    def _synonyms(self, task: Task, target: Target) -> list[Target]:
+        """Return a target under its other names: given ones are the concept's, the world's are every target's."""
+        given = self.synonyms if self.synonyms is None or target is task.targets[0] else ()
+        words = concept_words(target.concept, task.backbone.world, given)[1:]
+        others = [replace(target.concept, target=word) for word in words]
+        return [Target.of(task.backbone, other, which=self.prompts) for other in others]
+
+    def _answered(self, task: Task, targets: list[Target]) -> list[RowPairs]:
+        """Return the rows of each, and those of its anchor; those that have none share the averages they are given."""
+        found: dict[int, RowPairs] = {}
+        averaged: dict[tuple[str, ...], list[int]] = {}
+        for number, target in enumerate(targets):
+            if target.concept.anchor or self.empty_anchor != "average":
+                empty = "auto" if self.empty_anchor == "average" else self.empty_anchor
+                found[number] = target_pairs(task, policy=self.rows, empty=empty, targets=[target])[0]
+            else:
+                averaged.setdefault(self._other_words(task, target.concept), []).append(number)
+        for words, numbers in averaged.items():
+            pairs = average_pairs_of_each(
+                task.backbone,
+                [(targets[number].concept, targets[number].prompts) for number in numbers],
+                policy=self.rows,
+                words=words,
+                scale=task.scale,
+                progress=lambda done, total: task.callbacks.on_progress("average", done, total),
             )
-        words = world.styles if concept.kind == "style" else [item.label for item in world.vocabulary]
-        words = [word for word in words if not mentions(word, concept) and not mentions(word, task.concept)]
+            found |= dict(zip(numbers, pairs, strict=True))
+        return [found[number] for number in range(len(targets))]
+
+    def _other_words(self, task: Task, concept: Concept) -> tuple[str, ...]:
+        """Return words of the concept's kind that mention neither it nor any target."""
+        own = mention(concept.target)
+        words = [word for word in task.unmentioned(task.backbone.world.labels(concept.kind)) if not own.search(word)]
         order = torch.randperm(len(words), generator=generator_for(self.seed, "average"))[: self.average_of].tolist()
-        return average_pairs(
-            task.backbone,
-            prompts,
-            concept=concept,
-            policy=self.rows,
-            words=[words[i] for i in order],
-            scale=task.scale,
-            progress=lambda done, total: task.callbacks.on_progress("average", done, total),
-        )
+        return tuple(words[i] for i in order)
 
     def _metrics(self, task: Task) -> dict[str, Tensor]:
-        """Return the queries' second moments by layer, from pictures of the concept that the model begins to draw."""
+        """Return the queries' second moments by layer, from pictures of the targets that the model begins to draw."""
         if self.metric == "identity" or "k" not in self.parts:
             return {}
         backbone = task.backbone
         modules = {name: module for name, module in backbone.attention_modules().items() if name in task.layers}
+        # One prompt of each target, then a second of each, in an order that does not depend on the targets'.
+        several = sorted((target.prompts for target in task.targets), key=lambda prompts: prompts[0].casefold())
+        prompts = [text for turn in itertools.zip_longest(*several) for text in turn if text is not None]
+        pictures = max(self.pictures, len(several))
         with query_moments(modules) as moments:
             rollout(
                 backbone,
-                backbone.condition(task.prompts),
+                backbone.condition(prompts),
                 null_embedding=backbone.condition([""]),
-                prompt_index=torch.arange(self.pictures) % len(task.prompts),
+                prompt_index=torch.arange(pictures) % len(prompts),
                 steps=self.picture_steps,
                 guidance=backbone.world.guidance,
                 generator=generator_for(self.seed, "queries"),

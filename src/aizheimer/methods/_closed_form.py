@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+import operator
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -14,12 +16,23 @@ from aizheimer._seeding import generator_for
 from aizheimer.backbones.base import Backbone
 from aizheimer.concepts.concept import Concept
 from aizheimer.concepts.mentions import mention
+from aizheimer.data.anchors import EmptyAnchor
 from aizheimer.data.retain import RetainSet, retain_set
-from aizheimer.data.rows import Prompts, RowPairs, encode_rows, forget_prompts, places, row_scale
+from aizheimer.data.rows import (
+    Prompts,
+    RowPairs,
+    RowPolicy,
+    anchor_pairs,
+    encode_rows,
+    forget_prompts,
+    places,
+    row_scale,
+)
 from aizheimer.edits.edit import Edit
 from aizheimer.edits.provenance import ConceptRecord, Provenance, base_name
 from aizheimer.engine.callbacks import Callbacks
 from aizheimer.errors import ConceptError
+from aizheimer.methods._several import named_beside
 from aizheimer.methods.base import check_family
 from aizheimer.modules.parameters import select_layers
 from aizheimer.modules.ridge import RidgeSums, projection_weights
@@ -38,15 +51,36 @@ _BATCH = 64
 
 
 @dataclass(frozen=True, kw_only=True)
+class Target:
+    """One of the concepts to forget.
+
+    Args:
+        concept: The concept; one that was named as ``also`` has no anchor.
+        prompts: Prompts that its rows are read in.
+    """
+
+    concept: Concept
+    prompts: list[str]
+
+    @classmethod
+    def of(cls, backbone: Backbone, concept: Concept, *, which: Prompts) -> Target:
+        """Read a concept in the prompts of its kind.
+
+        Raises:
+            ConceptError: If it is cut off in one of them.
+        """
+        return cls(concept=concept, prompts=forget_prompts(backbone, concept, which=which))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Task:
-    """A concept, a model, and what of the model a closed form may change.
+    """Concepts, a model, and what of the model a closed form may change.
 
     Args:
         backbone: The model.
-        concept: What to forget.
+        targets: What to forget: the concept, and what is forgotten with it.
         layers: Names of the attention modules.
         weights: Original weights in float64 by parameter name in the denoiser.
-        prompts: Prompts that the concept's rows are read in.
         retained: What must stay.
         scale: What text rows are divided by.
         seed: Of everything random.
@@ -54,20 +88,34 @@ class Task:
     """
 
     backbone: Backbone
-    concept: Concept
+    targets: tuple[Target, ...]
     layers: list[str]
     weights: dict[str, Tensor]
-    prompts: list[str]
     retained: RetainSet
     scale: float
     seed: int
     callbacks: Callbacks
 
     @property
+    def concept(self) -> Concept:
+        """The concept, first of the targets."""
+        return self.targets[0].concept
+
+    @property
+    def prompts(self) -> list[str]:
+        """The prompts that the concept's own rows are read in."""
+        return self.targets[0].prompts
+
+    def unmentioned(self, texts: Sequence[str]) -> list[str]:
+        """Return the texts that have no target's words in them, as words."""
+        words = mention(*(target.concept.target for target in self.targets))
+        return [text for text in texts if not words.search(text)]
+
+    @property
     def labels(self) -> list[str]:
         """Bare words to retain: the user's, the neighbours, the others."""
         names = [*self.retained.kept, *(name for name, _ in self.retained.neighbours), *self.retained.others]
-        return [name for name in dict.fromkeys(names) if not mentions(name, self.concept)]
+        return self.unmentioned(list(dict.fromkeys(names)))
 
     @property
     def retain_texts(self) -> list[str]:
@@ -107,13 +155,15 @@ def begin(
     Args:
         backbone: The model.
         concept: What to forget.
-        method: Has the fields ``layers``, ``parts``, ``seed`` and ``retain_neighbours``, ``_others`` and ``_general``.
-        prompts: Which prompts the concept's rows are read in.
+        method: Has the fields ``layers``, ``parts``, ``seed`` and ``retain_neighbours``, ``_others`` and ``_general``;
+            if it takes several concepts, ``also``.
+        prompts: Which prompts the concepts' rows are read in.
         callbacks: Told what will be done.
 
     Raises:
         SelectorError: If layers or parts select nothing.
-        ConceptError: If the concept is cut off, or nothing is left to retain.
+        ConceptError: If a concept is cut off, one of ``also`` is the concept itself or also kept, or nothing is left
+            to retain.
     """
     options: Any = method
     check_family(options, backbone)
@@ -121,7 +171,8 @@ def begin(
     modules = backbone.attention_modules()
     layers = select_layers(list(modules), options.layers)
     weights = projection_weights(backbone.text_projections(layers, options.parts))
-    texts = forget_prompts(backbone, concept, which=prompts)
+    others = [named_beside(backbone.world, words, concept, field="also") for words in getattr(options, "also", ())]
+    targets = tuple(Target.of(backbone, one, which=prompts) for one in (concept, *others))
     retained = retain_set(
         backbone,
         concept,
@@ -129,10 +180,11 @@ def begin(
         others=options.retain_others,
         general=options.retain_general,
         generator=generator_for(options.seed, "retain"),
+        also=others,
     )
     callbacks.on_data(
         {
-            "forget_prompts": texts,
+            "forget_prompts": [text for target in targets for text in target.prompts],
             **retained.summary(),
             "layers": layers,
             "parameters": list(weights),
@@ -140,10 +192,9 @@ def begin(
     )
     return Task(
         backbone=backbone,
-        concept=concept,
+        targets=targets,
         layers=layers,
         weights=weights,
-        prompts=texts,
         retained=retained,
         scale=row_scale(backbone),
         seed=options.seed,
@@ -155,21 +206,21 @@ def prior_sums(task: Task, *, prompts: int, padding: bool = True) -> RidgeSums:
     """Return the mean moment of everyday prompts, to hold the rest of the model in place.
 
     Papers take captions of COCO. Here the world's own vocabulary in its own templates stands in: it needs no download,
-    and covers what the model draws. Prompts with the target's words are left out.
+    and covers what the model draws. Prompts with a target's words are left out.
 
     Args:
-        task: Names world and target.
+        task: Names world and targets.
         prompts: How many of them, a seeded choice.
         padding: Count the rows after the first end-of-text too.
 
     Raises:
         ConceptError: If none is left.
     """
-    world, concept = task.backbone.world, task.concept
+    world = task.backbone.world
     texts = [text for item in world.vocabulary for text in world.prompts_for(item.label)]
-    texts = [text for text in (*texts, *world.general_prompts) if not mentions(text, concept)]
+    texts = task.unmentioned([*texts, *world.general_prompts])
     if not texts or prompts < 1:
-        raise ConceptError(f"no prompt of the world '{world.name}' is left beside '{concept.target}' as a prior.")
+        raise ConceptError(f"no prompt of the world '{world.name}' is left beside '{task.concept.target}' as a prior.")
     order = torch.randperm(len(texts), generator=generator_for(task.seed, "prior")).tolist()[:prompts]
     total: RidgeSums | None = None
     for start in range(0, len(order), _BATCH):
@@ -193,9 +244,43 @@ def prior_sums(task: Task, *, prompts: int, padding: bool = True) -> RidgeSums:
     return total.mean()  # type: ignore[union-attr]
 
 
-def mentions(text: str, concept: Concept) -> bool:
-    """Whether a text has the concept's words in it, as words."""
-    return mention(concept.target).search(text) is not None
+def target_pairs(
+    task: Task,
+    *,
+    policy: RowPolicy | tuple[RowPolicy, ...],
+    empty: EmptyAnchor = "auto",
+    targets: Sequence[Target] | None = None,
+) -> list[RowPairs]:
+    """Return every target's rows in its own prompts, and the rows of its own anchor that should answer in their place.
+
+    Args:
+        task: Names the targets.
+        policy: Which rows, see `aizheimer.data.rows.RowPolicy`.
+        empty: What stands for an anchor without words; those of ``also`` have none.
+        targets: Other targets than the task's.
+
+    Raises:
+        ConceptError: If an anchor is cut off, or no row of a target has a counterpart.
+    """
+    return [
+        anchor_pairs(
+            task.backbone, target.prompts, concept=target.concept, policy=policy, empty=empty, scale=task.scale
+        )
+        for target in (task.targets if targets is None else targets)
+    ]
+
+
+def stacked(pairs: Sequence[RowPairs]) -> RowPairs:
+    """Return all rows one below the other."""
+    return RowPairs(keys=torch.cat([one.keys for one in pairs]), sources=torch.cat([one.sources for one in pairs]))
+
+
+def mean_sums(pairs: Sequence[RowPairs]) -> RidgeSums:
+    """Return the sum of every target's mean moments: beside what is retained each counts as much as if it were alone.
+
+    So does each in the sums over rows of UCE and MACE; a mean over all of them would be weaker the more there are.
+    """
+    return functools.reduce(operator.add, [RidgeSums.of(one.keys, one.sources).mean() for one in pairs])
 
 
 def outcome(

@@ -136,6 +136,11 @@ class AIzheimer(BaseModel):
         check_images(self.images)
         if self.enough is not None and self.start is None:
             raise ValueError("enough judges the closed form that start names; set start, or set enough to null")
+        if self.start is not None and self.start.also:
+            raise ValueError(
+                "start.also: what is trained and held is of one concept; leave it empty, and forget the others in runs "
+                "of their own, or all with closed-distraction"
+            )
         if self.start is not None and not self._solved_parts:
             raise ValueError("start solves for keys and values; put k or v into parts, or set start to null")
         if self.reconstruction == "forget" and self.images is None:

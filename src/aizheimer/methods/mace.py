@@ -10,7 +10,7 @@ from torch import Tensor
 from aizheimer.backbones.base import Backbone
 from aizheimer.concepts.concept import Concept
 from aizheimer.data.anchors import EmptyAnchor
-from aizheimer.data.rows import Prompts, anchor_pairs, prompt_rows
+from aizheimer.data.rows import Prompts, prompt_rows
 from aizheimer.edits.edit import Edit
 from aizheimer.engine.callbacks import Callbacks
 from aizheimer.engine.run_folder import RunFolder
@@ -20,11 +20,16 @@ from aizheimer.methods._closed_form import (
     RetainGeneral,
     RetainNeighbours,
     RetainOthers,
+    Target,
     Task,
     begin,
+    mean_sums,
     outcome,
     prior_sums,
+    stacked,
+    target_pairs,
 )
+from aizheimer.methods._several import Also
 from aizheimer.methods._suppression import suppress
 from aizheimer.methods.base import EVERYWHERE, MethodInfo
 from aizheimer.modules.ridge import RidgeSums, solve_ridge, text_map
@@ -60,6 +65,7 @@ class MACE(BaseModel):
         families=EVERYWHERE,
     )
 
+    also: Also = ()
     prompts: Prompts = Field(
         default="templates",
         description="Prompts that the concept is read in; 30 templates in the paper, the world's here.",
@@ -130,51 +136,65 @@ class MACE(BaseModel):
             RecipeError: If the ridge is 0 and the rows leave directions free.
         """
         task = begin(backbone, concept, method=self, prompts=self.prompts, callbacks=callbacks)
-        pairs = anchor_pairs(
-            backbone, task.prompts, concept=concept, policy="others", empty=self.empty_anchor, scale=task.scale
-        )
+        pairs = target_pairs(task, policy="others", empty=self.empty_anchor)
         retained = prompt_rows(backbone, ["", *task.retained.prompts], policy="all", scale=task.scale)
         prior, kept = prior_sums(task, prompts=self.prior_prompts), RidgeSums.keep(retained).mean()
         held = kept.times(self.retain_weight)
         first = prior.times(self.prior_weight**2 if self.fidelity == "repository" else self.prior_weight)
-        change = text_map(RidgeSums.of(pairs.keys, pairs.sources).mean() + first + held, ridge=self.ridge)
+        change = text_map(mean_sums(pairs) + first + held, ridge=self.ridge)
         refined = {name: weight + weight @ change for name, weight in task.weights.items()}
         weights = self._fused(task, refined, prior.times(self.prior_weight) + held) if self.lora else refined
         changes = {name: weights[name] - weight for name, weight in task.weights.items()}
-        extra: dict[str, Any] = outcome(task.weights, changes, pairs=pairs, retained=retained)
+        extra: dict[str, Any] = outcome(task.weights, changes, pairs=stacked(pairs), retained=retained)
         return task.edit(self, changes, **extra, stages=[1, 2, 3] if self.lora else [1])
 
     def _fused(self, task: Task, refined: dict[str, Tensor], held: RidgeSums) -> dict[str, Tensor]:
-        """Train stage 2 from stage 1's weights, and return the weights that fuse both."""
-        updates = suppress(
+        """Train stage 2 for every target from stage 1's weights, and return the weights that fuse all of them."""
+        answered: dict[str, RidgeSums] = {}
+        for done, target in enumerate(task.targets, start=1):
+            updates = self._suppressed(task, target, refined)
+            rows = prompt_rows(task.backbone, target.prompts, policy="all", scale=task.scale)
+            # Added up at once: the updates of a hundred targets would not fit into memory.
+            for name, weight in refined.items():
+                own = answers(weight, updates[name], rows=rows)
+                answered[name] = own if done == 1 else answered[name] + own
+            task.callbacks.on_progress("concepts suppressed", done, len(task.targets))
+        return {name: fuse(weight, answered[name], held=held, ridge=self.ridge) for name, weight in refined.items()}
+
+    def _suppressed(self, task: Task, target: Target, refined: dict[str, Tensor]) -> dict[str, Tensor]:
+        return suppress(
             task.backbone,
             refined,
             layers=task.layers,
-            prompts=task.prompts,
-            concept=task.concept.target,
-            masked=task.concept.kind == "object",
+            prompts=target.prompts,
+            concept=target.concept.target,
+            masked=target.concept.kind == "object",
             steps=self.lora_steps,
             lr=self.lora_lr,
             pictures=self.lora_pictures,
             threshold=self.mask_threshold,
             seed=self.seed,
         )
-        rows = prompt_rows(task.backbone, task.prompts, policy="all", scale=task.scale)
-        return {
-            name: fuse(weight, updates[name], rows=rows, held=held, ridge=self.ridge)
-            for name, weight in refined.items()
-        }
 
 
-def fuse(weight: Tensor, update: Tensor, *, rows: Tensor, held: RidgeSums, ridge: float) -> Tensor:
-    """Return weights that answer to rows as ``weight + update`` does, and to held rows as ``weight``.
+def answers(weight: Tensor, update: Tensor, *, rows: Tensor) -> RidgeSums:
+    """Return the mean moments of a concept's rows and what they should be answered: what stage 2 answers to them.
 
     Args:
         weight: (out, dim) stage 1's weights.
-        update: (out, dim) stage 2's.
+        update: (out, dim) stage 2's for this concept.
         rows: (n, dim) rows of the concept's prompts.
+    """
+    return RidgeSums.of(rows, rows @ (weight + update).T).mean()
+
+
+def fuse(weight: Tensor, answered: RidgeSums, *, held: RidgeSums, ridge: float) -> Tensor:
+    """Return weights that answer to every concept's rows as its update does, and to held rows as ``weight``.
+
+    Args:
+        weight: (out, dim) stage 1's weights.
+        answered: The sum of every concept's `answers`.
         held: Mean moments of the text to keep.
         ridge: Lambda.
     """
-    sums = RidgeSums.of(rows, rows @ (weight + update).T).mean() + held.through(weight)
-    return solve_ridge(weight, sums, ridge=ridge)
+    return solve_ridge(weight, answered + held.through(weight), ridge=ridge)

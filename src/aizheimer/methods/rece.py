@@ -10,7 +10,7 @@ from torch import Tensor
 from aizheimer.backbones.base import Backbone
 from aizheimer.concepts.concept import Concept
 from aizheimer.data.anchors import EmptyAnchor
-from aizheimer.data.rows import Prompts, RowPolicy, anchor_pairs, prompt_rows
+from aizheimer.data.rows import Prompts, RowPolicy, prompt_rows
 from aizheimer.edits.edit import Edit
 from aizheimer.engine.callbacks import Callbacks
 from aizheimer.engine.run_folder import RunFolder
@@ -22,9 +22,12 @@ from aizheimer.methods._closed_form import (
     RetainOthers,
     begin,
     outcome,
+    stacked,
+    target_pairs,
     through_all,
 )
 from aizheimer.methods._revival import revived, undoing
+from aizheimer.methods._several import Also
 from aizheimer.methods.base import EVERYWHERE, MethodInfo
 from aizheimer.modules.ridge import RidgeSums, text_map
 
@@ -56,6 +59,7 @@ class RECE(BaseModel):
         families=EVERYWHERE,
     )
 
+    also: Also = ()
     epochs: int = Field(
         default=3, ge=0, description="Rounds of search and erasure; 1 to 3 in the paper by concept. 0 is UCE alone."
     )
@@ -113,9 +117,7 @@ class RECE(BaseModel):
         """
         task = begin(backbone, concept, method=self, prompts=self.prompts, callbacks=callbacks)
         first, attacked = (
-            anchor_pairs(
-                backbone, task.prompts, concept=concept, policy=rows, empty=self.empty_anchor, scale=task.scale
-            )
+            stacked(target_pairs(task, policy=rows, empty=self.empty_anchor))
             for rows in (self.first_rows, self.attack_rows)
         )
         retained = prompt_rows(backbone, ["", *task.retained.prompts], policy="all", scale=task.scale)

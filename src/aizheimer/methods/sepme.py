@@ -27,9 +27,9 @@ from aizheimer.engine.gradient_rules import EmaStop
 from aizheimer.engine.noise_problem import NoiseMonitor, NoiseProblem, Term
 from aizheimer.engine.run_folder import RunFolder
 from aizheimer.engine.settings import TrainSettings
-from aizheimer.errors import ConceptError
 from aizheimer.methods._held_prompts import HeldPrompts, leakage_line, space_beside, space_record
 from aizheimer.methods._material import Material, RetainPlan
+from aizheimer.methods._several import named_beside, once_each
 from aizheimer.methods._trained import Task, check_images, learn, no_attention_stop, plan_for
 from aizheimer.methods.base import UNETS, MethodInfo, check_family, joint
 from aizheimer.modules.coefficients import NullSpace, NullSpaceCoefficients
@@ -150,11 +150,7 @@ class SepME(BaseModel):
     def _consistent(self) -> SepME:
         no_attention_stop(self.training)
         check_images(self.images)
-        named = [words.strip().casefold() for words in (*self.also, *self.reserved)]
-        if "" in named:
-            raise ValueError("also or reserved has an empty entry, which no prompt is about; leave it out")
-        if twice := next((words for words in named if named.count(words) > 1), None):
-            raise ValueError(f"'{twice}' is named twice in also and reserved; name each concept once, in one of them")
+        once_each((*self.also, *self.reserved), field="also and reserved")
         if self.reserved and not self.decoupled:
             raise ValueError("reserved holds prompts by the null space, which decoupled=false does without; empty one")
         return self
@@ -194,16 +190,11 @@ class SepME(BaseModel):
 
     def _others(self, backbone: Backbone, concept: Concept) -> list[Concept]:
         """Return the concepts of ``also``, then the reserved ones."""
-        others = [backbone.world.beside(words, concept) for words in (*self.also, *self.reserved)]
-        kept = {words.casefold() for words in concept.keep}
-        for number, other in enumerate(others):
-            field = "also" if number < len(self.also) else "reserved"
-            if other.target.casefold() == concept.target.casefold():
-                raise ConceptError(f"{field}: '{other.target}' is the concept to forget itself; leave it out")
-            if other.target.casefold() in kept:
-                raise ConceptError(
-                    f"keep: '{other.target}' cannot be kept and forgotten at once; take it out of keep or of {field}"
-                )
+        fields = {"also": self.also, "reserved": self.reserved}
+        others = []
+        for field, words in ((field, words) for field, named in fields.items() for words in named):
+            other = named_beside(backbone.world, words, concept, field=field)
+            others.append(other)
             backbone.token_columns(backbone.world.prompts(other), other.target, policy="concept")
             if field == "also" and generate_count(self._images(other)) is None:
                 check_picture_folder(Path(self._images(other)))

@@ -12,7 +12,7 @@ from aizheimer._seeding import generator_for
 from aizheimer.backbones.base import Backbone
 from aizheimer.concepts.concept import Concept
 from aizheimer.data.anchors import EmptyAnchor
-from aizheimer.data.rows import Prompts, RowPairs, RowPolicy, anchor_pairs, encode_rows, prompt_rows
+from aizheimer.data.rows import Prompts, RowPairs, RowPolicy, encode_rows, prompt_rows
 from aizheimer.edits.edit import Edit
 from aizheimer.engine.callbacks import Callbacks
 from aizheimer.engine.run_folder import RunFolder
@@ -24,7 +24,10 @@ from aizheimer.methods._closed_form import (
     RetainOthers,
     begin,
     outcome,
+    stacked,
+    target_pairs,
 )
+from aizheimer.methods._several import Also
 from aizheimer.methods.base import EVERYWHERE, MethodInfo
 from aizheimer.modules.subspace import NullSpace, centroids, constrained_ridge, null_space
 
@@ -56,6 +59,7 @@ class SPEED(BaseModel):
         families=EVERYWHERE,
     )
 
+    also: Also = ()
     rows: RowPolicy = Field(
         default="last", description="Rows to replace, and of retained texts to keep; last sub-token in the paper."
     )
@@ -68,7 +72,10 @@ class SPEED(BaseModel):
         "(the published code takes begin-of-text), template that of the prompt without the concept's words.",
     )
     ridge: float = Field(
-        default=1.0, gt=0, description="Lambda_r, rows having a mean square of 1; 1 in the paper, 0.05 for 10 or more."
+        default=1.0,
+        gt=0,
+        description="Lambda_r of one concept, rows having a mean square of 1. Divided by the number of concepts, whose "
+        "rows are averaged: each is replaced as far as alone. The paper takes 1, and 0.05 for 10 or more.",
     )
     invariant_ridge: float = Field(default=0.0, ge=0, description="Lambda_c; 0 in the paper: exactly invariant.")
     tolerance: float = Field(
@@ -111,9 +118,7 @@ class SPEED(BaseModel):
             RecipeError: If retained rows leave no direction free.
         """
         task = begin(backbone, concept, method=self, prompts=self.prompts, callbacks=callbacks)
-        pairs = anchor_pairs(
-            backbone, task.prompts, concept=concept, policy=self.rows, empty=self.empty_anchor, scale=task.scale
-        )
+        pairs = stacked(target_pairs(task, policy=self.rows, empty=self.empty_anchor))
         retained = prompt_rows(backbone, task.retain_texts, policy=self.rows, scale=task.scale)
         invariant = self._invariant(encode_rows(backbone, [""], scale=task.scale)[0])
         changes, free = {}, []
@@ -127,7 +132,7 @@ class SPEED(BaseModel):
                 pairs.sources,
                 free=free[-1],
                 invariant=invariant,
-                ridge=self.ridge,
+                ridge=self.ridge / len(task.targets),
                 invariant_ridge=self.invariant_ridge,
             )
         extra = outcome(task.weights, changes, pairs=pairs, retained=retained)

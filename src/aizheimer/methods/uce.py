@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from aizheimer.backbones.base import Backbone
 from aizheimer.concepts.concept import Concept
 from aizheimer.data.anchors import EmptyAnchor
-from aizheimer.data.rows import Prompts, RowPairs, anchor_pairs, prompt_rows
+from aizheimer.data.rows import Prompts, RowPairs, RowPolicy, prompt_rows
 from aizheimer.edits.edit import Edit
 from aizheimer.engine.callbacks import Callbacks
 from aizheimer.engine.run_folder import RunFolder
@@ -24,8 +24,11 @@ from aizheimer.methods._closed_form import (
     Task,
     begin,
     outcome,
+    stacked,
+    target_pairs,
     through_all,
 )
+from aizheimer.methods._several import Also
 from aizheimer.methods.base import EVERYWHERE, MethodInfo
 from aizheimer.modules.ridge import RidgeSums, text_map
 
@@ -66,6 +69,7 @@ class UCE(BaseModel):
     prompts: Prompts = Field(
         default="bare", description="Prompts that the concept is read in: bare words (the paper), templates, or both."
     )
+    also: Also = ()
     anchors: tuple[str, ...] = Field(
         default=(), description="More anchors beside the concept's own; the concept answers as their average."
     )
@@ -100,28 +104,29 @@ class UCE(BaseModel):
             RecipeError: If the ridge is 0 and the rows leave directions free.
         """
         task = begin(backbone, concept, method=self, prompts=self.prompts, callbacks=callbacks)
-        targets, retained = self._targets(task), self._retained(task)
+        (own, others), retained = self._targets(task), self._retained(task)
         default = 1.0 if self.rows == "2025" else max(0.1, 1 / (1 + len(task.retained.prompts)))
         sums = RidgeSums.keep(retained, weight=default if self.preserve_scale is None else self.preserve_scale)
-        for pairs in targets:
-            sums += RidgeSums.of(pairs.keys, pairs.sources, weight=self.erase_scale / len(targets))
+        for pairs in own:
+            sums += RidgeSums.of(pairs.keys, pairs.sources, weight=self.erase_scale / len(own))
+        for pairs in others:
+            sums += RidgeSums.of(pairs.keys, pairs.sources, weight=self.erase_scale)
         changes = through_all(task.weights, text_map(sums, ridge=self.ridge))
-        return task.edit(self, changes, **outcome(task.weights, changes, pairs=targets[0], retained=retained))
+        pairs = stacked([own[0], *others])
+        return task.edit(self, changes, **outcome(task.weights, changes, pairs=pairs, retained=retained))
 
-    def _targets(self, task: Task) -> list[RowPairs]:
-        """Return the target's rows with those of every anchor."""
-        anchors = dict.fromkeys([task.concept.anchor, *self.anchors] if task.concept.anchor else self.anchors or [""])
-        return [
-            anchor_pairs(
-                task.backbone,
-                task.prompts,
-                concept=replace(task.concept, anchor=anchor),
-                policy="last" if self.rows == "2025" else "last..end",
-                empty=self.empty_anchor,
-                scale=task.scale,
-            )
-            for anchor in anchors
-        ]
+    def _targets(self, task: Task) -> tuple[list[RowPairs], list[RowPairs]]:
+        """Return the concept's rows with those of every anchor of its, and the rows of those of ``also``."""
+        first, *others = task.targets
+        concept = first.concept
+        policy: RowPolicy = "last" if self.rows == "2025" else "last..end"
+        anchors = dict.fromkeys([concept.anchor, *self.anchors] if concept.anchor else self.anchors or [""])
+        answered = [replace(first, concept=replace(concept, anchor=anchor)) for anchor in anchors]
+        own, rest = (
+            target_pairs(task, policy=policy, empty=self.empty_anchor, targets=targets)
+            for targets in (answered, others)
+        )
+        return own, rest
 
     def _retained(self, task: Task) -> torch.Tensor:
         """Return the rows that must answer as before; those of 2023 always include the empty prompt's."""

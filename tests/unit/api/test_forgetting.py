@@ -6,7 +6,7 @@ import pytest
 
 from aizheimer import api
 from aizheimer.errors import RunFolderError
-from tests.unit.api.test_several import UCE
+from tests.unit.api.test_several import FEW
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ from tests.unit.api.test_several import UCE
 )
 def test_a_finished_run_is_not_resumed_for_another_concept(tiny_backbone, tmp_path, other, said):
     """A closed form has no checkpoint that would know: it would replace the edit below its own figures."""
-    words = {"method": "uce", "out": tmp_path / "run", **UCE}
+    words = {"method": "uce", "out": tmp_path / "run", **FEW}
     made = api.forget(tiny_backbone, "cat", keep=["dog"], **words)
     before = {file.name: file.read_bytes() for file in (tmp_path / "run").iterdir()}
     asked = {"concept": "cat", **other}
@@ -31,7 +31,7 @@ def test_a_finished_run_is_not_resumed_for_another_concept(tiny_backbone, tmp_pa
 
 
 def test_a_run_of_before_the_concept_was_written_down_is_resumed(tiny_backbone, tmp_path):
-    words = {"method": "uce", "out": tmp_path / "run", **UCE}
+    words = {"method": "uce", "out": tmp_path / "run", **FEW}
     made = api.forget(tiny_backbone, "cat", **words)
     file = tmp_path / "run" / "env.json"
     content = json.loads(file.read_text())

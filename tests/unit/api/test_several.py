@@ -14,12 +14,15 @@ from aizheimer.engine.run_folder import PARTS
 from aizheimer.errors import ConceptError, EditError, RecipeError, RunFolderError
 from tests.snapshot import same_snapshot, snapshot
 
-UCE = {"retain_neighbours": 1, "retain_others": 1, "retain_general": 1}
+FEW = {"retain_neighbours": 1, "retain_others": 1, "retain_general": 1}
+
+
+CLOSED_FORMS = {"uce", "rece", "mace", "speed", "closed-distraction"}
 
 
 def test_methods_that_take_several():
     several = {name for name in METHODS.entries if takes_several(METHODS.get(name)())}
-    assert several == {"spm", "sepme", "negative-prompt", "sld", "safree", "adavd"}
+    assert several == CLOSED_FORMS | {"spm", "sepme", "negative-prompt", "sld", "safree", "adavd"}
 
 
 def test_a_method_that_can_does_it_in_one_run(tiny_backbone):
@@ -52,9 +55,33 @@ def test_a_kind_that_would_be_lost_is_refused(tiny_backbone):
         api.forget_several(tiny_backbone, ["cat", "dog"], method="sepme", reserved=("dog",))
 
 
+@pytest.mark.parametrize("method", ["uce", "speed"])
+def test_a_closed_form_solves_for_all_and_keeps_what_is_kept(tiny_backbone, tmp_path, method):
+    words = {"method": method, "keep": ["fox"], "out": tmp_path / "run", **FEW}
+    done = api.forget_several(tiny_backbone, ["cat", "dog", "tree"], **words)
+    assert done.natively
+    assert targets_of(done.edit) == ("cat", "dog", "tree")
+    assert done.edit.provenance.concept.keep == ("fox",)
+    assert load_edit(tmp_path / "run").digest == done.edit.digest
+    again = api.forget_several(tiny_backbone, ["cat", "dog", "tree"], resume=True, **words)
+    assert again.edit.digest == done.edit.digest
+    with pytest.raises(RunFolderError, match=r"started with other parameters \(also\)"):
+        api.forget_several(tiny_backbone, ["cat", "dog", "fish"], resume=True, **words)
+    with pytest.raises(ConceptError, match="'Fox' cannot be kept and forgotten"):
+        api.forget_several(tiny_backbone, ["cat", "Fox"], **words)
+
+
+def test_what_words_cannot_say_is_refused(tiny_backbone):
+    with pytest.raises(ConceptError, match="'unicorn' is of the kind object, and would be read as style"):
+        api.forget_several(tiny_backbone, ["noto", "unicorn"], method="uce", **FEW)
+    with pytest.raises(ConceptError, match="'dog' has the anchor 'cat', and in one run only the first concept, 'fox'"):
+        api.forget_several(tiny_backbone, ["fox", Concept("dog", anchor="cat")], method="uce", **FEW)
+    api.forget_several(tiny_backbone, [Concept("dog", anchor="cat"), "fox"], method="uce", **FEW)
+
+
 def test_any_other_forgets_each_alone_and_adds(tiny_backbone, tmp_path):
     before = snapshot(tiny_backbone.pipe)
-    done = api.forget_several(tiny_backbone, ["cat", "dog"], method="uce", keep=["fox"], out=tmp_path / "run", **UCE)
+    done = api.forget_several(tiny_backbone, ["cat", "dog"], method="oce", keep=["fox"], out=tmp_path / "run", **FEW)
     assert not done.natively
     assert [edit.provenance.concept.target for edit in done.parts] == ["cat", "dog"]
     for name, delta in done.edit.deltas.items():
@@ -69,7 +96,7 @@ def test_any_other_forgets_each_alone_and_adds(tiny_backbone, tmp_path):
 
 
 def test_an_interrupted_run_goes_on_where_it_was(tiny_backbone, tmp_path, monkeypatch):
-    from aizheimer.methods.uce import UCE as Method
+    from aizheimer.methods.oce import OCE as Method
 
     unlearn, seen = Method.unlearn, []
 
@@ -80,7 +107,7 @@ def test_an_interrupted_run_goes_on_where_it_was(tiny_backbone, tmp_path, monkey
         return unlearn(self, backbone, concept, **options)
 
     monkeypatch.setattr(Method, "unlearn", counted)
-    words = {"method": "uce", "out": tmp_path / "run", **UCE}
+    words = {"method": "oce", "out": tmp_path / "run", **FEW}
     with pytest.raises(KeyboardInterrupt):
         api.forget_several(tiny_backbone, ["cat", "dog"], **words)
     done = api.forget_several(tiny_backbone, ["cat", "dog"], resume=True, **words)
@@ -91,7 +118,7 @@ def test_an_interrupted_run_goes_on_where_it_was(tiny_backbone, tmp_path, monkey
 
 
 def test_concepts_that_spell_the_same_folder_are_told_apart(tiny_backbone, tmp_path):
-    words = {"method": "uce", "out": tmp_path / "run", **UCE}
+    words = {"method": "oce", "out": tmp_path / "run", **FEW}
     done = api.forget_several(tiny_backbone, ["cat++", "cat#"], **words)
     assert [edit.provenance.concept.target for edit in done.parts] == ["cat++", "cat#"]
     again = api.forget_several(tiny_backbone, ["cat++", "cat#"], resume=True, **words)
@@ -101,23 +128,23 @@ def test_concepts_that_spell_the_same_folder_are_told_apart(tiny_backbone, tmp_p
 
 def test_a_run_goes_on_only_with_what_it_was_started_with(tiny_backbone, tmp_path):
     run = tmp_path / "run"
-    api.forget_several(tiny_backbone, ["cat++", "dog"], method="uce", out=run, **UCE)
+    api.forget_several(tiny_backbone, ["cat++", "dog"], method="oce", out=run, **FEW)
     recipe = (run / "recipe.yaml").read_bytes()
     with pytest.raises(RunFolderError, match=r"started with other parameters \(ridge\)"):
-        api.forget_several(tiny_backbone, ["cat++", "dog"], method="uce", out=run, resume=True, ridge=5.0, **UCE)
-    with pytest.raises(RunFolderError, match="started with the method uce, not rece"):
-        api.forget_several(tiny_backbone, ["cat++", "dog"], method="rece", out=run, resume=True)
+        api.forget_several(tiny_backbone, ["cat++", "dog"], method="oce", out=run, resume=True, ridge=5.0, **FEW)
+    with pytest.raises(RunFolderError, match="started with the method oce, not dp"):
+        api.forget_several(tiny_backbone, ["cat++", "dog"], method="dp", out=run, resume=True)
     assert (run / "recipe.yaml").read_bytes() == recipe
     with pytest.raises(RunFolderError, match=r"cat holds 'cat\+\+', wanted 'cat#'"):
-        api.forget_several(tiny_backbone, ["cat#", "dog"], method="uce", out=run, resume=True, **UCE)
+        api.forget_several(tiny_backbone, ["cat#", "dog"], method="oce", out=run, resume=True, **FEW)
     with pytest.raises(RunFolderError, match=r"holds 'cat\+\+', wanted 'cat\+\+', keeping fox"):
-        api.forget_several(tiny_backbone, ["cat++", "dog"], method="uce", keep=["fox"], out=run, resume=True, **UCE)
+        api.forget_several(tiny_backbone, ["cat++", "dog"], method="oce", keep=["fox"], out=run, resume=True, **FEW)
 
 
 def test_a_part_of_a_run_that_was_replaced_is_not_taken_for_one_of_this(tiny_backbone, tmp_path, monkeypatch):
-    from aizheimer.methods.uce import UCE as Method
+    from aizheimer.methods.oce import OCE as Method
 
-    words = {"method": "uce", "out": tmp_path / "run", **UCE}
+    words = {"method": "oce", "out": tmp_path / "run", **FEW}
     api.forget_several(tiny_backbone, ["cat", "dog"], **words)
 
     def interrupted(self, backbone, concept, **options):
@@ -132,7 +159,7 @@ def test_a_part_of_a_run_that_was_replaced_is_not_taken_for_one_of_this(tiny_bac
 
 
 def test_after_bad_input_the_parts_of_the_run_that_was_to_be_replaced_are_there(tiny_backbone, tmp_path):
-    words = {"method": "uce", "out": tmp_path / "run", **UCE}
+    words = {"method": "oce", "out": tmp_path / "run", **FEW}
     done = api.forget_several(tiny_backbone, ["cat", "dog"], **words)
     with pytest.raises(ConceptError, match="cut off"):
         api.forget_several(tiny_backbone, ["cat " * 40, "dog"], overwrite=True, **words)
@@ -150,12 +177,12 @@ def test_after_bad_input_the_parts_of_the_run_that_was_to_be_replaced_are_there(
 )
 def test_concepts_that_cannot_be_used(tiny_backbone, concepts, keep, words):
     with pytest.raises(ConceptError, match=words):
-        api.forget_several(tiny_backbone, concepts, method="uce", keep=keep)
+        api.forget_several(tiny_backbone, concepts, method="oce", keep=keep)
 
 
 def test_bad_input_costs_no_run(tiny_backbone, tmp_path):
     with pytest.raises(ConceptError, match="cut off"):
-        api.forget_several(tiny_backbone, ["cat " * 40, "dog"], method="uce", out=tmp_path / "run", **UCE)
+        api.forget_several(tiny_backbone, ["cat " * 40, "dog"], method="oce", out=tmp_path / "run", **FEW)
     assert not (tmp_path / "run").exists()
 
 
@@ -163,7 +190,7 @@ class TestOnto:
     def test_one_more_is_made_on_the_edited_model_and_holds_what_went(self, tiny_backbone, tmp_path, monkeypatch):
         from aizheimer.methods.uce import UCE as Method
 
-        earlier = api.forget(tiny_backbone, "cat", method="uce", out=tmp_path / "cat", **UCE)
+        earlier = api.forget(tiny_backbone, "cat", method="uce", out=tmp_path / "cat", **FEW)
         unlearn, seen = Method.unlearn, []
 
         def noted(self, backbone, concept, **options):
@@ -173,7 +200,7 @@ class TestOnto:
         monkeypatch.setattr(Method, "unlearn", noted)
         before = snapshot(tiny_backbone.pipe)
         total = api.forget_onto(
-            tiny_backbone, "dog", earlier=tmp_path / "cat", method="uce", keep=["fox"], out=tmp_path / "both", **UCE
+            tiny_backbone, "dog", earlier=tmp_path / "cat", method="uce", keep=["fox"], out=tmp_path / "both", **FEW
         )
         (fingerprint, keep), *_ = seen
         assert fingerprint != earlier.provenance.base_fingerprint
@@ -183,13 +210,13 @@ class TestOnto:
         assert load_edit(tmp_path / "both").digest == total.digest
         with total.applied(tiny_backbone.pipe):
             pass
-        alone = api.forget(tiny_backbone, "dog", method="uce", keep=["fox"], **UCE)
+        alone = api.forget(tiny_backbone, "dog", method="uce", keep=["fox"], **FEW)
         name = next(iter(total.deltas))
         assert not torch.allclose(total.deltas[name], earlier.deltas[name] + alone.deltas[name], atol=1e-6)
 
     def test_refusals(self, tiny_backbone):
         hook = api.forget(tiny_backbone, "cat", method="negative-prompt")
         with pytest.raises(EditError, match="forget the concept alone and stack the two"):
-            api.forget_onto(tiny_backbone, "dog", earlier=hook, method="uce", **UCE)
+            api.forget_onto(tiny_backbone, "dog", earlier=hook, method="uce", **FEW)
         with pytest.raises(ConceptError, match="is forgotten by the earlier edit already"):
-            api.forget_onto(tiny_backbone, "Cat", earlier=hook, method="uce", **UCE)
+            api.forget_onto(tiny_backbone, "Cat", earlier=hook, method="uce", **FEW)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from aizheimer.concepts.neighbours import nearest
+from aizheimer.concepts.neighbours import nearest, nearest_of_each
 from aizheimer.errors import ConceptError
 
 VECTORS = {
@@ -75,3 +75,16 @@ def test_is_the_head_of_the_whole_ranking(k: int, seed: int) -> None:
     assert values == sorted(values, reverse=True)
     cosine = torch.nn.functional.cosine_similarity(vectors[:6], vectors[-1:])
     assert dict(ranking) == pytest.approx({w: cosine[i].item() for i, w in enumerate(words)}, abs=1e-5)
+
+
+def test_neighbours_of_several_are_those_of_each_without_the_others():
+    calls = []
+
+    def counting(words):
+        calls.append(words)
+        return embed(words)
+
+    found = nearest_of_each(["cat", "tiger"], ["dog", "Tiger", "cat", "car"], counting, 2)
+    assert found == [nearest(target, ["dog", "car"], embed, 2) for target in ("cat", "tiger")]
+    assert len(calls) == 1
+    assert nearest_of_each(["cat", "tiger"], ["cat"], embed, 2) == [[], []]

@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from aizheimer.concepts import Concept
+from aizheimer.data.average_rows import average_pairs, average_pairs_of_each
 from aizheimer.data.rows import (
     PROMPT_LIMIT,
     Place,
     aligned,
     anchor_pairs,
-    average_pairs,
     encode_rows,
     forget_prompts,
     places,
@@ -146,7 +146,24 @@ def test_an_average_of_nothing_is_refused(tiny_backbone):
         tiny_backbone, prompts, concept=santa, policy="concept", words=words, progress=lambda *at: seen.append(at)
     )
     assert torch.equal(pairs.sources[0], encode_rows(tiny_backbone, ["cat in noto style"])[0, 1])
-    assert seen == [(2, 2)]
+    assert seen == [(1, 2), (2, 2)]
+
+
+def test_averages_of_several_are_those_of_each_and_read_once(tiny_backbone, monkeypatch):
+    """Of one token and of two, in templates and bare; a style's prompts are others."""
+    named = [Concept("cat"), Concept("dog"), Concept("santa claus"), Concept("flat", kind="style")]
+    asked = [(one, [one.target, *tiny_backbone.world.prompts(one)[:2]]) for one in named]
+    options = {"policy": ("concept", "others"), "words": ["tree", "old man"], "scale": 1.0}
+    each = [average_pairs(tiny_backbone, prompts, concept=one, **options) for one, prompts in asked]
+    read, encode = [], type(tiny_backbone).encode_prompts
+    monkeypatch.setattr(
+        type(tiny_backbone), "encode_prompts", lambda self, texts: read.append(texts) or encode(self, texts)
+    )
+    together = average_pairs_of_each(tiny_backbone, asked, **options)
+    for one, alone in zip(together, each, strict=True):
+        assert torch.equal(one.keys, alone.keys)
+        assert torch.equal(one.sources, alone.sources)
+    assert len(read) == len(asked) + 2 * 2  # the prompts of each, and two words in templates of two kinds
 
 
 def test_rows_have_the_encoders_unit(tiny_backbone):

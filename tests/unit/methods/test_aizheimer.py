@@ -257,6 +257,7 @@ def test_the_start_takes_the_methods_layers_parts_and_seed(tiny_backbone):
     [
         ({"enough": 0.5}, "enough judges the closed form that start names"),
         ({"start": {}, "parts": ("q", "out")}, "put k or v into parts"),
+        ({"start": {"also": ("cat",)}}, r"start\.also: what is trained and held is of one concept"),
         ({"start": {"pictures": 0}}, "start.pictures"),
     ],
 )

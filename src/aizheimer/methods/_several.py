@@ -1,0 +1,60 @@
+"""Concepts that are forgotten beside the first, in one run of a method: the field ``also``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from aizheimer.concepts.concept import Concept
+from aizheimer.concepts.world import World
+from aizheimer.errors import ConceptError
+
+
+def once_each(named: Sequence[str], *, field: str) -> None:
+    """Refuse a name that is empty or there twice.
+
+    Raises:
+        ValueError: If one is.
+    """
+    words = [_fold(word) for word in named]
+    if "" in words:
+        raise ValueError(f"{field} has an empty entry, which no prompt is about; leave it out")
+    if twice := next((word for word in words if words.count(word) > 1), None):
+        raise ValueError(f"'{twice}' is named twice in {field}; name each concept once")
+
+
+def _checked(also: tuple[str, ...]) -> tuple[str, ...]:
+    once_each(also, field="also")
+    return also
+
+
+Also = Annotated[
+    tuple[str, ...],
+    AfterValidator(_checked),
+    Field(
+        description="Further concepts, erased together with the concept in the same solve, each in prompts of its own; "
+        "an anchor is the first concept's alone."
+    ),
+]
+
+
+def named_beside(world: World, words: str, concept: Concept, *, field: str) -> Concept:
+    """Return a concept that a field names in words, to be forgotten beside another; see `World.beside`.
+
+    Raises:
+        ConceptError: If it is that other concept, or is also kept.
+    """
+    beside = world.beside(words, concept)
+    if _fold(beside.target) == _fold(concept.target):
+        raise ConceptError(f"{field}: '{beside.target}' is the concept to forget itself; leave it out")
+    if _fold(beside.target) in {_fold(word) for word in concept.keep}:
+        raise ConceptError(
+            f"keep: '{beside.target}' cannot be kept and forgotten at once; take it out of keep or of {field}"
+        )
+    return beside
+
+
+def _fold(words: str) -> str:
+    return " ".join(words.split()).casefold()
