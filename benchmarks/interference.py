@@ -7,7 +7,8 @@ longer judged to be it (UA) alone and in company; and the share of pictures of o
 100, still judged right, beside the unedited model's on the same prompts and seeds. Of the edits alone, the matrix of
 what each does to every other target.
 
-Resumes: edits are kept in a folder, and what the output holds already is not measured again.
+A method is the name of a method or recipe, with overrides. Resumes: edits are kept in a folder, and what the output
+holds already is not measured again.
 
 Example:
     python benchmarks/interference.py --methods closed-distraction uce --output benchmarks/results/interference.json
@@ -26,6 +27,7 @@ from typing import Any
 
 import numpy as np
 from measuring import SETTINGS, Bench, write_json
+from methods import folder_of
 
 import aizheimer
 from aizheimer import api
@@ -36,7 +38,7 @@ from aizheimer.edits.edit import Edit
 from aizheimer.edits.io import load_edit
 from aizheimer.errors import AizheimerError, RecipeError
 from aizheimer.evaluation.interference import Share, retained_labels
-from aizheimer.recipes.load import load_recipe
+from aizheimer.recipes.load import Recipe, load_recipe
 
 TARGETS = (
     *("Santa Claus", "cat", "pizza", "rocket", "castle"),
@@ -63,22 +65,28 @@ def targets_of(bench: Bench) -> list[str]:
 
 def forget_alone(method: str, target: str, folder: Path) -> Edit:
     """Forget one target on the unedited model, or find that done."""
-    place = folder / method / "alone" / target.replace(" ", "-")
+    place = folder_of(folder, method, "alone") / target.replace(" ", "-")
     if (place / "edit.json").exists():
         return load_edit(place)
-    return aizheimer.forget(load_model("emoji"), target, method=method, out=place, overwrite=place.exists())
+    return aizheimer.forget(load_model("emoji"), target, method=recipe(method), out=place, overwrite=place.exists())
+
+
+def recipe(method: str) -> Recipe:
+    """Return a recipe by its name and overrides."""
+    name, *overrides = method.split()
+    return load_recipe(name, overrides)
 
 
 def forget_onto(method: str, targets: Sequence[str], folder: Path) -> Edit:
     """Forget targets one after the other, each on what the earlier ones left; every step is kept."""
     total = forget_alone(method, targets[0], folder)
     for number, target in enumerate(targets[1:], 2):
-        place = folder / method / "onto" / f"{number:02}-{target.replace(' ', '-')}"
+        place = folder_of(folder, method, "onto") / f"{number:02}-{target.replace(' ', '-')}"
         if (place / "edit.json").exists() and len(load_edit(place).provenance.extra.get("stack", ())) == number:
             total = load_edit(place)
             continue
         total = api.forget_onto(
-            load_model("emoji"), target, earlier=total, method=method, out=place, overwrite=place.exists()
+            load_model("emoji"), target, earlier=total, method=recipe(method), out=place, overwrite=place.exists()
         )
     return total
 
@@ -89,13 +97,13 @@ def forget_together(method: str, targets: Sequence[str], folder: Path) -> Edit:
     Raises:
         RecipeError: If the method does not take several.
     """
-    recipe = load_recipe(method)
-    if not takes_several(recipe.method):
+    chosen = recipe(method)
+    if not takes_several(chosen.method):
         raise RecipeError(f"{method} does not take several concepts in one run")
-    place = folder / method / "together" / f"{len(targets):03}"
+    place = folder_of(folder, method, "together") / f"{len(targets):03}"
     if (place / "edit.json").exists():
         return load_edit(place)
-    done = api.forget_several(load_model("emoji"), targets, method=recipe, out=place, overwrite=place.exists())
+    done = api.forget_several(load_model("emoji"), targets, method=chosen, out=place, overwrite=place.exists())
     return done.edit
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
-from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import ClassVar, Literal
 
@@ -34,15 +32,15 @@ from aizheimer.methods._closed_form import (
     Task,
     begin,
     mean_sums,
-    outcome,
     prior_sums,
     stacked,
     target_pairs,
 )
+from aizheimer.methods._distraction import Distraction
 from aizheimer.methods._revival import revived, undoing
 from aizheimer.methods._several import Also
 from aizheimer.methods.base import UNETS, MethodInfo, check_family
-from aizheimer.modules.query_metric import TextPencil, query_moments, solve_keys
+from aizheimer.modules.query_metric import query_moments
 from aizheimer.modules.ridge import RidgeSums
 from aizheimer.modules.subspace import constrained_ridge, null_space
 
@@ -162,29 +160,24 @@ class ClosedDistraction(BaseModel):
         retained = prompt_rows(backbone, ["", *task.retained.prompts], policy="all", scale=task.scale)
         held = RidgeSums.keep(retained).mean().times(self.preserve)
         held += prior_sums(task, prompts=self.prior_prompts).times(self.prior)
-        erase, metrics, attacks = mean_sums(each), self._metrics(task), []
-
-        apart = self._null_space_values(task, pairs, retained=retained)
-
-        def solved(erase: RidgeSums) -> tuple[dict[str, Tensor], dict[str, float]]:
-            pencil = TextPencil.of(erase, held.gram, ridge=self.ridge)
-
-            def at(firmness: float) -> tuple[dict[str, Tensor], dict[str, float]]:
-                changes = _solved(task.weights, metrics, pencil.held(firmness)) | apart
-                return changes, outcome(task.weights, changes, pairs=pairs, retained=retained)
-
-            firmness = 1.0 if self.residual is None else _firmest(lambda f: at(f)[1]["residual"], self.residual)
-            changes, found = at(firmness)
-            return changes, {**found, "firmness": firmness}
-
-        changes, told = solved(erase)
+        problem = Distraction(
+            weights=task.weights,
+            metrics=self._metrics(task),
+            held=held.gram,
+            ridge=self.ridge,
+            targets=each,
+            retained=retained,
+            fixed=self._null_space_values(task, pairs, retained=retained),
+        )
+        erase, attacks = [mean_sums([one]) for one in each], []
+        changes, told = problem.solved(erase, residual=self.residual)
         for _ in range(self.rounds):
             edited = {name: weight + changes[name] for name, weight in task.weights.items()}
             undone = undoing(edited, task.weights, damping=self.damping).T
             found = [RowPairs(keys=one.keys @ undone, sources=one.sources) for one in each]
             attacks.append(revived(edited, task.weights, found=stacked(found).keys, pairs=pairs))
-            erase = erase + mean_sums(found)
-            changes, told = solved(erase)
+            erase = [sums + mean_sums([one]) for sums, one in zip(erase, found, strict=True)]
+            changes, told = problem.solved(erase, residual=self.residual)
         return task.edit(self, changes, **told, **({"revived": attacks} if attacks else {}))
 
     def _check_metric(self, backbone: Backbone) -> None:
@@ -268,36 +261,3 @@ class ClosedDistraction(BaseModel):
                 progress=lambda done, total: task.callbacks.on_progress("queries", done, total),
             )
         return {name: moments.metric(name).cpu() for name in modules}
-
-
-FIRMNESS = (0.1, 1e3)
-"""Where the firmness is looked for."""
-
-
-def _firmest(residual: Callable[[float], float], wanted: float) -> float:
-    """Return the largest firmness whose residual, which grows with it, is at most what is wanted, to 3 %.
-
-    The smallest that is looked at if even that leaves more: the edit then says so, and a caller may train on.
-    """
-    low, high = (math.log(edge) for edge in FIRMNESS)
-    if residual(math.exp(high)) <= wanted:
-        return math.exp(high)
-    while high - low > 0.03:
-        middle = (low + high) / 2
-        if residual(math.exp(middle)) <= wanted:
-            low = middle
-        else:
-            high = middle
-    return math.exp(low)
-
-
-def _solved(weights: Mapping[str, Tensor], metrics: Mapping[str, Tensor], pencil: TextPencil) -> dict[str, Tensor]:
-    """Return the change of every projection: keys by their layer's metric, values by the identity."""
-    changes = {}
-    for name, weight in weights.items():
-        same = torch.ones(
-            len(weight), 1, 1, dtype=torch.float64
-        )  # the identity, as heads of one row: nothing to decompose
-        layer = name.rsplit(".", 2)[0]
-        changes[name] = solve_keys(weight, metrics.get(layer, same) if name.endswith("to_k.weight") else same, pencil)
-    return changes

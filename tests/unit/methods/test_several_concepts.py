@@ -9,6 +9,7 @@ from aizheimer.concepts import Concept
 from aizheimer.data.rows import anchor_pairs, encode_rows, prompt_rows
 from aizheimer.engine.callbacks import Callbacks
 from aizheimer.errors import ConceptError
+from aizheimer.methods import _distraction
 from aizheimer.methods._closed_form import begin, prior_sums
 from aizheimer.methods._revival import undoing
 from tests.optimum import check_change
@@ -181,8 +182,19 @@ def test_speed_is_its_equation_on_all_rows(tiny_backbone):
     [{}, {"rounds": 1}, {"synonyms": ("man",)}, {"values": "null-space", "tolerance": 0.3}],
 )
 def test_closed_distraction_replaces_the_rows_of_each(tiny_backbone, options):
-    found, _ = unlearn("closed-distraction", tiny_backbone, also=("cat", "noto"), residual=0.5, **options)
-    held, _ = unlearn("closed-distraction", tiny_backbone, also=("cat", "noto"), residual=0.7, **options)
+    found, _ = unlearn("closed-distraction", tiny_backbone, also=("cat", "noto"), residual=0.75, **options)
+    held, _ = unlearn("closed-distraction", tiny_backbone, also=("cat", "noto"), residual=0.9, **options)
     assert found.provenance.extra["residual"] < held.provenance.extra["residual"]
     assert found.provenance.recipe["also"] == ["cat", "noto"]
     assert len(found.provenance.extra.get("revived", ())) == options.get("rounds", 0)
+
+
+def test_closed_distraction_leaves_as_much_of_each(tiny_backbone, monkeypatch):
+    def left():
+        edit, _ = unlearn("closed-distraction", tiny_backbone, also=("cat", "noto"), residual=0.5)
+        return edit.provenance.extra["most_residual"] - edit.provenance.extra["residual"]
+
+    even = left()
+    monkeypatch.setattr(_distraction, "EVENLY", 0)
+    alike = left()
+    assert 0 <= even < 0.02 < alike
