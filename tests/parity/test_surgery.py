@@ -110,15 +110,26 @@ def test_the_gradients_by_finite_differences_and_where_they_vanish(looked):
         assert found[name, 0.5][0] == pytest.approx(slope, rel=0.05)
 
 
-def test_what_is_cut_is_the_sum_of_the_bases_own_edits(looked):
+def test_what_is_cut_is_what_the_base_forgets_in_one_run(looked):
     found, edit, backbone = looked(lambda found, material, made: found.update(made.begin), quick(cut=2))
     near = [name for name, _ in edit.provenance.extra["neighbours"]][:2]
     assert edit.provenance.extra["cut"] == near
     assert "cat" not in near
     assert edit.provenance.extra["cut_by"]["method"] == "uce"
-    alone = [UCE(**FEW).unlearn(backbone, Concept(word, keep=("cat",))) for word in ("santa claus", *near)]
+    cut = UCE(**FEW, also=tuple(near)).unlearn(backbone, Concept("santa claus", keep=("cat",)))
     for name, change in found.items():
-        torch.testing.assert_close(change, sum(one.deltas[f"unet.{name}"] for one in alone))
+        torch.testing.assert_close(change, cut.deltas[f"unet.{name}"])
+
+
+def test_with_an_anchor_it_is_the_sum_of_the_bases_own_edits():
+    backbone, method = tiny_backbone(), quick(cut=2)
+    concept = Concept("santa claus", anchor="old man", keep=("cat",))
+    near = method._entangled(backbone, concept)
+    assert {one.anchor for one in near} == {"old man"}
+    cut = method._cut(backbone, concept, Callbacks())
+    alone = [UCE(**FEW).unlearn(backbone, one) for one in (concept, *near)]
+    for name, change in cut.deltas.items():
+        torch.testing.assert_close(change, sum(one.deltas[name] for one in alone))
 
 
 def test_the_anchor_is_not_cut():

@@ -48,8 +48,9 @@ class Forgotten:
 
 
 def takes_several(method: Method) -> bool:
-    """Whether a method forgets several concepts in one run: it has a field ``also``."""
-    return isinstance(method, BaseModel) and "also" in type(method).model_fields
+    """Whether a method forgets several concepts in one run: it has a field ``also``, and does not say otherwise."""
+    has_field = isinstance(method, BaseModel) and "also" in type(method).model_fields
+    return has_field and getattr(method, "takes_several", True)
 
 
 def forget_several(

@@ -106,6 +106,12 @@ class ClosedDistraction(BaseModel):
         description="Hold the rest as firmly as leaves this share of what the concept's words say: preserve, prior and "
         "ridge are multiplied by what does; null takes them as they are.",
     )
+    drift: float | None = Field(
+        default=0.3,
+        gt=0,
+        description="Of several concepts: hold the rest so firmly that retained rows move by no more than this share, "
+        "even if more of the concepts is left than residual says; null is no limit.",
+    )
     ridge: float = Field(default=0.01, gt=0, description="Lambda, rows having a mean square of 1.")
     rounds: int = Field(
         default=0,
@@ -170,14 +176,14 @@ class ClosedDistraction(BaseModel):
             fixed=self._null_space_values(task, pairs, retained=retained),
         )
         erase, attacks = [mean_sums([one]) for one in each], []
-        changes, told = problem.solved(erase, residual=self.residual)
+        changes, told = problem.solved(erase, residual=self.residual, drift=self.drift)
         for _ in range(self.rounds):
             edited = {name: weight + changes[name] for name, weight in task.weights.items()}
             undone = undoing(edited, task.weights, damping=self.damping).T
             found = [RowPairs(keys=one.keys @ undone, sources=one.sources) for one in each]
             attacks.append(revived(edited, task.weights, found=stacked(found).keys, pairs=pairs))
             erase = [sums + mean_sums([one]) for sums, one in zip(erase, found, strict=True)]
-            changes, told = problem.solved(erase, residual=self.residual)
+            changes, told = problem.solved(erase, residual=self.residual, drift=self.drift)
         return task.edit(self, changes, **told, **({"revived": attacks} if attacks else {}))
 
     def _check_metric(self, backbone: Backbone) -> None:

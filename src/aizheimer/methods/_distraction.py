@@ -46,7 +46,7 @@ class Distraction:
     retained: Tensor
     fixed: Mapping[str, Tensor]
 
-    def solved(self, erase: Sequence[RidgeSums], *, residual: float | None) -> Solution:
+    def solved(self, erase: Sequence[RidgeSums], *, residual: float | None, drift: float | None) -> Solution:
         """Solve, and hold the rest as firmly as leaves a share of what the targets' words say.
 
         Of several targets each has a weight of its own, by which they are left alike: one that is easily moved would
@@ -55,13 +55,15 @@ class Distraction:
         Args:
             erase: Mean moments of each target's rows.
             residual: What may be left; None solves as it is.
+            drift: Of several targets, how far retained rows may move: the rest is held more firmly, and more is left,
+                where they would move further. None is no limit.
 
         Returns:
             Changes by name; and ``residual`` and ``drift`` as `outcome` measures them, ``firmness``, and of several
             targets ``most_residual``, that of the one with the most.
         """
         weights = torch.ones(len(erase), dtype=torch.float64)
-        changes, told = self._firm(erase, weights, residual=residual)
+        changes, told = self._firm(erase, weights, residual=residual, drift=None)
         if len(erase) == 1 or residual is None:
             return changes, told
         tried = []
@@ -73,15 +75,17 @@ class Distraction:
             changes = self._changes(self._pencil(erase, weights).held(told["firmness"]))
         # What no weight moves would take ever more of it, at the cost of the others.
         _, weights = min([*tried, (float(self._left(changes).max()), weights)], key=lambda one: one[0])
-        changes, told = self._firm(erase, weights, residual=residual)
+        changes, told = self._firm(erase, weights, residual=residual, drift=drift)
         return changes, {**told, "most_residual": float(self._left(changes).max())}
 
     def _pencil(self, erase: Sequence[RidgeSums], weights: Tensor) -> TextPencil:
         parts = [sums.times(float(weight)) for sums, weight in zip(erase, weights, strict=True)]
         return TextPencil.of(functools.reduce(operator.add, parts), self.held, ridge=self.ridge)
 
-    def _firm(self, erase: Sequence[RidgeSums], weights: Tensor, *, residual: float | None) -> Solution:
-        """Solve for some weights of the targets, and hold the rest as firmly as leaves the residual."""
+    def _firm(
+        self, erase: Sequence[RidgeSums], weights: Tensor, *, residual: float | None, drift: float | None
+    ) -> Solution:
+        """Solve for some weights of the targets, and hold the rest as firmly as leaves the residual, or drifts less."""
         pencil, pairs = self._pencil(erase, weights), stacked(self.targets)
 
         def at(firmness: float) -> Solution:
@@ -90,6 +94,10 @@ class Distraction:
 
         firmness = 1.0 if residual is None else _firmest(lambda f: at(f)[1]["residual"], residual)
         changes, found = at(firmness)
+        if drift is not None and found["drift"] > drift:
+            # The drift grows with one over the firmness, as the residual does with the firmness.
+            firmness = 1 / _firmest(lambda soft: at(1 / soft)[1]["drift"], drift, (1 / FIRMNESS[1], 1 / firmness))
+            changes, found = at(firmness)
         return changes, {**found, "firmness": firmness}
 
     def _left(self, changes: Mapping[str, Tensor]) -> Tensor:
@@ -110,12 +118,12 @@ class Distraction:
         return changes | dict(self.fixed)
 
 
-def _firmest(residual: Callable[[float], float], wanted: float) -> float:
+def _firmest(residual: Callable[[float], float], wanted: float, span: tuple[float, float] = FIRMNESS) -> float:
     """Return the largest firmness whose residual, which grows with it, is at most what is wanted, to 3 %.
 
     The smallest that is looked at if even that leaves more: the edit then says so, and a caller may train on.
     """
-    low, high = (math.log(edge) for edge in FIRMNESS)
+    low, high = (math.log(edge) for edge in span)
     if residual(math.exp(high)) <= wanted:
         return math.exp(high)
     while high - low > 0.03:

@@ -19,10 +19,11 @@ from aizheimer.edits.edit import Edit
 from aizheimer.engine.callbacks import Callbacks
 from aizheimer.engine.run_folder import RunFolder
 from aizheimer.engine.settings import TrainSettings
-from aizheimer.errors import ModelError
+from aizheimer.errors import ModelError, TrainingError
 from aizheimer.methods._attention import AttentionBuilder, warmed
 from aizheimer.methods._closed_distraction import ClosedDistraction
 from aizheimer.methods._material import Material, RetainPlan
+from aizheimer.methods._several import Also
 from aizheimer.methods._trained import Task, check_images, check_trainable, learn
 from aizheimer.methods.base import EVERYWHERE, MethodInfo
 from aizheimer.modules.parameters import ParameterSelection, select_layers, select_parameters
@@ -76,6 +77,7 @@ class AIzheimer(BaseModel):
         description="Train keys and values layer by layer on kept queries of the frozen model, with no network in the "
         "loop; null trains through the network.",
     )
+    also: Also = ()
     loss: Literal["resteering", "distraction", "random_stimulus"] = Field(
         default="distraction", description="The attention loss, equations 4, 5 and 6."
     )
@@ -137,9 +139,11 @@ class AIzheimer(BaseModel):
         if self.enough is not None and self.start is None:
             raise ValueError("enough judges the closed form that start names; set start, or set enough to null")
         if self.start is not None and self.start.also:
+            raise ValueError("start.also: the closed form forgets what the method does; name the others in also")
+        if self.also and not self.takes_several:
             raise ValueError(
-                "start.also: what is trained and held is of one concept; leave it empty, and forget the others in runs "
-                "of their own, or all with closed-distraction"
+                "also: several concepts are solved for, and none of them is trained; set start and enough, and images "
+                "to null, or forget the others in runs of their own"
             )
         if self.start is not None and not self._solved_parts:
             raise ValueError("start solves for keys and values; put k or v into parts, or set start to null")
@@ -150,6 +154,11 @@ class AIzheimer(BaseModel):
         if self.bank is not None:
             self._check_bank(self.bank)
         return self
+
+    @property
+    def takes_several(self) -> bool:
+        """Whether it forgets several concepts in one run: where a closed form may be enough."""
+        return self.start is not None and self.enough is not None and self.images is None
 
     def _check_bank(self, bank: BankPlan) -> None:
         """Refuse what has no meaning without the network."""
@@ -195,6 +204,12 @@ class AIzheimer(BaseModel):
         first = self._first(backbone, concept, callbacks)
         if first and settled and first.provenance.extra["residual"] <= self.enough:
             return self._signed(first)
+        if self.also:
+            left = first.provenance.extra["residual"] if first else 1.0
+            raise TrainingError(
+                f"aizheimer: {left:.0%} is left of {1 + len(self.also)} concepts where {self.enough:.0%} is enough, "
+                "and several are not trained; forget fewer at once, or let the rest move further (start.drift)."
+            )
         begin = {name.removeprefix("unet."): change for name, change in first.deltas.items()} if first else {}
         # In joint attention the closed form changes the entrance of the text, which then goes on learning.
         selection = ParameterSelection(tuple(dict.fromkeys([*selection.names, *begin])))
@@ -229,7 +244,7 @@ class AIzheimer(BaseModel):
         """Return the closed form's edit, of this method's layers, parts and seed; None if it is not asked for."""
         if self.start is None:
             return None
-        own = {"layers": self.layers, "parts": self._solved_parts, "seed": self.training.seed}
+        own = {"layers": self.layers, "parts": self._solved_parts, "seed": self.training.seed, "also": self.also}
         return self.start.model_copy(update=own).unlearn(backbone, concept, callbacks=callbacks)
 
     def _signed(self, edit: Edit) -> Edit:

@@ -17,7 +17,7 @@ from aizheimer.concepts.concept import Concept
 from aizheimer.data.latents import LatentBank, RolloutPlan
 from aizheimer.data.retain import retain_set
 from aizheimer.data.sources import BankSource, Draw
-from aizheimer.edits.compose import stack
+from aizheimer.edits.compose import stack, targets_of
 from aizheimer.edits.edit import Edit
 from aizheimer.edits.io import load_edit
 from aizheimer.engine.anchor import BankAnchor, anchor_predictions
@@ -145,15 +145,27 @@ class Surgery(BaseModel):
         return cut
 
     def _cut(self, backbone: Backbone, concept: Concept, callbacks: Callbacks) -> Edit:
-        """Forget the concept and its neighbours, each alone, and add the edits."""
-        base = self._recipe(seed=self.training.seed).method
+        """Forget the concept and its neighbours: in one run if the base can, else each alone, and add the edits."""
+        base: Any = self._recipe(seed=self.training.seed).method
         quiet = Callbacks(on_progress=callbacks.on_progress, should_stop=callbacks.should_stop)
-        edits = []
-        for one in [concept, *self._entangled(backbone, concept)]:
-            edits.append(base.unlearn(backbone, one, callbacks=quiet).as_weights(backbone.pipe))
-            if other := [name for name in edits[-1].deltas if not name.startswith("unet.")]:
-                raise EditError(f"base: {self.base} edits {other[0]}; name a method that edits the denoiser's weights")
-        return stack(*edits)
+        entangled = self._entangled(backbone, concept)
+        if "also" in type(base).model_fields and not concept.anchor:  # in one run, an anchor is the first one's alone
+            cut = base.model_copy(update={"also": (*base.also, *(one.target for one in entangled))})
+            return self._weights(cut.unlearn(backbone, concept, callbacks=quiet), backbone)
+        return stack(
+            *(self._weights(base.unlearn(backbone, one, callbacks=quiet), backbone) for one in [concept, *entangled])
+        )
+
+    def _weights(self, edit: Edit, backbone: Backbone) -> Edit:
+        """Return an edit as changes of the denoiser's weights.
+
+        Raises:
+            EditError: If it changes something else.
+        """
+        edit = edit.as_weights(backbone.pipe)
+        if other := [name for name in edit.deltas if not name.startswith("unet.")]:
+            raise EditError(f"base: {self.base} edits {other[0]}; name a method that edits the denoiser's weights")
+        return edit
 
     def _entangled(self, backbone: Backbone, concept: Concept) -> list[Concept]:
         """Return what is cut beside the concept, nearest first."""
@@ -186,8 +198,7 @@ class Surgery(BaseModel):
             terms=[*material.teacher_term(1.0), hold],
             held_out=material.monitor(material.held_out(watched), words),
         )
-        listed: list[dict[str, Any]] = cut.provenance.extra["stack"]
-        extra = {"cut": [part["concept"] for part in listed[1:]], "cut_by": self._recipe().resolved()}
+        extra = {"cut": list(targets_of(cut)[1:]), "cut_by": self._recipe().resolved()}
         return Task(problem=problem, begin=begin, data={CUT: cut.digest}, extra=extra)
 
 

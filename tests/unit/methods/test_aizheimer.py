@@ -8,16 +8,18 @@ import torch
 from PIL import Image
 from pydantic import ValidationError
 
+from aizheimer.api.several import takes_several
 from aizheimer.backbones.counting import counted
 from aizheimer.concepts import Concept
 from aizheimer.edits import load_edit
+from aizheimer.edits.compose import targets_of
 from aizheimer.engine.callbacks import Callbacks
 from aizheimer.engine.loop import train
 from aizheimer.engine.run_folder import RunFolder
 from aizheimer.errors import SelectorError, TrainingError
 from aizheimer.methods.aizheimer import AIzheimer
 from aizheimer.methods.closed_distraction import ClosedDistraction
-from tests.trained import check_resume
+from tests.trained import check_resume, same_edit
 
 SMALL = {
     "retain_neighbours": 2,
@@ -257,7 +259,7 @@ def test_the_start_takes_the_methods_layers_parts_and_seed(tiny_backbone):
     [
         ({"enough": 0.5}, "enough judges the closed form that start names"),
         ({"start": {}, "parts": ("q", "out")}, "put k or v into parts"),
-        ({"start": {"also": ("cat",)}}, r"start\.also: what is trained and held is of one concept"),
+        ({"start": {"also": ("cat",)}}, r"start\.also: the closed form forgets what the method does"),
         ({"start": {"pictures": 0}}, "start.pictures"),
     ],
 )
@@ -343,3 +345,26 @@ class TestBank:
         with pytest.raises(ValidationError) as error:
             AIzheimer(**options)
         assert said in str(error.value)
+
+
+SOLVED = {"start": {"average_of": 4, "prior_prompts": 8, "pictures": 1, "picture_steps": 1, "drift": None}}
+
+
+class TestSeveral:
+    def test_what_is_solved_is_the_closed_forms_own_edit(self, tiny_backbone):
+        method = AIzheimer(**SOLVED, enough=1.0, parts=("k", "v"), also=("cat",))
+        edit = method.unlearn(tiny_backbone, SANTA)
+        alone = method.start.model_copy(update={"also": ("cat",), "seed": method.training.seed, "layers": "all"})
+        assert same_edit(edit, alone.unlearn(tiny_backbone, SANTA))
+        assert edit.provenance.method == "aizheimer"
+        assert targets_of(edit) == (SANTA.target, "cat")
+
+    def test_more_left_than_enough_is_told_and_nothing_is_trained(self, tiny_backbone):
+        with pytest.raises(TrainingError, match=r"left of 2 concepts where 0% is enough"):
+            AIzheimer(**SOLVED, enough=0.0, also=("cat",)).unlearn(tiny_backbone, SANTA)
+
+    @pytest.mark.parametrize("options", [{}, SOLVED, {**SOLVED, "enough": 0.5, "images": "generate:4"}])
+    def test_what_would_be_trained_takes_one(self, options):
+        assert not takes_several(AIzheimer(**options))
+        with pytest.raises(ValidationError, match="also: several concepts are solved for"):
+            AIzheimer(**options, also=("cat",))
