@@ -36,7 +36,7 @@ OWN = {
     "advunlearn": ("warmup=1", "attack.steps=2", "attack.lr=0.01"),
     "hirm": ("coefficient=5", "retain_weight=1"),
     "receler": ("attack_steps=1", "attack_tokens=4", "mask_shrink=2", "training.lr=0.01"),
-    "surgery": ("cut=1", "settings=[average_of=3, prior_prompts=8, pictures=1, picture_steps=1]"),
+    "surgery": ("cut=2", "settings=[average_of=3, prior_prompts=8, pictures=1, picture_steps=1]"),
     "mace": ("lora_steps=2", "lora_pictures=1", "lora_lr=0.01"),
     "sepme": ("protect=1", "tolerance=0.01", "beta=0.1", "stop_below=-100"),
     "spm": ("anchor_weight=1", "training.lr=0.02"),

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from aizheimer.bench.cell import read_row
 from aizheimer.bench.plan import load_plan
 from tests.architecture.source import REPOSITORY
 
@@ -56,17 +57,43 @@ def folder(tmp_path):
 
 
 def test_damage_is_pooled_by_distance_and_the_worst_family_named(leaderboard, folder):
-    found = leaderboard.collect(folder)
-    assert found["damage"]["esd"] == [
+    found = leaderboard.collect([folder], leaderboard.EMPTY)
+    assert leaderboard.damage(found, "esd") == [
         {"distance": 0.055, "unedited": 1.0, "edited": 0.5, "pictures": 2},
         {"distance": 1.0, "unedited": 1.0, "edited": 1.0, "pictures": 1},
     ]
-    assert found["worst"] == {"esd": [("scenes", 1)]}
+    assert leaderboard.worst(found, "esd") == [("scenes", 1)]
+    assert leaderboard.damage(found, "uce") == leaderboard.worst(found, "uce") == []
     assert all("ua.n" not in one for one in found["rows"])
 
 
+def test_what_was_found_before_is_kept_and_nothing_counts_twice(leaderboard, folder):
+    first = leaderboard.collect([folder], leaderboard.EMPTY)
+    more = {"damage": [[2, 0.1, 2.0, 2.0], *[[0, 0.0, 0.0, 0.0]] * 8], "worst": [["name", 1], ["scenes", 1]]}
+    first["unassigned"] = {"esd": more}
+    again = leaderboard.collect([folder, folder], json.loads(json.dumps(first)))
+    assert again == first
+    pooled = {"distance": pytest.approx(0.0525), "unedited": 1.0, "edited": 0.75, "pictures": 4}
+    assert leaderboard.damage(again, "esd")[0] == pooled
+    assert leaderboard.worst(again, "esd") == [("scenes", 2), ("name", 1)]
+
+
+def test_a_bench_goes_on_from_restored_rows_which_say_nothing_new(leaderboard, folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    content = leaderboard.collect([folder], leaderboard.EMPTY)
+    there = tmp_path / "restored"
+    assert leaderboard.restore(content, there) == 3  # no target of the plan is a dog
+    plan = load_plan(leaderboard.PLAN, {})
+    done = {cell.key: row for cell in plan.cells() if (row := read_row(cell, folder=there)) is not None}
+    assert sorted(done) == ["esd--cat--seed0", "esd--cat--seed1", "uce--cat--seed0"]
+    rows = [{**one, "run": f"runs/{key}", "ua": 0.0} for key, one in done.items()]
+    (there / "results.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
+    assert leaderboard.collect([there], content) == content
+    assert leaderboard.restore(content, there) == 0
+
+
 def test_the_table_by_hand(leaderboard, folder):
-    text = leaderboard.table(leaderboard.collect(folder)).splitlines()
+    text = leaderboard.table(leaderboard.collect([folder], leaderboard.EMPTY)).splitlines()
     heads = [cell.strip() for cell in text[0].strip("|").split("|")]
     cells = dict(zip(heads, [cell.strip() for cell in text[2].strip("|").split("|")], strict=True))
     assert cells["method"] == "[esd](methods/esd.md)"
@@ -82,20 +109,20 @@ def test_the_table_by_hand(leaderboard, folder):
 
 def test_a_target_with_more_seeds_weighs_no_more_and_one_alone_has_no_interval(leaderboard):
     rows = [row("esd", "cat", seed, **{"ua.original": 1.0, "asr.concept-inversion.before": 1.0}) for seed in range(3)]
-    assert leaderboard._line(leaderboard.standings(rows)[0], {"rows": rows, "worst": {}})[3] == "100 %"
+    assert leaderboard._line(leaderboard.standings(rows)[0], {**leaderboard.EMPTY, "rows": rows})[3] == "100 %"
     rows.append(row("esd", "dog", 0, **{"ua.original": 0.5, "asr.concept-inversion.before": 0.0}))
-    line = leaderboard._line(leaderboard.standings(rows)[0], {"rows": rows, "worst": {}})
+    line = leaderboard._line(leaderboard.standings(rows)[0], {**leaderboard.EMPTY, "rows": rows})
     assert line[9] == "50 %"
     assert leaderboard.originals(rows, "esd", "ua") == 0.75
 
 
 def test_controls_are_averaged_over_targets_and_the_least_is_named(leaderboard, folder):
-    assert "| 80 % (least: dog, 70 %) |" in leaderboard.controls(leaderboard.collect(folder))
+    assert "| 80 % (least: dog, 70 %) |" in leaderboard.controls(leaderboard.collect([folder], leaderboard.EMPTY))
 
 
 def test_a_page_that_is_not_finished_says_so(leaderboard, folder, monkeypatch):
     monkeypatch.chdir(REPOSITORY)
-    content = leaderboard.collect(folder)
+    content = leaderboard.collect([folder], leaderboard.EMPTY)
     cells = load_plan(leaderboard.PLAN, {}).cells()
     assert f"**Not finished: 3 of {len(cells):,} jobs are measured; targets so far: cat.**" in leaderboard.state(
         content
@@ -105,7 +132,7 @@ def test_a_page_that_is_not_finished_says_so(leaderboard, folder, monkeypatch):
 
 
 def test_its_pictures_are_drawn(leaderboard, folder, tmp_path):
-    content = json.loads(json.dumps(leaderboard.collect(folder)))
+    content = json.loads(json.dumps(leaderboard.collect([folder], leaderboard.EMPTY)))
     for draw in (leaderboard.attack_picture, leaderboard.damage_picture):
         draw(content, tmp_path / "picture.png")
         assert (tmp_path / "picture.png").stat().st_size > 5000
