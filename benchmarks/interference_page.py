@@ -30,19 +30,22 @@ def table(content: Content) -> str:
     """Return a line for each method, number of concepts and way, as Markdown."""
     heads = ["method", "concepts", "how", "UA", "least UA", "forgotten", "others kept", "95 % interval", "seconds"]
     lines = [f"| {' | '.join(heads)} |", "| --- | ---: | --- |" + " ---: |" * (len(heads) - 3)]
-    for method in content["matrix"]:
-        lines.append(_line(method, "alone", _alone(content, method)))
+    for method in sorted(content["matrix"]):
+        if (alone := _alone(content, method)) is not None:
+            lines.append(_line(method, "alone", alone))
         company = {key: row for key, row in content["rows"].items() if key.startswith(f"{method} / ")}
-        for key, row in company.items():
+        for key in sorted(company, key=lambda key: (int(n) if (n := key.split(" / ")[2]).isdigit() else 0, key)):
             _, way, size = key.split(" / ")
-            if way != "alone" and "error" not in row:
-                lines.append(_line(method, way, row, int(size)))
+            if way != "alone" and "error" not in company[key]:
+                lines.append(_line(method, way, company[key], int(size)))
     return "\n".join(lines) + "\n"
 
 
-def _alone(content: Content, method: str) -> Content:
-    """Return the edits of single targets as one row: their UA, and the mean of what each of them keeps."""
+def _alone(content: Content, method: str) -> Content | None:
+    """Return the edits of single targets as one row, the mean of what each keeps; None if there are none."""
     rows = [row for key, row in content["rows"].items() if key.startswith(f"{method} / alone / ") and "ua" in row]
+    if not rows:
+        return None
     ua = {target: value for row in rows for target, value in row["ua"].items()}
     kept = np.array([row["retained"] / row["retained_original"] for row in rows])
     return {"ua": ua, "kept": float(kept.mean()), "least": float(kept.min())}

@@ -84,7 +84,9 @@ def retain_set(
     world = backbone.world
     targets, gone = (concept, *also), (concept, *also, *without)
     taken = {_fold(word) for word in (*(one.target for one in gone), *concept.keep)}
-    free = {kind: [label for label in world.labels(kind) if _fold(label) not in taken] for kind in _kinds(targets)}
+    free: dict[Kind, list[str]] = {
+        kind: [label for label in world.labels(kind) if _fold(label) not in taken] for kind in _kinds(targets)
+    }
     near = _neighbours(backbone, targets, free, count=neighbours)
     rest = [label for labels in free.values() for label in labels if label not in {name for name, _ in near}]
     chosen = [rest[i] for i in torch.randperm(len(rest), generator=generator)[:others].tolist()]
