@@ -98,15 +98,16 @@ def test_bad_input_is_told_and_shown_as_it_was_typed(visit):
     page = visit.page
     page.locator("#start").click()
     visit.wait("text=Concept: nothing is there yet")
+    visit.tab("Export")
+    page.locator("#write").click()
+    visit.wait("text=forget something first")
+    visit.tab("Forget")
     evil = "<img src=x onerror=alert(1)>"
     page.on("dialog", lambda dialog: visit.errors.append(f"a script ran: {dialog.message}"))
     forget(visit, evil)
     page.wait_for_function("name => document.body.innerText.includes(name)", arg=evil)
     visit.shot("9-bad-input")
     assert page.locator("img[src='x']").count() == 0
-    visit.tab("Export")
-    page.locator("#write").click()
-    visit.wait("text=forget something first")
     page.locator("#now .az-idle").wait_for()  # the forgetting of that name has come to its end
 
 

@@ -204,13 +204,20 @@ class TestExport:
         plain, wanted, before = draw(pipe, PROMPTS), drawn(pipe, edit), snapshot(pipe)
         exported = edit.export(pipe, path, format=format)
         assert same_snapshot(before, snapshot(pipe))
-        found = draw(loaded(exported, pipe, tmp_path), PROMPTS)
+        there = loaded(exported, pipe, tmp_path)
+        found = draw(there, PROMPTS)
         assert apart(plain, wanted) > 1e-3
         if format.startswith("lora"):
             assert exported.error < 1e-5
             assert apart(found, wanted) < 1e-3
-        else:
-            assert np.array_equal(found, wanted)
+            return
+        with edit.applied(pipe):
+            for part in ("unet", *ENCODERS):
+                own, weights = getattr(pipe, part).state_dict(), getattr(there, part).state_dict()
+                assert own.keys() == weights.keys()
+                assert all(torch.equal(own[name], weights[name]) for name in own)
+        # The same weights elsewhere in memory take other kernels on some processors, which round otherwise.
+        assert apart(found, wanted) < 1e-5
 
     def test_one_file_in_the_original_layout_is_refused(self, pipe, tmp_path):
         with pytest.raises(EditError, match="layout of Stable Diffusion 1, this is StableDiffusionXLPipeline"):
