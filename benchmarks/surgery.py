@@ -12,18 +12,21 @@ Resumes: edits are kept, and what the output holds already is not measured again
 
 Example:
     python benchmarks/surgery.py --targets cat penguin --output benchmarks/results/surgery.json
+    python benchmarks/surgery.py --page docs/methods/surgery.md
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import time
 from pathlib import Path
 from typing import Any
 
 from measuring import SETTINGS, Bench, write_json
 from methods import folder_of
+from methods_table import between_marks
 
 import aizheimer
 from aizheimer import api
@@ -38,6 +41,8 @@ from aizheimer.recipes.load import load_recipe
 TARGETS = ("cat", "penguin", "princess", "Santa Claus", "rocket")
 ROWS = ("closed-distraction", "surgery", "surgery training.steps=1 training.lr=1e-12", "surgery cut=1", "surgery cut=8")
 EDITS = Path("build/surgery-edits")
+LATE = 40
+"""Steps of relearning from which on the table shows looks."""
 
 
 def forgotten(row: str, target: str, edits: Path) -> tuple[Edit, float]:
@@ -83,6 +88,24 @@ def line(made: dict[str, Any]) -> str:
     return f"{made['row']} on {made['target']}: {shown}, {ending}"
 
 
+def table(cells: list[dict[str, Any]]) -> str:
+    """Return a line for each row that has every target, the means over them, as Markdown."""
+    targets = dict.fromkeys(made["target"] for made in cells)
+    looks = [look["step"] for look in cells[0]["relearn"]["curve"] if look["step"] >= LATE]
+    heads = ["edit", "UA", "IRA", "the nearest", "CRA", *(f"back after {step}" for step in looks), "seconds"]
+    lines = [f"| {' | '.join(heads)} |", "| --- |" + " ---: |" * (len(heads) - 1)]
+    for row in dict.fromkeys(made["row"] for made in cells):
+        own = [made for made in cells if made["row"] == row and "error" not in made]
+        if len(own) < len(targets):
+            continue
+        means = [statistics.mean(made[name]["value"] for made in own) for name in ("ua", "ira", "near", "cra")]
+        curves = [{look["step"]: look["rate"] for look in made["relearn"]["curve"]} for made in own]
+        means += [statistics.mean(curve[step] for curve in curves) for step in looks]
+        seconds = statistics.mean(made["seconds"] for made in own)
+        lines.append(f"| `{row}` | {' | '.join(f'{100 * mean:.0f} %' for mean in means)} | {seconds:.0f} |")
+    return "\n".join(lines) + f"\n\nMeans over {', '.join(targets)}.\n"
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Do what the output does not hold, and write it after every cell."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -94,7 +117,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--images", type=int, default=20, help="pictures of a look while it relearns")
     parser.add_argument("--steps", type=int, default=160, help="most steps of relearning")
     parser.add_argument("--precision", choices=("model", "bfloat16"), default="model", help="to draw in")
+    parser.add_argument("--page", type=Path, help="write the table of the output there, and measure nothing")
     args = parser.parse_args(arguments)
+    if args.page is not None:
+        found = table(json.loads(args.output.read_text())["cells"])
+        args.page.write_text(between_marks(args.page.read_text(), "surgery", found))
+        return
     settings = EvaluationSettings.sized(args.samples, **SETTINGS.model_dump(include={"steps", "batch_size"}))
     bench = Bench(settings=settings.model_copy(update={"precision": args.precision}))
     cells = json.loads(args.output.read_text())["cells"] if args.output.exists() else []

@@ -169,3 +169,49 @@ def test_distil_smaller(load, tiny_backbone, tmp_path, monkeypatch):
     assert again[1]["retention_drift"] == rows[1]["retention_drift"]
     monkeypatch.setattr(module, "row", lambda *args: pytest.fail("all of it was there"))
     module.main([*words, "--batch", "2"])
+
+
+def test_the_table_of_surgery_is_of_rows_with_every_target(load, tmp_path):
+    module = load("surgery")
+
+    def made(row, target, ua, rate):
+        figures = {name: {"value": ua} for name in ("ua", "ira", "near", "cra")}
+        curve = [{"step": 0, "rate": 0.0}, {"step": 40, "rate": rate}]
+        return {"row": row, "target": target, **figures, "seconds": 10.0, "relearn": {"curve": curve}}
+
+    cells = [made("a", "cat", 1.0, 0.5), made("a", "dog", 0.5, 0.0), made("b", "cat", 1.0, 0.0)]
+    cells.append({"row": "b", "target": "dog", "error": "no"})
+    (tmp_path / "cells.json").write_text(json.dumps({"cells": cells}))
+    page = tmp_path / "page.md"
+    page.write_text("before <!-- surgery --> after")
+    module.main(["--output", str(tmp_path / "cells.json"), "--page", str(page)])
+    text = page.read_text()
+    assert "| `a` | 75 % | 75 % | 75 % | 75 % | 25 % | 10 |" in text
+    assert "`b`" not in text
+    assert "Means over cat, dog." in text
+    assert text.startswith("before")
+    assert text.endswith("after")
+
+
+def interference_rows():
+    row = {"retained": 0.9, "retained_interval": [0.8, 0.95], "retained_original": 1.0, "seconds": 3.2}
+    return {
+        "uce / alone / cat": {**row, "ua": {"cat": 1.0}},
+        "uce / alone / dog": {**row, "retained": 0.7, "ua": {"dog": 0.5}},
+        "uce / together / 20": {**row, "ua": {"cat": 0.9, "dog": 0.4}},
+        "uce / stack / 5": {**row, "ua": {"cat": 1.0}},
+        "aizheimer / together / 5": {"error": "no"},
+    }
+
+
+def test_the_table_of_companies_by_hand(monkeypatch):
+    monkeypatch.syspath_prepend(str(REPOSITORY / "benchmarks"))
+    for name in ("interference_page", "methods_table"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    page = importlib.import_module("interference_page")
+    lines = page.table({"matrix": {"uce": {}, "aizheimer": {}}, "rows": interference_rows()}).splitlines()
+    assert lines[2:] == [
+        "| [uce](methods/uce.md) | 1 | each alone | 75 % | 50 % | 1 of 2 | 80 % | least 70 % |  |",
+        "| [uce](methods/uce.md) | 5 | the edits added | 100 % | 100 % | 1 of 1 | 90 % | 80-95 | 3 |",
+        "| [uce](methods/uce.md) | 20 | all in one run | 65 % | 40 % | 1 of 2 | 90 % | 80-95 | 3 |",
+    ]
