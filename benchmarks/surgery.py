@@ -92,7 +92,7 @@ def table(cells: list[dict[str, Any]]) -> str:
     """Return a line for each row that has every target, the means over them, as Markdown."""
     targets = dict.fromkeys(made["target"] for made in cells)
     looks = [look["step"] for look in cells[0]["relearn"]["curve"] if look["step"] >= LATE]
-    heads = ["edit", "UA", "IRA", "the nearest", "CRA", *(f"back after {step}" for step in looks), "seconds"]
+    heads = ["edit", "UA", "IRA", "the nearest", "CRA", *(f"back after {step}" for step in looks)]
     lines = [f"| {' | '.join(heads)} |", "| --- |" + " ---: |" * (len(heads) - 1)]
     for row in dict.fromkeys(made["row"] for made in cells):
         own = [made for made in cells if made["row"] == row and "error" not in made]
@@ -101,8 +101,7 @@ def table(cells: list[dict[str, Any]]) -> str:
         means = [statistics.mean(made[name]["value"] for made in own) for name in ("ua", "ira", "near", "cra")]
         curves = [{look["step"]: look["rate"] for look in made["relearn"]["curve"]} for made in own]
         means += [statistics.mean(curve[step] for curve in curves) for step in looks]
-        seconds = statistics.mean(made["seconds"] for made in own)
-        lines.append(f"| `{row}` | {' | '.join(f'{100 * mean:.0f} %' for mean in means)} | {seconds:.0f} |")
+        lines.append(f"| `{row}` | {' | '.join(f'{100 * mean:.0f} %' for mean in means)} |")
     return "\n".join(lines) + f"\n\nMeans over {', '.join(targets)}.\n"
 
 
