@@ -6,6 +6,7 @@ from pydantic import ValidationError
 
 from aizheimer._seeding import generator_for
 from aizheimer.concepts import Concept
+from aizheimer.edits.compose import targets_of
 from aizheimer.engine.callbacks import Callbacks
 from aizheimer.engine.run_folder import RunFolder
 from aizheimer.errors import EditError
@@ -201,3 +202,13 @@ def test_a_base_that_edits_the_text_encoder_is_refused():
     few += ("rollouts.forget=1", "rollouts.retain=1", "rollouts.holdout=1")
     with pytest.raises(EditError, match=r"base: hirm edits text_encoder\..*; name a method that edits the denoiser"):
         quick(base="hirm", settings=few).unlearn(tiny_backbone(), CONCEPT)
+
+
+def test_a_base_that_has_the_field_and_takes_one_cuts_each_alone():
+    steps = "training={steps: 1, batch_size: 1, monitor_every: 1}"
+    few = [f"retain_{name}=1" for name in ("neighbours", "others", "general")]
+    plans = ["rollouts={forget: 2, retain: 2, holdout: 1, steps: 1}", "monitor_examples=1", steps]
+    method = quick(cut=1, base="aizheimer", settings=("start=null", "enough=null", *few, *plans))
+    backbone = tiny_backbone()
+    (near,) = method._entangled(backbone, CONCEPT)
+    assert targets_of(method._cut(backbone, CONCEPT, Callbacks())) == (CONCEPT.target, near.target)

@@ -9,8 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
-
 from aizheimer._names import dashed
 from aizheimer._processes import is_main, processes
 from aizheimer.api.forgetting import describe, forget, recipe_of, refuse_other_recipe
@@ -23,9 +21,9 @@ from aizheimer.edits.io import load_edit
 from aizheimer.edits.provenance import TEXT_FIELDS
 from aizheimer.engine.callbacks import Callbacks
 from aizheimer.engine.run_folder import PARTS, RunFolder
-from aizheimer.errors import ConceptError, EditError, InputError, RecipeError, RunFolderError
+from aizheimer.errors import ConceptError, EditError, InputError, RunFolderError
+from aizheimer.methods._several import takes_several, with_also
 from aizheimer.methods.base import Method
-from aizheimer.recipes.files import checked
 from aizheimer.recipes.load import Recipe
 
 LONGEST = 60
@@ -45,12 +43,6 @@ class Forgotten:
     edit: Edit
     natively: bool
     parts: tuple[Edit, ...] = ()
-
-
-def takes_several(method: Method) -> bool:
-    """Whether a method forgets several concepts in one run: it has a field ``also``, and does not say otherwise."""
-    has_field = isinstance(method, BaseModel) and "also" in type(method).model_fields
-    return has_field and getattr(method, "takes_several", True)
 
 
 def forget_several(
@@ -208,10 +200,7 @@ def _with_also(recipe: Recipe, first: Concept, others: Sequence[Concept], *, bac
                 f"'{other.target}' has the anchor '{other.anchor}', and in one run only the first concept, "
                 f"'{first.target}', has one; {instead}"
             )
-    also = tuple(dict.fromkeys([*method.also, *(other.target for other in others)]))
-    content = {**method.model_dump(), "also": also}
-    label = f"{recipe.name} with {', '.join(also)} as also"
-    return replace(recipe, method=checked(type(method), content, label=label, error=RecipeError))
+    return replace(recipe, method=with_also(method, [other.target for other in others], label=recipe.name))
 
 
 def _each_alone(

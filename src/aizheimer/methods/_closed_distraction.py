@@ -31,7 +31,6 @@ from aizheimer.methods._closed_form import (
     Target,
     Task,
     begin,
-    mean_sums,
     prior_sums,
     stacked,
     target_pairs,
@@ -175,14 +174,14 @@ class ClosedDistraction(BaseModel):
             retained=retained,
             fixed=self._null_space_values(task, pairs, retained=retained),
         )
-        erase, attacks = [mean_sums([one]) for one in each], []
+        erase, attacks = [RidgeSums.of(one.keys, one.sources).mean() for one in each], []
         changes, told = problem.solved(erase, residual=self.residual, drift=self.drift)
         for _ in range(self.rounds):
             edited = {name: weight + changes[name] for name, weight in task.weights.items()}
             undone = undoing(edited, task.weights, damping=self.damping).T
             found = [RowPairs(keys=one.keys @ undone, sources=one.sources) for one in each]
             attacks.append(revived(edited, task.weights, found=stacked(found).keys, pairs=pairs))
-            erase = [sums + mean_sums([one]) for sums, one in zip(erase, found, strict=True)]
+            erase = [sums + RidgeSums.of(one.keys, one.sources).mean() for sums, one in zip(erase, found, strict=True)]
             changes, told = problem.solved(erase, residual=self.residual, drift=self.drift)
         return task.edit(self, changes, **told, **({"revived": attacks} if attacks else {}))
 

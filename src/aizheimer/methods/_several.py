@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BaseModel, Field
 
 from aizheimer.concepts.concept import Concept
 from aizheimer.concepts.world import World
-from aizheimer.errors import ConceptError
+from aizheimer.errors import ConceptError, RecipeError
+from aizheimer.recipes.files import checked
 
 
 def once_each(named: Sequence[str], *, field: str) -> None:
@@ -38,6 +39,28 @@ Also = Annotated[
         "an anchor is the first concept's alone."
     ),
 ]
+
+
+def takes_several(method: object) -> bool:
+    """Whether a method forgets several concepts in one run: it has a field ``also``, and does not say otherwise."""
+    has_field = isinstance(method, BaseModel) and "also" in type(method).model_fields
+    return has_field and getattr(method, "takes_several", True)
+
+
+def with_also(method: Any, words: Sequence[str], *, label: str) -> Any:
+    """Return a method that `takes_several` with further concepts in its ``also``, checked anew.
+
+    Args:
+        method: The method; what it names already stays.
+        words: The further concepts.
+        label: What a message calls the method.
+
+    Raises:
+        RecipeError: If the method's other parameters do not go with them.
+    """
+    also = tuple(dict.fromkeys([*method.also, *words]))
+    content = {**method.model_dump(), "also": also}
+    return checked(type(method), content, label=f"{label} with {', '.join(also)} as also", error=RecipeError)
 
 
 def named_beside(world: World, words: str, concept: Concept, *, field: str) -> Concept:

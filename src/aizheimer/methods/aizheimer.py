@@ -198,11 +198,10 @@ class AIzheimer(BaseModel):
         layers = select_layers(list(backbone.attention_modules()), self.layers)
         backbone.token_columns(backbone.world.prompts(concept), concept.target, policy=self.token_policy)
         selection = select_parameters(backbone.denoiser, layers, self.parts)
-        settled = self.enough is not None and self.images is None
-        if not settled:
+        if not self.takes_several:
             check_trainable(backbone, selection, pictures=(self.images,))
         first = self._first(backbone, concept, callbacks)
-        if first and settled and first.provenance.extra["residual"] <= self.enough:
+        if first and self.takes_several and first.provenance.extra["residual"] <= self.enough:
             return self._signed(first)
         if self.also:
             left = first.provenance.extra["residual"] if first else 1.0

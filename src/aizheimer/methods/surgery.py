@@ -27,6 +27,7 @@ from aizheimer.engine.run_folder import RunFolder
 from aizheimer.engine.settings import TrainSettings
 from aizheimer.errors import EditError, RecipeError
 from aizheimer.methods._material import Material, RetainPlan
+from aizheimer.methods._several import takes_several, with_also
 from aizheimer.methods._trained import NOTHING, Task, check_trainable, learn, no_attention_stop
 from aizheimer.methods.base import UNETS, MethodInfo, check_family
 from aizheimer.modules.parameters import ParameterSelection, swapped
@@ -149,8 +150,8 @@ class Surgery(BaseModel):
         base: Any = self._recipe(seed=self.training.seed).method
         quiet = Callbacks(on_progress=callbacks.on_progress, should_stop=callbacks.should_stop)
         entangled = self._entangled(backbone, concept)
-        if "also" in type(base).model_fields and not concept.anchor:  # in one run, an anchor is the first one's alone
-            cut = base.model_copy(update={"also": (*base.also, *(one.target for one in entangled))})
+        if takes_several(base) and entangled and not concept.anchor:  # in one run, an anchor is the first one's alone
+            cut = with_also(base, [one.target for one in entangled], label=self.base)
             return self._weights(cut.unlearn(backbone, concept, callbacks=quiet), backbone)
         return stack(
             *(self._weights(base.unlearn(backbone, one, callbacks=quiet), backbone) for one in [concept, *entangled])
