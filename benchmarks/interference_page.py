@@ -13,6 +13,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from figures import save_figure
 from methods_table import between_marks
 
 matplotlib.use("Agg")
@@ -84,9 +85,7 @@ def picture(content: Content, method: str, path: Path) -> None:
     axis.set_xlabel("pictures of it judged right, % (100 where nothing is written); framed: the edit's own target")
     axis.set_ylabel(f"edited to forget it alone, by {method}")
     axis.tick_params(length=0)
-    figure.tight_layout()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    save_figure(figure, path)
 
 
 def main() -> None:

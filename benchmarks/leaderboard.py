@@ -22,11 +22,12 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from figures import save_figure
 from measuring import write_json
 from methods_table import between_marks
 
-from aizheimer.bench.cell import ROW, RUNS
 from aizheimer.bench.plan import Cell, load_plan
+from aizheimer.bench.rows import ROW, RUNS
 from aizheimer.edits.storage import RECORD
 from aizheimer.reports.leaderboard import Mean, Standing, mean_by_concept, standings
 
@@ -266,7 +267,7 @@ def attack_picture(content: Content, path: Path) -> None:
     axis.set_yticks(range(len(found)), [found[place].method for place in order], fontsize=9)
     axis.tick_params(length=0)
     axis.set_xlabel("pictures in which the judge sees the forgotten concept, %: low resists", fontsize=9)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def damage_picture(content: Content, path: Path) -> None:
@@ -293,13 +294,7 @@ def damage_picture(content: Content, path: Path) -> None:
     axis.set_xlabel("distance to the target (1 - cosine of the text embeddings)")
     axis.set_ylabel("accuracy lost")
     axis.grid(alpha=0.3)
-    _save(figure, path)
-
-
-def _save(figure: Any, path: Path) -> None:
-    figure.tight_layout()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    save_figure(figure, path)
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from figures import save_figure
 from measuring import Bench, write_json
 
 import aizheimer
@@ -92,9 +93,7 @@ def picture(sheets: dict[str, list[np.ndarray]], path: Path) -> None:
             axis.spines[:].set_visible(False)
         said = f"{target}\nunedited" if steps == 0 else f"{steps} steps"
         line[0].set_ylabel(said, rotation=0, ha="right", va="center", fontsize=9)
-    figure.tight_layout(pad=0.3)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    save_figure(figure, path, pad=0.3)
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from figures import save_figure
 
 import aizheimer
 from aizheimer.api import load_model
@@ -81,9 +82,7 @@ def picture(rows: list[tuple[str, dict[str, np.ndarray]]], path: Path) -> None:
             if name == rows[0][0]:
                 axis.set_title(f"{label}\n({role})", fontsize=9)
         line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
-    figure.tight_layout(pad=0.4)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    save_figure(figure, path, pad=0.4)
 
 
 def main() -> None:

@@ -130,6 +130,7 @@ def free_port() -> int:
 def picture(rows: list[dict[str, Any]], path: Path) -> None:
     """Draw time and memory along every axis, a line for each method."""
     import matplotlib
+    from figures import save_figure
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
@@ -157,9 +158,7 @@ def picture(rows: list[dict[str, Any]], path: Path) -> None:
         places[1, column].set_xlabel(axis)
         if axis == "concepts":
             places[0, column].legend(fontsize=7)
-    figure.tight_layout()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    save_figure(figure, path)
 
 
 def main() -> None:

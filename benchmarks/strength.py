@@ -14,6 +14,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from figures import save_figure
 from measuring import METRICS, SETTINGS, Bench, write_json
 
 import aizheimer
@@ -66,9 +67,7 @@ def picture(content: dict[str, Any], path: Path) -> None:
     axis.set_ylim(-0.03, 1.08)
     axis.grid(alpha=0.3)
     axis.legend(loc="center right")
-    figure.tight_layout()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    save_figure(figure, path)
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ import json
 import time
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from aizheimer import api
 from aizheimer._files import write_json
@@ -16,7 +16,8 @@ from aizheimer.attacks.base import AttackSettings
 from aizheimer.attacks.results import AttackResult
 from aizheimer.backbones.base import Backbone
 from aizheimer.bench.plan import BenchPlan, Cell
-from aizheimer.bench.twins import ROW, adopt, measured_row
+from aizheimer.bench.rows import ROW, RUNS, Row
+from aizheimer.bench.twins import adopt, measured_row
 from aizheimer.edits.edit import Edit
 from aizheimer.edits.storage import RECORD
 from aizheimer.engine.run_folder import RunFolder
@@ -30,12 +31,8 @@ from aizheimer.proof.findings import EVALUATION
 from aizheimer.proof.trials import Trials, run_trials
 from aizheimer.proof.units import FIGURES
 
-Row: TypeAlias = dict[str, Any]
-
 MADE = "made.json"
 """What making a cell's edit took, in its run folder: written when the edit is whole."""
-
-RUNS = "runs"
 
 NOT_SHARED = ("status", "error", "seconds", "run", "aizheimer")
 """Columns that a job writes itself where the rest of its row is another's with the same edit."""
@@ -72,15 +69,6 @@ def run_cell(
     run.mkdir(parents=True, exist_ok=True)
     write_json(run / ROW, row)
     return row
-
-
-def read_row(cell: Cell, *, folder: Path) -> Row | None:
-    """Return the row of a job that was done, None if it was not or its file is torn."""
-    try:
-        row = json.loads((folder / RUNS / cell.key / ROW).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return row if isinstance(row, dict) and row.get("status") in ("done", "failed") else None
 
 
 def _measure(cell: Cell, *, plan: BenchPlan, run: Path, say: Say, progress: StageProgress | None) -> Row:

@@ -15,9 +15,10 @@ import yaml
 from aizheimer import _files
 from aizheimer._ray import Backend
 from aizheimer.bench.backends import run_local, run_on_ray
-from aizheimer.bench.cell import Row, read_row, run_cell
+from aizheimer.bench.cell import run_cell
 from aizheimer.bench.lock import locked
 from aizheimer.bench.plan import BenchPlan, Cell, differing, slug
+from aizheimer.bench.rows import Row, read_row
 from aizheimer.bench.table import write_table
 from aizheimer.errors import RunFolderError
 from aizheimer.evaluation.generate import StageProgress

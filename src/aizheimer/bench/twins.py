@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from aizheimer import _files
 from aizheimer.bench.plan import BenchPlan, Cell
+from aizheimer.bench.rows import Row, read_row
 from aizheimer.edits.edit import Edit
 from aizheimer.edits.io import load_edit
 from aizheimer.edits.storage import RECORD
 from aizheimer.errors import AizheimerError
 from aizheimer.proof.findings import ATTACK, EVALUATION, SUITE
-
-ROW = "cell.json"
-"""A job's row in its run folder."""
 
 
 def adopt(cell: Cell, edit: Edit, *, plan: BenchPlan, runs: Path) -> str:
@@ -51,7 +47,7 @@ def adopt(cell: Cell, edit: Edit, *, plan: BenchPlan, runs: Path) -> str:
     return ""
 
 
-def measured_row(cell: Cell, edit: Edit, *, plan: BenchPlan, runs: Path) -> dict[str, Any] | None:
+def measured_row(cell: Cell, edit: Edit, *, plan: BenchPlan, runs: Path) -> Row | None:
     """Return the row of another seed that made the very same edit, of which a row is all that is left.
 
     So it is where the rows of a bench were carried to another machine, and their runs were not.
@@ -66,14 +62,9 @@ def measured_row(cell: Cell, edit: Edit, *, plan: BenchPlan, runs: Path) -> dict
         The finished row; None if there is none, or its run is here, for `adopt` to take from.
     """
     for twin in _others(cell, plan):
-        there = runs / twin.key
-        if (there / RECORD).is_file() or not (there / ROW).is_file():
+        if (runs / twin.key / RECORD).is_file() or (row := read_row(twin, folder=runs.parent)) is None:
             continue
-        try:
-            row: dict[str, Any] = json.loads((there / ROW).read_text(encoding="utf-8"))
-        except ValueError:
-            continue  # torn: its job will be done again
-        if row.get("status") == "done" and row.get("edit") == edit.digest:
+        if row["status"] == "done" and row.get("edit") == edit.digest:
             return {**row, "same_edit_as": twin.key}
     return None
 

@@ -13,7 +13,7 @@ from aizheimer.cli.options import Debug, Json
 from aizheimer.errors import InputError
 
 if TYPE_CHECKING:
-    from aizheimer.bench.cell import Row
+    from aizheimer.bench.rows import Row
     from aizheimer.bench.run import Step
 
 

@@ -11,9 +11,10 @@ import pytest
 from aizheimer import api
 from aizheimer.bench import cell as cells
 from aizheimer.bench.backends import run_on_ray
-from aizheimer.bench.cell import MADE, ROW, read_row, run_cell
+from aizheimer.bench.cell import MADE, run_cell
 from aizheimer.bench.lock import FILE_NAME
 from aizheimer.bench.plan import BenchPlan, load_plan
+from aizheimer.bench.rows import ROW, read_row
 from aizheimer.bench.run import _describe, run_bench
 from aizheimer.bench.table import tidy, write_parquet
 from aizheimer.concepts.world import World

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from aizheimer.bench.cell import read_row
 from aizheimer.bench.plan import load_plan
+from aizheimer.bench.rows import read_row
 from tests.architecture.source import REPOSITORY
 
 BENCHMARKS = REPOSITORY / "benchmarks"
