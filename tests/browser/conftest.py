@@ -133,6 +133,13 @@ class Visit:
             self.page.wait_for_timeout(300)
         return place.first
 
+    def drawn(self, selector):
+        """Wait until the browser has loaded every picture there, which it does after it has put them on the page."""
+        self.page.wait_for_function(
+            "selector => [...document.querySelectorAll(selector)].every(image => image.naturalWidth > 0)",
+            arg=selector,
+        )
+
     def shot(self, name):
         """Take a picture of the page, if pictures are wanted."""
         if folder := os.environ.get("AIZHEIMER_SCREENSHOTS"):

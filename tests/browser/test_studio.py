@@ -27,15 +27,14 @@ def test_from_a_concept_to_a_lora_that_other_programs_load(visit, tmp_path):
     visit.wait("#now [data-state]")
     visit.wait("#forget-card .az-good")
     assert page.locator("#forget-card .az-sheet img").count() == 8
-    natural = page.evaluate("[...document.querySelectorAll('.az-sheet img')].map(image => image.naturalWidth)")
-    assert all(width > 0 for width in natural)
+    visit.drawn(".az-sheet img")
     visit.shot("3-forgotten")
 
     visit.tab("Compare")
     visit.fill("prompt", "Santa Claus in noto style")
     page.locator("#draw").click()
     visit.wait("#slider img")
-    page.wait_for_function("[...document.querySelectorAll('#slider img')].every(image => image.naturalWidth > 0)")
+    visit.drawn("#slider img")
     sources = page.locator("#slider img").evaluate_all("images => images.map(image => image.src)")
     assert len(set(sources)) == 2
     page.get_by_text("Attention by word").click()
