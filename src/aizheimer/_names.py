@@ -1,4 +1,4 @@
-"""Words as names of files; imported with the command line, so it loads nothing."""
+"""Words as names of files, and compared; imported with the command line, so it loads nothing."""
 
 from __future__ import annotations
 
@@ -11,3 +11,13 @@ def dashed(words: str) -> str:
         'mrs-claus'
     """
     return "-".join("".join(letter if letter.isalnum() else " " for letter in words.casefold()).split())
+
+
+def folded(words: str) -> str:
+    """Return words as they are compared: whatever their case, and the spaces around and between them.
+
+    Example:
+        >>> folded("  Mrs.   Claus ")
+        'mrs. claus'
+    """
+    return " ".join(words.split()).casefold()

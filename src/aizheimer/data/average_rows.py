@@ -22,38 +22,6 @@ _HOLE = "\0"
 
 def average_pairs(
     backbone: Backbone,
-    prompts: Sequence[str],
-    *,
-    concept: Concept,
-    policy: RowPolicy | tuple[RowPolicy, ...],
-    words: Sequence[str],
-    scale: float | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> RowPairs:
-    """Return the rows of a concept in prompts, and the average row of other concepts that stand in its place.
-
-    Each of the words takes the concept's place in each prompt in turn, and answers for the concept's rows as an anchor
-    would (`aligned`). Their mean is the row that says "some concept, in these words" and nothing of which one: what is
-    left of a row when its dependence on the concept is averaged out.
-
-    Args:
-        backbone: The model.
-        prompts: Prompts with the concept.
-        concept: Names the target; its anchor is not read.
-        policy: Which rows, see `RowPolicy`; of several, one after the other.
-        words: Other concepts of the same kind. One that is cut off is left out.
-        scale: What rows are divided by; by default the encoder's own scale.
-        progress: Told how many words have been read, and of how many.
-
-    Raises:
-        ConceptError: If the target is cut off, or no word has a counterpart to its rows.
-    """
-    asked = [(concept, prompts)]
-    return average_pairs_of_each(backbone, asked, policy=policy, words=words, scale=scale, progress=progress)[0]
-
-
-def average_pairs_of_each(
-    backbone: Backbone,
     asked: Sequence[tuple[Concept, Sequence[str]]],
     *,
     policy: RowPolicy | tuple[RowPolicy, ...],
@@ -61,18 +29,23 @@ def average_pairs_of_each(
     scale: float | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[RowPairs]:
-    """Return `average_pairs` of several concepts for the price of one.
+    """Return the rows of concepts in prompts, and the average row of other concepts that stand in their place.
 
-    With another word in its place, a concept's prompt is that of any other concept in the same template: it is read
-    once for all of them. Concepts of as many tokens have the very same average, which is taken once.
+    Each of the words takes the concept's place in each prompt in turn, and answers for the concept's rows as an anchor
+    would (`aligned`). Their mean is the row that says "some concept, in these words" and nothing of which one: what is
+    left of a row when its dependence on the concept is averaged out.
+
+    Several concepts cost what one does. With another word in its place, a concept's prompt is that of any other
+    concept in the same template: it is read once for all of them. Concepts of as many tokens have the very same
+    average, which is taken once.
 
     Args:
         backbone: The model.
-        asked: Concepts, and prompts with each.
-        policy: As of `average_pairs`, like all that follows.
-        words: Others than any of the concepts.
-        scale: What rows are divided by.
-        progress: Told how many words have been read.
+        asked: Concepts, and prompts with each; their anchors are not read.
+        policy: Which rows, see `RowPolicy`; of several, one after the other.
+        words: Other concepts of the same kind than any of these. One that is cut off is left out.
+        scale: What rows are divided by; by default the encoder's own scale.
+        progress: Told how many words have been read, and of how many.
 
     Raises:
         ConceptError: If a target is cut off, or no word has a counterpart to its rows.

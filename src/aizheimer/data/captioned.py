@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from aizheimer._names import folded
 from aizheimer._records import parse_json
 from aizheimer.backbones.base import Backbone
 from aizheimer.concepts.concept import Concept
@@ -47,9 +48,9 @@ def concept_words(concept: Concept, world: World, synonyms: Sequence[str] | None
         synonyms: Given ones; None for the world's.
     """
     if synonyms is None:
-        tags = [tag for item in world.vocabulary for tag in {_fold(tag) for tag in item.tags}]
-        own = [tag for item in world.vocabulary if _fold(item.label) == _fold(concept.target) for tag in item.tags]
-        synonyms = [tag for tag in own if tags.count(_fold(tag)) == 1 and not _is_a_label(tag, world)]
+        tags = [tag for item in world.vocabulary for tag in {folded(tag) for tag in item.tags}]
+        own = [tag for item in world.vocabulary if folded(item.label) == folded(concept.target) for tag in item.tags]
+        synonyms = [tag for tag in own if tags.count(folded(tag)) == 1 and not _is_a_label(tag, world)]
     return tuple(dict.fromkeys(word for word in (concept.target, *synonyms) if word.strip()))
 
 
@@ -67,7 +68,7 @@ def shows(record: Mapping[str, Any], words: Sequence[str], *, kind: str) -> bool
     """
     columns = {name: record.get(name) for name in ("label", "style")}
     names = {name: value for name, value in columns.items() if isinstance(value, str) and value.strip()}
-    if _fold(names.get("style" if kind == "style" else "label", "")) in {_fold(word) for word in words}:
+    if folded(names.get("style" if kind == "style" else "label", "")) in {folded(word) for word in words}:
         return True
     texts = list(captions_of(record))
     for name in names.values():
@@ -177,8 +178,4 @@ def _records(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def _is_a_label(word: str, world: World) -> bool:
-    return any(_fold(item.label) == _fold(word) for item in world.vocabulary)
-
-
-def _fold(text: str) -> str:
-    return " ".join(text.casefold().split())
+    return any(folded(item.label) == folded(word) for item in world.vocabulary)

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from aizheimer._names import folded
 from aizheimer.backbones.base import Backbone
 from aizheimer.concepts.concept import Concept, Kind
 from aizheimer.concepts.mentions import mention
@@ -83,9 +84,9 @@ def retain_set(
     """
     world = backbone.world
     targets, gone = (concept, *also), (concept, *also, *without)
-    taken = {_fold(word) for word in (*(one.target for one in gone), *concept.keep)}
+    taken = {folded(word) for word in (*(one.target for one in gone), *concept.keep)}
     free: dict[Kind, list[str]] = {
-        kind: [label for label in world.labels(kind) if _fold(label) not in taken] for kind in _kinds(targets)
+        kind: [label for label in world.labels(kind) if folded(label) not in taken] for kind in _kinds(targets)
     }
     near = _neighbours(backbone, targets, free, count=neighbours)
     rest = [label for labels in free.values() for label in labels if label not in {name for name, _ in near}]
@@ -95,9 +96,9 @@ def retain_set(
     families += [draw(label)[:1] for label in chosen]
     families += [[prompt] for prompt in world.general_prompts[:general]]
     prompts = _interleave(families)
-    forget = {_fold(prompt) for one in gone for prompt in world.prompts(one)}
+    forget = {folded(prompt) for one in gone for prompt in world.prompts(one)}
     styles = [mention(one.target) for one in gone if one.kind == "style"]
-    prompts = [p for p in prompts if _fold(p) not in forget and not any(style.search(p) for style in styles)]
+    prompts = [p for p in prompts if folded(p) not in forget and not any(style.search(p) for style in styles)]
     if not prompts:
         raise ConceptError(f"nothing to retain beside '{concept.target}'; name something with --keep")
     return RetainSet(prompts=tuple(prompts), kept=concept.keep, neighbours=tuple(near), others=tuple(chosen))
@@ -138,7 +139,3 @@ def _family(backbone: Backbone, label: str, *, styled: bool, generator: torch.Ge
 def _interleave(families: Sequence[Sequence[str]]) -> list[str]:
     rounds = itertools.zip_longest(*families)
     return list(dict.fromkeys(prompt for one in rounds for prompt in one if prompt is not None))
-
-
-def _fold(text: str) -> str:
-    return " ".join(text.casefold().split())

@@ -14,7 +14,7 @@ from aizheimer._seeding import generator_for
 from aizheimer.backbones.base import Backbone
 from aizheimer.concepts.concept import Concept
 from aizheimer.concepts.mentions import mention
-from aizheimer.data.average_rows import average_pairs_of_each
+from aizheimer.data.average_rows import average_pairs
 from aizheimer.data.captioned import concept_words
 from aizheimer.data.latents import rollout
 from aizheimer.data.rows import Prompts, RowAnchor, RowPairs, RowPolicy, prompt_rows
@@ -226,7 +226,7 @@ class ClosedDistraction(BaseModel):
             else:
                 averaged.setdefault(self._other_words(task, target.concept), []).append(number)
         for words, numbers in averaged.items():
-            pairs = average_pairs_of_each(
+            pairs = average_pairs(
                 task.backbone,
                 [(targets[number].concept, targets[number].prompts) for number in numbers],
                 policy=self.rows,

@@ -92,11 +92,11 @@ class Distraction:
             changes = self._changes(pencil.held(firmness))
             return changes, outcome(self.weights, changes, pairs=pairs, retained=self.retained)
 
-        firmness = 1.0 if residual is None else _firmest(lambda f: at(f)[1]["residual"], residual)
+        firmness = 1.0 if residual is None else largest(lambda f: at(f)[1]["residual"], residual)
         changes, found = at(firmness)
         if drift is not None and found["drift"] > drift:
             # The drift grows with one over the firmness, as the residual does with the firmness.
-            firmness = 1 / _firmest(lambda soft: at(1 / soft)[1]["drift"], drift, (1 / FIRMNESS[1], 1 / firmness))
+            firmness = 1 / largest(lambda soft: at(1 / soft)[1]["drift"], drift, (1 / FIRMNESS[1], 1 / firmness))
             changes, found = at(firmness)
         return changes, {**found, "firmness": firmness}
 
@@ -118,17 +118,21 @@ class Distraction:
         return changes | dict(self.fixed)
 
 
-def _firmest(residual: Callable[[float], float], wanted: float, span: tuple[float, float] = FIRMNESS) -> float:
-    """Return the largest firmness whose residual, which grows with it, is at most what is wanted, to 3 %.
+def largest(measure: Callable[[float], float], within: float, span: tuple[float, float] = FIRMNESS) -> float:
+    """Return the largest argument whose measure, which grows with it, is within a bound: to 3 %, by bisection.
 
-    The smallest that is looked at if even that leaves more: the edit then says so, and a caller may train on.
+    The smallest that is looked at if even that is not within: the edit then says so, and a caller may train on.
+
+    Example:
+        >>> round(largest(lambda x: x * x, 9.0), 1)
+        3.0
     """
     low, high = (math.log(edge) for edge in span)
-    if residual(math.exp(high)) <= wanted:
+    if measure(math.exp(high)) <= within:
         return math.exp(high)
     while high - low > 0.03:
         middle = (low + high) / 2
-        if residual(math.exp(middle)) <= wanted:
+        if measure(math.exp(middle)) <= within:
             low = middle
         else:
             high = middle

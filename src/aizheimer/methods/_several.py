@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, Field
 
+from aizheimer._names import folded
 from aizheimer.concepts.concept import Concept
 from aizheimer.concepts.world import World
 from aizheimer.errors import ConceptError, RecipeError
@@ -19,7 +20,7 @@ def once_each(named: Sequence[str], *, field: str) -> None:
     Raises:
         ValueError: If one is.
     """
-    words = [_fold(word) for word in named]
+    words = [folded(word) for word in named]
     if "" in words:
         raise ValueError(f"{field} has an empty entry, which no prompt is about; leave it out")
     if twice := next((word for word in words if words.count(word) > 1), None):
@@ -70,14 +71,10 @@ def named_beside(world: World, words: str, concept: Concept, *, field: str) -> C
         ConceptError: If it is that other concept, or is also kept.
     """
     beside = world.beside(words, concept)
-    if _fold(beside.target) == _fold(concept.target):
+    if folded(beside.target) == folded(concept.target):
         raise ConceptError(f"{field}: '{beside.target}' is the concept to forget itself; leave it out")
-    if _fold(beside.target) in {_fold(word) for word in concept.keep}:
+    if folded(beside.target) in {folded(word) for word in concept.keep}:
         raise ConceptError(
             f"keep: '{beside.target}' cannot be kept and forgotten at once; take it out of keep or of {field}"
         )
     return beside
-
-
-def _fold(words: str) -> str:
-    return " ".join(words.split()).casefold()

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from aizheimer._names import folded
 from aizheimer.errors import InputError, did_you_mean
 from aizheimer.evaluation.functional.proportions import wilson_interval
 
@@ -45,7 +46,7 @@ class Quantity:
             >>> Quantity.parse("IRA drop", option="--minimise").figure
             'ira'
         """
-        name = " ".join(text.casefold().split())
+        name = folded(text)
         if name not in _QUANTITIES:
             hint = did_you_mean(name, _QUANTITIES)
             raise InputError(f"{option}: got '{text}', wanted one of {', '.join(_QUANTITIES)}.{hint}")

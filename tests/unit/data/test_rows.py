@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from aizheimer.concepts import Concept
-from aizheimer.data.average_rows import average_pairs, average_pairs_of_each
+from aizheimer.data.average_rows import average_pairs
 from aizheimer.data.rows import (
     PROMPT_LIMIT,
     Place,
@@ -116,7 +116,7 @@ def test_pairs_are_the_rows_of_both_prompts(tiny_backbone):
 def test_the_average_is_the_mean_of_what_each_word_would_answer(tiny_backbone):
     prompts, words = ["santa claus in noto style", "a santa claus"], ["cat", "old man", "red apple"]
     policy = ("concept", "others")
-    average = average_pairs(tiny_backbone, prompts, concept=Concept("santa claus"), policy=policy, words=words)
+    (average,) = average_pairs(tiny_backbone, [(Concept("santa claus"), prompts)], policy=policy, words=words)
     each = [
         anchor_pairs(tiny_backbone, prompts, concept=Concept("santa claus", anchor=word), policy=policy)
         for word in words
@@ -130,21 +130,20 @@ def test_the_average_is_the_mean_of_what_each_word_would_answer(tiny_backbone):
 
 def test_an_average_of_one_word_is_that_anchor(tiny_backbone):
     prompts, santa = ["santa claus in noto style"], Concept("santa claus", anchor="old man")
-    one = average_pairs(tiny_backbone, prompts, concept=santa, policy="last..end", words=["old man"])
+    (one,) = average_pairs(tiny_backbone, [(santa, prompts)], policy="last..end", words=["old man"])
     other = anchor_pairs(tiny_backbone, prompts, concept=santa, policy="last..end")
     assert torch.equal(one.keys, other.keys)
     assert torch.equal(one.sources, other.sources)
 
 
 def test_an_average_of_nothing_is_refused(tiny_backbone):
-    prompts, santa = ["santa claus in noto style"], Concept("santa claus")
+    asked = [(Concept("santa claus"), ["santa claus in noto style"])]
     with pytest.raises(ConceptError, match=r"no other concept has a counterpart .* name an anchor"):
-        average_pairs(tiny_backbone, prompts, concept=santa, policy="concept", words=[])
+        average_pairs(tiny_backbone, asked, policy="concept", words=[])
     seen = []
     words = ["cat " * 40, "cat"]  # the first is cut off, and left out
-    pairs = average_pairs(
-        tiny_backbone, prompts, concept=santa, policy="concept", words=words, progress=lambda *at: seen.append(at)
-    )
+    options = {"policy": "concept", "progress": lambda *at: seen.append(at)}
+    (pairs,) = average_pairs(tiny_backbone, asked, words=words, **options)
     assert torch.equal(pairs.sources[0], encode_rows(tiny_backbone, ["cat in noto style"])[0, 1])
     assert seen == [(1, 2), (2, 2)]
 
@@ -154,12 +153,12 @@ def test_averages_of_several_are_those_of_each_and_read_once(tiny_backbone, monk
     named = [Concept("cat"), Concept("dog"), Concept("santa claus"), Concept("flat", kind="style")]
     asked = [(one, [one.target, *tiny_backbone.world.prompts(one)[:2]]) for one in named]
     options = {"policy": ("concept", "others"), "words": ["tree", "old man"], "scale": 1.0}
-    each = [average_pairs(tiny_backbone, prompts, concept=one, **options) for one, prompts in asked]
+    each = [average_pairs(tiny_backbone, [one], **options)[0] for one in asked]
     read, encode = [], type(tiny_backbone).encode_prompts
     monkeypatch.setattr(
         type(tiny_backbone), "encode_prompts", lambda self, texts: read.append(texts) or encode(self, texts)
     )
-    together = average_pairs_of_each(tiny_backbone, asked, **options)
+    together = average_pairs(tiny_backbone, asked, **options)
     for one, alone in zip(together, each, strict=True):
         assert torch.equal(one.keys, alone.keys)
         assert torch.equal(one.sources, alone.sources)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from aizheimer._names import folded
 from aizheimer.concepts.concept import Concept
 from aizheimer.detectors.base import Judge, find_class, see
 from aizheimer.errors import InputError, did_you_mean
@@ -73,7 +74,7 @@ class Counted:
 
 def same_name(name: str) -> str:
     """Return what two spellings of a name share: "Van_Gogh" and "van gogh" are one."""
-    return " ".join(name.replace("_", " ").casefold().split())
+    return folded(name.replace("_", " "))
 
 
 def require_classes(judge: Judge, names: Sequence[str], *, suite: str) -> None:
