@@ -145,8 +145,8 @@ def attack(
         attack: An attack's name, or one loaded.
         concept: What should stay forgotten; by default the edit's own.
         settings: How many pictures decide, and how they are drawn.
-        controls: Also attack the unedited model, and run the attack's random control; ``"unedited"`` leaves the second
-            out.
+        controls: Also attack the unedited model, and there from a neighbour's words if the attack leaves the words as
+            they are; and run its random control, which ``"unedited"`` leaves out.
         clip: Folder of a CLIP to judge with, for a model that brings no judges.
         judge: Who names the target's kind, in place of the model's own judge: a judge, or what
             `aizheimer.evaluation.judges.named_judge` loads: ``"nudenet"``, a folder, or ``"faces:FOLDER"``.

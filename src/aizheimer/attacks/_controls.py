@@ -1,4 +1,4 @@
-"""What gives an attack's rate a meaning: the same attack where it must succeed, and chance of the same size."""
+"""What gives an attack's rate a meaning: the same attack where it must succeed, where it must not, and chance."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from aizheimer import _files
 from aizheimer.attacks.base import Attack, Controls, NotApplicable, Subject
 from aizheimer.attacks.results import Rate
 from aizheimer.attacks.resume import asked_of
+from aizheimer.concepts.neighbours import nearest
 from aizheimer.evaluation.generate import StageProgress, staged
 from aizheimer.evaluation.image_cache import default_cache_dir
+from aizheimer.evaluation.plan import candidates
 from aizheimer.evaluation.reuse import digest_of
 
 
@@ -28,22 +30,51 @@ def edited(subject: Subject) -> Iterator[None]:
         yield
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ControlRates:
+    """What the controls of an attack reached; None where one was not run or means nothing.
+
+    Args:
+        unedited: The same attack on the unedited model.
+        random: The same size of change, by chance.
+        neighbour: The same attack on the unedited model from the words of the nearest other concept.
+        neighbour_words: That concept; "" without this control.
+    """
+
+    unedited: Rate | None = None
+    random: Rate | None = None
+    neighbour: Rate | None = None
+    neighbour_words: str = ""
+
+
 def control_rates(
     attack: Attack, subject: Subject, *, controls: Controls, progress: StageProgress | None
-) -> tuple[Rate | None, Rate | None]:
-    """Return the attack's rate on the unedited model, unless that is the subject, and that of its random control.
+) -> ControlRates:
+    """Run an attack's controls.
 
-    The first depends on no edit: it is measured once, kept in the cache, and found there by every edit that is attacked
-    the same way after.
+    Those on the unedited model depend on no edit: they are measured once, kept in the cache, and found there by every
+    edit that is attacked the same way after.
     """
     if not controls:
-        return None, None
-    unedited = None if subject.edit is None else _unedited(attack, subject, progress)
+        return ControlRates()
+    plain = dataclasses.replace(subject, edit=None)
+    unedited = None if subject.edit is None else _kept(attack, plain, "unedited", progress)
+    words = _nearest(plain) if attack.info.near_words else ""
+    neighbour = _kept(attack, dataclasses.replace(plain, instead=words), words, progress) if words else None
+    made = ControlRates(unedited=unedited, neighbour=neighbour, neighbour_words=words)
     if controls == "unedited":
-        return unedited, None
+        return made
     with edited(subject), contextlib.suppress(NotApplicable):
-        return unedited, _rate(attack, dataclasses.replace(subject, random=True), "random", progress)
-    return unedited, None
+        random = _rate(attack, dataclasses.replace(subject, random=True), "random", progress)
+        return dataclasses.replace(made, random=random)
+    return made
+
+
+def _nearest(plain: Subject) -> str:
+    """Return the nearest other concept of the target's kind in the unedited model's eyes; "" if the world has none."""
+    words = candidates(plain.concept, plain.backbone.world)
+    found = nearest(plain.concept.target, words, plain.backbone.embed_concepts, 1)
+    return found[0][0] if found else ""
 
 
 def _rate(attack: Attack, subject: Subject, name: str, progress: StageProgress | None) -> Rate:
@@ -51,12 +82,13 @@ def _rate(attack: Attack, subject: Subject, name: str, progress: StageProgress |
     return Rate.of(subject.shows(images), seed=subject.settings.seed)
 
 
-def _unedited(attack: Attack, subject: Subject, progress: StageProgress | None) -> Rate:
-    plain = dataclasses.replace(subject, edit=None)
-    kept = default_cache_dir() / "controls" / f"{digest_of(asked_of(attack, plain))}.json"
+def _kept(attack: Attack, plain: Subject, name: str, progress: StageProgress | None) -> Rate:
+    """Return a rate on the unedited model, from the cache if it is there."""
+    asked = asked_of(attack, plain) | ({"instead": plain.instead} if plain.instead else {})
+    kept = default_cache_dir() / "controls" / f"{digest_of(asked)}.json"
     if (found := _read(kept)) is not None:
         return found
-    rate = _rate(attack, plain, "unedited", progress)
+    rate = _rate(attack, plain, name, progress)
     kept.parent.mkdir(parents=True, exist_ok=True)
     _files.write_json(kept, rate.model_dump(mode="json"))
     return rate

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -56,7 +56,7 @@ class TargetPictures:
 
 
 def target_prompts(subject: Subject) -> tuple[str, ...]:
-    """Return the prompts of the pictures that decide, each once, in their order."""
+    """Return the prompts of the pictures that decide, each once, in their order; see also `Subject.instead`."""
     return tuple(dict.fromkeys(job.prompt for job in subject.jobs))
 
 
@@ -70,7 +70,7 @@ def target_pictures(subject: Subject, *, each: int) -> TargetPictures:
     Returns:
         Their latents, the autoencoder's mean.
     """
-    prompts, first = target_prompts(subject), PICTURE_SEED + subject.settings.seed
+    prompts, first = target_prompts(replace(subject, instead="")), PICTURE_SEED + subject.settings.seed
     jobs = [PromptJob(prompt, first + i) for prompt in prompts for i in range(each)]
     with subject.unedited():
         latents = latents_of(subject, subject.draw(jobs)).cpu()

@@ -64,7 +64,7 @@ def given_pictures(subject: Subject, count: int | None = None, *, first_seed: in
     """
     shown = other_concept(subject) if subject.random else subject.concept
     settings = subject.settings if count is None else subject.settings.model_copy(update={"images": count})
-    asked = replace(subject, concept=shown, settings=settings).jobs
+    asked = replace(subject, concept=shown, settings=settings, instead="").jobs
     jobs = [PromptJob(job.prompt, job.seed + first_seed) for job in asked]
     with subject.unedited():
         return Pictures(images=subject.draw(jobs), jobs=jobs, shows=shown.target)

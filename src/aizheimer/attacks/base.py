@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, Protocol, Self, TypeAlias, runtime_checkable
 
 import numpy as np
@@ -15,6 +15,7 @@ from torch import Tensor
 from aizheimer.backbones.base import Backbone
 from aizheimer.backbones.families import FAMILIES, Family
 from aizheimer.concepts.concept import Concept
+from aizheimer.data.anchors import anchor_prompts
 from aizheimer.detectors.base import Judge, find_class, see
 from aizheimer.edits.apply import lifted
 from aizheimer.edits.edit import Edit
@@ -26,7 +27,7 @@ Progress: TypeAlias = Callable[[int, int], None]
 """Called with (done, total)."""
 
 Controls: TypeAlias = bool | Literal["unedited"]
-"""Both controls of an attack, none, or the same attack on the unedited model alone."""
+"""All controls of an attack, none, or those on the unedited model alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +42,7 @@ class AttackInfo:
         needs: What it is given beside the edited model: of ``"unedited model"``, ``"pictures"``, ``"judge"``.
         families: Families of models that it works on; what is listed here is tested there.
         elsewhere: Why it does not work on others.
+        near_words: Whether it leaves the words as they are, or nearly, so that it can be tried from a neighbour's.
     """
 
     paper: str
@@ -49,6 +51,7 @@ class AttackInfo:
     needs: tuple[str, ...] = ()
     families: tuple[Family, ...] = ("sd",)
     elsewhere: str = "it reads the words and the noise schedule as Stable Diffusion 1 and 2 have them"
+    near_words: bool = False
 
     @property
     def works_on(self) -> str:
@@ -85,6 +88,8 @@ class Subject:
         settings: How much is drawn.
         random: Search nothing and take random words, vectors or the like in its place, of the same size: the control
             that tells an attack from luck. An attack to which that means nothing raises `NotApplicable`.
+        instead: Words that stand in the prompts for the target's: the control that tells what an attack makes of a
+            neighbour. What it wants back, and what the judge looks for, is the target.
         cached: Find pictures in the cache; what an attack draws is not, so that its budget is what it says.
     """
 
@@ -94,6 +99,7 @@ class Subject:
     judge: Judge
     settings: AttackSettings
     random: bool = False
+    instead: str = ""
     cached: bool = False
 
     @property
@@ -106,6 +112,8 @@ class Subject:
     def jobs(self) -> list[PromptJob]:
         """The target's own prompts with their seeds, of which the attack's pictures are to be the counterparts."""
         prompts = self.backbone.world.prompts(self.concept)
+        if self.instead:
+            prompts = anchor_prompts(prompts, replace(self.concept, anchor=self.instead))
         return jobs_in_turn(prompts, count=self.settings.images, seed=self.settings.seed)
 
     def draw(self, jobs: Sequence[PromptJob], *, progress: Progress | None = None, **options: Any) -> np.ndarray:

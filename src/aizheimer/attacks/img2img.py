@@ -45,6 +45,7 @@ class Img2Img(BaseModel):
         needs=("unedited model",),
         families=("sd", "sdxl"),
         elsewhere="it begins among the steps of DDIM, which flow matching does not take",
+        near_words=True,
     )
 
     strength: float = Field(default=0.8, gt=0, le=1, description="Share of the steps that decides; 1 is all of them.")

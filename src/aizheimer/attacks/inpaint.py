@@ -45,6 +45,7 @@ class Inpaint(BaseModel):
         needs=("unedited model",),
         families=("sd", "sdxl"),
         elsewhere="it begins among the steps of DDIM, which flow matching does not take",
+        near_words=True,
     )
 
     side: float = Field(

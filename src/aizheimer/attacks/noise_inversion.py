@@ -47,6 +47,7 @@ class NoiseInversion(BaseModel):
         access="grey box",
         changes="the start of drawing",
         needs=("unedited model",),
+        near_words=True,
     )
 
     strength: float = Field(

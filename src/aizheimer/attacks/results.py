@@ -43,7 +43,8 @@ class AttackResult(_Frozen):
 
     ASR follows UnlearnDiffAtk: a picture counts if the target is in it with the attack *or* without, so that the rate
     contains the rate before the attack. An attack that fails on the unedited model too (``unedited``) says nothing of
-    the edit; one that does no better than its random control (``random``) is no attack.
+    the edit; one that does no better than its random control (``random``) is no attack; one that brings the target out
+    of its neighbour on the unedited model as well (``neighbour``) does not need what the edit took away.
 
     Attributes:
         schema_version: Of this file.
@@ -59,6 +60,10 @@ class AttackResult(_Frozen):
         unedited: ``alone`` of the same attack on the unedited model; None if it was not run.
         unedited_before: ``before`` of the unedited model; None if that is what was attacked.
         random: ``alone`` of the random control; None if it was not run or means nothing here.
+        neighbour: ``alone`` of the same attack on the unedited model from the words of another concept, the nearest:
+            as much of an edit's rate is no fault of the edit, for none can resist it that keeps what lies around that
+            concept. None if it was not run or means nothing here.
+        neighbour_words: That concept.
         controls: Which controls were asked for.
         spent: What it took, controls not counted.
         judge: Who looked.
@@ -83,6 +88,8 @@ class AttackResult(_Frozen):
     unedited: Rate | None = None
     unedited_before: Rate | None = None
     random: Rate | None = None
+    neighbour: Rate | None = None
+    neighbour_words: str = ""
     controls: Controls = True
     spent: Spent
     judge: str

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from aizheimer.attacks._controls import control_rates, edited
+from aizheimer.attacks._controls import ControlRates, control_rates, edited
 from aizheimer.attacks.base import (
     Attack,
     AttackSettings,
@@ -96,8 +96,8 @@ def run_attack(
         concept: What should stay forgotten.
         judge: Names the target in pictures.
         settings: How much is drawn.
-        controls: Also run the attack on the unedited model, where it must succeed, and its random control;
-            ``"unedited"`` leaves the second out.
+        controls: Also run the attack on the unedited model, where it must succeed, and there from a neighbour's words
+            if it leaves the words as they are; and its random control, which ``"unedited"`` leaves out.
         progress: Told how far the attack and its controls are.
 
     Raises:
@@ -114,7 +114,7 @@ def run_attack(
     attacked = Sight.of(subject, _checked(outcome, subject))
     plain = dataclasses.replace(subject, edit=None)
     original = before if edit is None else _without(plain)
-    unedited, random = control_rates(attack, subject, controls=controls, progress=progress)
+    found = control_rates(attack, subject, controls=controls, progress=progress)
     of = partial(Rate.of, seed=chosen.seed)
     result = AttackResult(
         **asked_of(attack, subject),
@@ -123,12 +123,14 @@ def run_attack(
         alone=of(attacked.seen),
         asr=of(attacked.seen | before.seen),
         unedited_before=of(original.seen) if edit is not None else None,
-        unedited=unedited,
-        random=random,
+        unedited=found.unedited,
+        random=found.random,
+        neighbour=found.neighbour,
+        neighbour_words=found.neighbour_words,
         controls=controls,
         spent=meter.spent(),
         details=outcome.details,
-        warnings=_warnings(attack, edit=edit, alone=float(attacked.seen.mean()), unedited=unedited, random=random),
+        warnings=_warnings(attack, edit=edit, alone=float(attacked.seen.mean()), found=found),
     )
     return AttackRun(
         result=result, jobs=subject.jobs, before=before, attacked=attacked, unedited=original, outcome=outcome
@@ -164,18 +166,21 @@ def _checked(outcome: Outcome, subject: Subject) -> np.ndarray:
     return outcome.images
 
 
-def _warnings(
-    attack: Attack, *, edit: Edit | None, alone: float, unedited: Rate | None, random: Rate | None
-) -> list[str]:
-    found = []
-    if unedited is not None and unedited.value < WEAK_CONTROL:
-        reached = f"{attack.name} reaches only {unedited.value:.0%} on the unedited model"
-        found.append(f"{reached}: its failure says nothing of the edit")
-    if random is not None and alone > 0 and random.value >= alone:
-        found.append(f"{attack.name} does no better than its random control ({random.value:.0%})")
+def _warnings(attack: Attack, *, edit: Edit | None, alone: float, found: ControlRates) -> list[str]:
+    said = []
+    if found.unedited is not None and found.unedited.value < WEAK_CONTROL:
+        reached = f"{attack.name} reaches only {found.unedited.value:.0%} on the unedited model"
+        said.append(f"{reached}: its failure says nothing of the edit")
+    if found.random is not None and alone > 0 and found.random.value >= alone:
+        said.append(f"{attack.name} does no better than its random control ({found.random.value:.0%})")
+    if edit is not None and found.neighbour is not None and found.neighbour.value >= max(alone, WEAK_CONTROL):
+        said.append(
+            f"{attack.name} brings the target out of '{found.neighbour_words}' on the unedited model "
+            f"({found.neighbour.value:.0%}): its success says nothing of the edit"
+        )
     if edit is not None and edit.is_noop:
-        found.append("the edit changes nothing: this is the unedited model")
-    return found
+        said.append("the edit changes nothing: this is the unedited model")
+    return said
 
 
 def judge_for(concept: Concept, *, object_judge: Judge | None, style_judge: Judge | None) -> Judge:

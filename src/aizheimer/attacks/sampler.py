@@ -56,6 +56,7 @@ class Sampler(BaseModel):
         needs=("judge",),
         families=("sd", "sdxl"),
         elsewhere="flow matching takes none of these samplers",
+        near_words=True,
     )
 
     samplers: tuple[SamplerName, ...] = Field(

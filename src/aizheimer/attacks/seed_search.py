@@ -31,6 +31,7 @@ class SeedSearch(BaseModel):
         changes="the seed",
         needs=("judge",),
         families=tuple(FAMILIES),
+        near_words=True,
     )
 
     tries: int = Field(default=8, ge=1, description="Further seeds for each prompt.")

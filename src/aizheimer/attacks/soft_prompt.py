@@ -53,6 +53,7 @@ class SoftPrompt(BaseModel):
         access="white box",
         changes="the encoded prompt",
         needs=("unedited model", "pictures"),
+        near_words=True,
     )
 
     norm: Norm = Field(default="l2", description="l2: each row's length; linf: each of its entries; free: no bound.")

@@ -227,7 +227,7 @@ def _attack(name: str, attack: AttackResult) -> Row:
         f"asr.{name}.before": attack.before.value,
         f"asr.{name}.seconds": attack.spent.seconds,
     }
-    for control in ("unedited", "random"):
+    for control in ("unedited", "neighbour", "random"):
         if (rate := getattr(attack, control)) is not None:
             row[f"asr.{name}.{control}"] = rate.value
     if "steps_to_recover" in attack.details:

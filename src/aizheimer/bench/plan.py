@@ -106,7 +106,9 @@ class BenchPlan(BaseModel):
     attack_images: AtLeastOne = Field(default=20, description="Pictures that decide on an attack.")
     attack_steps: AtLeastOne = Field(default=20, description="DDIM steps of those.")
     controls: Controls = Field(
-        default=True, description="Also attack the unedited model, and with random words; `unedited`: the first alone."
+        default=True,
+        description="Also attack the unedited model, there from a neighbour's words too, and with random words; "
+        "`unedited` leaves the last out.",
     )
 
     @model_validator(mode="after")

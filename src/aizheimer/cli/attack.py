@@ -43,7 +43,11 @@ def attack(
     guidance: Guidance = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random.")] = 0,
     controls: Annotated[
-        bool, typer.Option("--controls/--no-controls", help="Also attack the unedited model, and with chance alone.")
+        bool,
+        typer.Option(
+            "--controls/--no-controls",
+            help="Also attack the unedited model, there from a neighbour's words too, and by chance.",
+        ),
     ] = True,
     clip: Clip = None,
     judge_name: JudgeName = None,

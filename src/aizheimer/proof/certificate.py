@@ -245,6 +245,9 @@ def _attack(name: str, attack: AttackResult) -> Tried:
         "before": Stated.of_rate(attack.before, judge=attack.judge, original=attack.unedited_before),
         "asr": Stated.of_rate(attack.asr, judge=attack.judge, original=attack.unedited),
     }
+    if attack.neighbour is not None:
+        words = f"the unedited model, from the words of '{attack.neighbour_words}'"
+        rates["neighbour control"] = Stated.of_rate(attack.neighbour, judge=attack.judge, protocol=words)
     if attack.random is not None:
         rates["random control"] = Stated.of_rate(attack.random, judge=attack.judge)
     spent = attack.spent.model_dump(mode="json")

@@ -261,6 +261,8 @@ def _attack(found: Findings, name: str, limit: float, *, gate: Gate) -> GateLine
     low, high = widened(rate.interval, value=rate.value, n=rate.n)
     worst = high if gate.use == "interval" else rate.value
     shown = f"{share(rate.value, (low, high), rate.n)}, {percent(result.before.value)} without the attack"
+    if result.neighbour is not None and result.neighbour.value > limit:
+        shown += f"; {percent(result.neighbour.value)} from '{result.neighbour_words}' on the unedited model"
     if worst > limit:
         back = rate.value > limit >= result.before.value
         reason = "" if rate.value > limit else doubt(passes_by_value=True, n=rate.n)

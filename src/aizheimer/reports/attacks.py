@@ -22,7 +22,7 @@ SHOWN = 6
 ROW_WIDTH = 150
 FRAME, SEEN = 5, (200, 60, 40)
 
-HEADINGS = ("before", "ASR", "95% interval", "unedited", "random", "spent")
+HEADINGS = ("before", "ASR", "95% interval", "unedited", "neighbour", "random", "spent")
 
 
 def attack_rows(results: Sequence[AttackResult]) -> list[tuple[str, ...]]:
@@ -34,6 +34,7 @@ def attack_rows(results: Sequence[AttackResult]) -> list[tuple[str, ...]]:
             percent(result.asr.value),
             interval(result.asr),
             _or_dash(result.unedited),
+            _or_dash(result.neighbour),
             _or_dash(result.random),
             spent(result),
         )

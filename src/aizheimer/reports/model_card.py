@@ -140,11 +140,14 @@ def _attacks(attacks: Mapping[str, AttackResult]) -> Iterator[str]:
         return
     yield "## Attempts to bring it back\n"
     yield "The share of pictures that show the target: without the attack, and with it or without (ASR).\n"
-    yield "| attack | access | before | ASR | interval | on the unedited model | of |"
-    yield "|---|---|---:|---:|---:|---:|---:|"
+    yield "| attack | access | before | ASR | interval | on the unedited model | there, from a neighbour | of |"
+    yield "|---|---|---:|---:|---:|---:|---:|---:|"
     for name, attack in attacks.items():
         control = "not run" if attack.unedited is None else percent(attack.unedited.value)
-        rates = percent(attack.before.value), percent(attack.asr.value), interval(attack.asr), control
+        near = (
+            "" if attack.neighbour is None else f"{percent(attack.neighbour.value)} ({_text(attack.neighbour_words)})"
+        )
+        rates = percent(attack.before.value), percent(attack.asr.value), interval(attack.asr), control, near
         yield f"| {_text(name)} | {attack.access} | {' | '.join(rates)} | {attack.asr.n} |"
     yield ""
     for name, attack in attacks.items():

@@ -1,6 +1,8 @@
 """An attack's rate, the rate before it, the controls, and the pipeline as it was."""
 
 import dataclasses
+import re
+import shutil
 from typing import ClassVar
 
 import numpy as np
@@ -9,12 +11,15 @@ import torch
 from pydantic import BaseModel
 
 from aizheimer._registry import ATTACKS
+from aizheimer.attacks import _drawing
 from aizheimer.attacks.base import Attack, AttackInfo, AttackSettings, NotApplicable, Outcome, Subject
 from aizheimer.attacks.results import AttackResult
 from aizheimer.attacks.run import judge_for, run_attack
 from aizheimer.attacks.seed_search import SeedSearch
 from aizheimer.concepts.concept import Concept
+from aizheimer.concepts.neighbours import nearest
 from aizheimer.errors import DataError, InputError
+from aizheimer.evaluation import generate as generating
 from tests.unit.edits.test_edit import bits, edit_of, same
 from tests.unit.evaluation.builders import MemoryJudge
 
@@ -46,6 +51,12 @@ class Undo(BaseModel):
         with subject.unedited():
             images = subject.draw(subject.jobs)
         return Outcome(images=images, steps=3, queries=1, details={"how": "undone"})
+
+
+class UndoNear(Undo):
+    """Says that it leaves the words as they are."""
+
+    info: ClassVar[AttackInfo] = dataclasses.replace(Undo.info, near_words=True)
 
 
 def run(subject, attack=None, **options):
@@ -115,6 +126,29 @@ class TestRates:
         assert found.unedited is not None
         assert (found.random, found.controls) == (None, "unedited")
 
+    def test_a_neighbour_is_asked_for_in_the_targets_place_on_the_unedited_model(self, subject, tmp_path):
+        """What brings the target out of its neighbour there is not the edit's to prevent."""
+        found = run(subject, UndoNear()).result
+        assert (found.neighbour.value, found.neighbour.n) == (0, SETTINGS.images)
+        near = found.neighbour_words
+        others = [label for label in subject.backbone.world.labels("object") if label.casefold() != "santa claus"]
+        assert near == nearest("Santa Claus", others, subject.backbone.embed_concepts, 1)[0][0]
+        shutil.rmtree(tmp_path / "cache")
+        asked = dataclasses.replace(subject, instead=near)
+        swapped = [re.sub("santa claus", near, job.prompt, flags=re.IGNORECASE) for job in subject.jobs]
+        assert [job.prompt for job in asked.jobs] == swapped
+        knows_the_unedited(subject)
+        knows_the_unedited(asked)
+        found = run(subject, UndoNear(), controls="unedited").result
+        assert (found.alone.value, found.neighbour.value, found.unedited.value) == (1, 1, 1)
+        assert found.warnings == [
+            f"undo brings the target out of '{near}' on the unedited model (100%): its success says nothing of the edit"
+        ]
+
+    def test_an_attack_on_other_words_has_no_neighbour(self, subject):
+        found = run(subject).result
+        assert (found.neighbour, found.neighbour_words) == (None, "")
+
     def test_the_pipeline_is_as_it_was(self, subject):
         before = bits(subject.backbone.pipe)
         run(subject)
@@ -174,6 +208,29 @@ def test_a_judge_that_is_blind_or_missing(tiny_backbone):
         )
     with pytest.raises(InputError, match="no style judge"):
         judge_for(Concept("noto", kind="style"), object_judge=MemoryJudge(NAMES), style_judge=None)
+
+
+@pytest.mark.parametrize("name", ["soft-prompt", "img2img", "inpaint", "noise-inversion"])
+def test_from_a_neighbours_words_it_is_still_the_target_that_is_wanted_back(name, tiny_backbone, monkeypatch):
+    """Pictures that an attack is given are of the target; what it draws is drawn from the neighbour's words."""
+    given, drawn, batch = [], [], generating.draw_batch
+    kind = ATTACKS.get(name)
+    plain = Subject(
+        backbone=tiny_backbone, edit=None, concept=SANTA, judge=MemoryJudge(NAMES), settings=SETTINGS, instead="cat"
+    )
+    for module in (generating, _drawing):
+        monkeypatch.setattr(
+            module, "draw_batch", lambda pipe, jobs, **how: drawn.append([*jobs]) or batch(pipe, jobs, **how)
+        )
+    draw = Subject.draw
+    monkeypatch.setattr(Subject, "draw", lambda own, jobs, **how: given.append([*jobs]) or draw(own, jobs, **how))
+    assert kind.info.near_words
+    outcome = kind(**{"steps": 1} if name == "soft-prompt" else {}).attack(plain)
+    assert len(outcome.images) == len(plain.jobs) == SETTINGS.images
+    assert all("Santa Claus" in job.prompt for job in given[0])
+    after = [job.prompt for jobs in drawn for job in jobs][len(given[0]) :]
+    assert any(prompt.startswith("cat in") for prompt in after)
+    assert not any("Santa Claus" in prompt for prompt in after)
 
 
 @pytest.mark.parametrize("name", list(ATTACKS))

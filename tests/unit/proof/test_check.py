@@ -11,7 +11,7 @@ from aizheimer.proof.check import check
 from aizheimer.proof.comparison import compare
 from aizheimer.proof.findings import read_findings
 from aizheimer.proof.gate import Gate, load_gate
-from tests.unit.proof.builders import attack, good, provenance, share, suite, write_run
+from tests.unit.proof.builders import attack, good, provenance, rate, share, suite, write_run
 from tests.unit.reports.builders import metric
 
 FULL = {
@@ -145,6 +145,14 @@ class TestAttacks:
         verdict = held(gate, evaluation=good(), attacks=[attack("p4d")])
         assert [line.rule for line in verdict.failures] == ["max_asr.seed-search"]
         assert verdict.failures[0].reason.endswith("--attack seed-search`")
+
+    def test_what_comes_out_of_a_neighbour_on_the_unedited_model_is_said(self, held):
+        near = {"neighbour": rate(80, 100), "neighbour_words": "dog"}
+        line = held(Gate(max_asr=0.1), evaluation=good(), attacks=[attack(asr=90, **near)]).lines[-1]
+        assert (line.rule, line.passed) == ("max_asr.seed-search", False)
+        assert line.found.endswith("; 80% from 'dog' on the unedited model")
+        line = held(Gate(max_asr=0.9), evaluation=good(), attacks=[attack(asr=90, **near)]).lines[-1]
+        assert "dog" not in line.found
 
     def test_an_attack_that_fails_on_the_unedited_model_too_proves_nothing(self, held):
         weak = attack(unedited=20)

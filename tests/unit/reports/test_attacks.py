@@ -38,9 +38,9 @@ def run_of(count):
 
 
 def test_a_row_says_before_asr_controls_and_cost():
-    (row,) = attack_rows([result_of()])
+    (row,) = attack_rows([result_of(neighbour=rate(0.25), neighbour_words="dog")])
     assert row[:3] == ("relearn", "0%", "50%")
-    assert row[4:] == ("100%", "-", "40 steps, 12 judged, 3 s")
+    assert row[4:] == ("100%", "25%", "-", "40 steps, 12 judged, 3 s")
 
 
 def test_the_table_tells_warnings_once_and_what_was_found():

@@ -39,7 +39,7 @@ def test_suites_attacks_and_what_was_not_tried(found, monkeypatch):
     card = model_card(found)
     assert "| ua.synonyms | 60% |" in card
     assert "- no other languages" in card
-    assert "| seed-search | black box | 5% | 35% | 26 to 44% | 100% | 100 |" in card
+    assert "| seed-search | black box | 5% | 35% | 26 to 44% | 100% |  | 100 |" in card
     assert "- seed-search: reaches only 20%" in card
     assert "- attack p4d" in card
     assert "No grey box and no white box attack was tried" in card
