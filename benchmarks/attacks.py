@@ -28,7 +28,7 @@ from aizheimer.errors import InputError
 
 METHODS = ("aizheimer", "esd", "uce")
 TARGETS = ("cat", "Santa Claus")
-RATES = ("before", "asr", "unedited", "random")
+RATES = ("before", "asr", "unedited", "neighbour", "random")
 WEAK = 0.5
 """A mean rate on the unedited model below which an attack's failure proves nothing."""
 Row = dict[str, Any]
@@ -55,13 +55,13 @@ def attack(bench: Bench, name: str, edit: Edit, settings: AttackSettings) -> Row
 def table(rows: list[Row]) -> str:
     """Return an attack's rows as Markdown, in percent of pictures."""
     lines = [
-        "| method, target | before | ASR | unedited | random | steps | seconds |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| method, target | before | ASR | unedited | neighbour | random | steps | seconds |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for row in rows:
         name = f"{row['method']}, {row['target']}"
         if "refused" in row:
-            lines.append(f"| {name} | {row['refused']} |  |  |  |  |  |")
+            lines.append(f"| {name} | {row['refused']} |  |  |  |  |  |  |")
             continue
         rates = [f"{100 * row[rate]['value']:.0f} %" if rate in row else "" for rate in RATES]
         steps = row["spent"]["steps"] or ""

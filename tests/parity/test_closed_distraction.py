@@ -9,7 +9,7 @@ from aizheimer.data.latents import rollout
 from aizheimer.data.rows import anchor_pairs, encode_rows, row_scale
 from aizheimer.engine.callbacks import Callbacks
 from aizheimer.methods._closed_distraction import ClosedDistraction
-from aizheimer.methods._revival import revived, undoing
+from aizheimer.methods._revival import revivable, revived, undoing
 from tests.optimum import check_change
 
 SANTA = Concept("santa claus", anchor="man")
@@ -132,3 +132,21 @@ def test_a_round_leaves_the_attack_less_to_find(tiny_backbone):
     method = ClosedDistraction(metric="identity", rounds=2, **SMALL)
     first, second = method.unlearn(tiny_backbone, SANTA).provenance.extra["revived"]
     assert first > second
+
+
+def test_a_firmer_ridge_leaves_less_to_a_shift_of_the_embedding(tiny_backbone):
+    """At the same residual; and the record says what the worst shifts of the rows bring back, by the weights alone."""
+    options = {"metric": "identity", "residual": 0.5, **SMALL}
+    edits = [ClosedDistraction(ridge=ridge, **options).unlearn(tiny_backbone, SANTA) for ridge in (0.01, 1.0)]
+    loose, firm = (edit.provenance.extra for edit in edits)
+    assert firm["residual"] == pytest.approx(loose["residual"], abs=0.02)
+    assert firm["revivable"] < loose["revivable"] - 0.05
+    pairs = anchor_pairs(
+        tiny_backbone, ["santa claus"], concept=SANTA, policy=("concept", "others"), empty="auto",
+        scale=row_scale(tiny_backbone),
+    )  # fmt: skip
+    parameters = dict(tiny_backbone.denoiser.named_parameters())
+    names = [name.removeprefix("unet.") for name in edits[0].deltas]
+    original = {name: parameters[name].detach().double() for name in names}
+    edited = {name: weight + edits[0].deltas[f"unet.{name}"].double() for name, weight in original.items()}
+    assert loose["revivable"] == pytest.approx(revivable(edited, original, pairs=pairs, radius=0.1), abs=1e-4)

@@ -6,7 +6,7 @@ import torch
 from aizheimer.concepts import Concept
 from aizheimer.data.rows import RowPairs, anchor_pairs, encode_rows
 from aizheimer.engine.callbacks import Callbacks
-from aizheimer.methods._revival import revived, undoing
+from aizheimer.methods._revival import revivable, revived, undoing
 from aizheimer.methods.rece import RECE
 from tests.optimum import check_change
 
@@ -82,3 +82,36 @@ def test_no_round_is_the_first_solve_alone(tiny_backbone):
     assert edit.provenance.extra["revived"] == []
     assert not edit.is_noop
     assert RECE(epochs=0, erase_scale=0, **SMALL).unlearn(tiny_backbone, SANTA).is_noop
+
+
+def some_edit():
+    original = {"k": random(5, 6), "v": random(5, 6, seed=1)}
+    edited = {name: weight + 0.5 * random(5, 6, seed=2 + i) for i, (name, weight) in enumerate(original.items())}
+    return original, edited, RowPairs(keys=random(4, 6, seed=4), sources=random(4, 6, seed=5))
+
+
+@pytest.mark.parametrize("radius", [0.05, 0.2, 0.5])
+def test_the_worst_shifts_within_balls_are_found_exactly(radius):
+    """No shift that a search finds brings back more, and a long search comes as near as one likes."""
+    original, edited, pairs = some_edit()
+    shift, bound = torch.zeros_like(pairs.keys), radius * pairs.keys.norm(dim=1, keepdim=True)
+    for _ in range(4000):
+        shift.requires_grad_(True)
+        gaps = [(pairs.keys + shift) @ edited[name].T - pairs.keys @ weight.T for name, weight in original.items()]
+        (slope,) = torch.autograd.grad(torch.stack(gaps).square().sum(), shift)
+        moved = shift.detach() - 0.01 * slope
+        shift = moved * (bound / moved.norm(dim=1, keepdim=True)).clamp(max=1)
+    searched = revived(edited, original, found=pairs.keys + shift, pairs=pairs)
+    exact = revivable(edited, original, pairs=pairs, radius=radius)
+    assert searched <= exact + 1e-9
+    assert exact == pytest.approx(searched, abs=1e-4)
+
+
+def test_what_a_ball_brings_back_lies_between_nothing_and_the_closed_form_attack():
+    original, edited, pairs = some_edit()
+    at = [revivable(edited, original, pairs=pairs, radius=radius) for radius in (0.0, 0.1, 0.3, 1.0, 1e3)]
+    assert at == sorted(at)
+    assert at[0] == pytest.approx(revived(edited, original, found=pairs.keys, pairs=pairs))
+    anywhere = pairs.keys @ undoing(edited, original, damping=1e-14).T
+    assert at[-1] == pytest.approx(revived(edited, original, found=anywhere, pairs=pairs), abs=1e-6)
+    assert revivable(original, original, pairs=pairs, radius=0.1) == pytest.approx(1)

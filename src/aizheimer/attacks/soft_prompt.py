@@ -38,7 +38,7 @@ class SoftPrompt(BaseModel):
 
     Example:
         >>> SoftPrompt(norm="linf", radius=0.1).steps
-        100
+        20
 
     References:
         Madry et al., Towards Deep Learning Models Resistant to Adversarial Attacks, arXiv:1706.06083, section 2.1 (the
@@ -58,9 +58,12 @@ class SoftPrompt(BaseModel):
 
     norm: Norm = Field(default="l2", description="l2: each row's length; linf: each of its entries; free: no bound.")
     radius: float = Field(
-        default=1.0, gt=0, description="In units of the row's length (l2) or root mean square (linf); free ignores it."
+        default=0.1,
+        gt=0,
+        description="In units of the row's length (l2) or root mean square (linf); free ignores it. From about 0.2 on "
+        "it makes the target out of neighbours on a model without an edit.",
     )
-    steps: int = Field(default=100, ge=1, description="Steps.")
+    steps: int = Field(default=20, ge=1, description="Steps.")
     step: float = Field(default=0.05, gt=0, description="Length of a step, in the same units.")
     pictures: int = Field(default=2, ge=1, description="Target pictures of each prompt.")
     batch: int = Field(default=1, ge=1, description="Noised pictures of each prompt in a step.")

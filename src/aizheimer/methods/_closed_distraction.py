@@ -36,12 +36,16 @@ from aizheimer.methods._closed_form import (
     target_pairs,
 )
 from aizheimer.methods._distraction import Distraction
-from aizheimer.methods._revival import revived, undoing
+from aizheimer.methods._revival import revivable, revived, undoing
 from aizheimer.methods._several import Also
 from aizheimer.methods.base import UNETS, MethodInfo, check_family
 from aizheimer.modules.query_metric import query_moments
 from aizheimer.modules.ridge import RidgeSums
 from aizheimer.modules.subspace import constrained_ridge, null_space
+
+SHIFTED = 0.1
+"""Lengths of a row within which its worst shift is looked for: where on a model without an edit a soft prompt begins to
+turn neighbours into the target."""
 
 
 class ClosedDistraction(BaseModel):
@@ -111,7 +115,12 @@ class ClosedDistraction(BaseModel):
         description="Of several concepts: hold the rest so firmly that retained rows move by no more than this share, "
         "even if more of the concepts is left than residual says; null is no limit.",
     )
-    ridge: float = Field(default=0.01, gt=0, description="Lambda, rows having a mean square of 1.")
+    ridge: float = Field(
+        default=0.01,
+        gt=0,
+        description="Lambda, rows having a mean square of 1. A larger one makes the edit harder to undo by shifting "
+        "the prompt's embedding (revivable in the edit's record), and moves neighbours more.",
+    )
     rounds: int = Field(
         default=0,
         ge=0,
@@ -183,6 +192,8 @@ class ClosedDistraction(BaseModel):
             attacks.append(revived(edited, task.weights, found=stacked(found).keys, pairs=pairs))
             erase = [sums + RidgeSums.of(one.keys, one.sources).mean() for sums, one in zip(erase, found, strict=True)]
             changes, told = problem.solved(erase, residual=self.residual, drift=self.drift)
+        edited = {name: weight + changes[name] for name, weight in task.weights.items()}
+        told["revivable"] = revivable(edited, task.weights, pairs=pairs, radius=SHIFTED)
         return task.edit(self, changes, **told, **({"revived": attacks} if attacks else {}))
 
     def _check_metric(self, backbone: Backbone) -> None:

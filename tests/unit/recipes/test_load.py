@@ -36,6 +36,12 @@ def test_the_notebook_is_the_notebook():
     assert set(method.parts) == {"q", "k", "v", "out"}
 
 
+def test_the_robust_one_is_the_default_with_a_firmer_ridge():
+    default, robust = (load_recipe(name).resolved()["parameters"] for name in ("aizheimer", "aizheimer-robust"))
+    assert robust["start"].pop("ridge") > default["start"].pop("ridge")
+    assert robust == default
+
+
 def test_the_paper_is_the_paper():
     method = load_recipe("aizheimer-paper").method
     assert (method.reconstruction, method.variant, method.anchor_weight) == ("forget", "paper", 0.0)
