@@ -72,6 +72,7 @@ def radius_table(rows: list[dict[str, Any]]) -> str:
         most = max(own, key=lambda row: row["neighbour_words"])
         rates = [np.mean([row[key] for row in own]) for key in ("target_words", "neighbour_words")]
         worst = f"{percent(most['neighbour_words'])}, {most['target']} from {most['neighbour']}"
+        worst = worst if most["neighbour_words"] else ""
         lines.append(f"| {radius} | {' | '.join(map(percent, rates))} | {worst} |")
     count = f"{rows[0]['n']} pictures each of {len(names)} targets ({', '.join(names)})"
     return "\n".join(lines) + f"\n\nOn the unedited embedded model, {count}."
