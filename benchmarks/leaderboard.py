@@ -16,7 +16,7 @@ import argparse
 import contextlib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -215,16 +215,23 @@ def _mean(rows: list[Content], method: str, of: Any) -> float | None:
 
 
 def controls(content: Content) -> str:
-    """Return what each attack reaches on the unedited model, over the targets, as Markdown."""
-    lines = ["| attack | on the unedited model |", "| --- | ---: |"]
+    """Return what each attack reaches on the unedited model, from its words and a neighbour's, as Markdown."""
+    lines = ["| attack | on the unedited model | there, from a neighbour's words |", "| --- | ---: | ---: |"]
     for attack in ATTACKS:
-        key = f"asr.{attack}.unedited"
-        found = {row["concept"]: row[key] for row in content["rows"] if key in row}
-        if found:
-            least = min(found, key=lambda concept: found[concept])
-            said = f"{100 * np.mean(list(found.values())):.0f} % (least: {least}, {100 * found[least]:.0f} %)"
-            lines.append(f"| [{attack}](attacks/{attack}.md) | {said} |")
+        own = _extreme(content, f"asr.{attack}.unedited", min, "least")
+        if own:
+            near = _extreme(content, f"asr.{attack}.neighbour", max, "most")
+            lines.append(f"| [{attack}](attacks/{attack}.md) | {own} | {near} |")
     return "\n".join(lines) + "\n"
+
+
+def _extreme(content: Content, key: str, of: Callable[..., str], word: str) -> str:
+    """Return a column's mean over targets, and one extreme with its target; "" if no row has it."""
+    found = {row["concept"]: row[key] for row in content["rows"] if key in row}
+    if not found:
+        return ""
+    extreme = of(found, key=lambda concept: found[concept])
+    return f"{100 * np.mean(list(found.values())):.0f} % ({word}: {extreme}, {100 * found[extreme]:.0f} %)"
 
 
 def state(content: Content) -> str:

@@ -117,7 +117,13 @@ def test_a_target_with_more_seeds_weighs_no_more_and_one_alone_has_no_interval(l
 
 
 def test_controls_are_averaged_over_targets_and_the_least_is_named(leaderboard, folder):
-    assert "| 80 % (least: dog, 70 %) |" in leaderboard.controls(leaderboard.collect([folder], leaderboard.EMPTY))
+    content = leaderboard.collect([folder], leaderboard.EMPTY)
+    assert "| 80 % (least: dog, 70 %) |  |" in leaderboard.controls(content)
+    near = {"cat": 0.2, "dog": 0.6}
+    rows = [{**one, "asr.soft-prompt.neighbour": near[one["concept"]]} for one in content["rows"]]
+    lines = leaderboard.controls({**content, "rows": rows}).splitlines()
+    assert lines[3].endswith("| 80 % (least: dog, 70 %) | 40 % (most: dog, 60 %) |")
+    assert lines[2].endswith("|  |")
 
 
 def test_a_page_that_is_not_finished_says_so(leaderboard, folder, monkeypatch):
