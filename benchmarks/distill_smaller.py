@@ -19,6 +19,7 @@ Resumes: the training from its checkpoint, and rows that the output holds are no
 
 Example:
     python benchmarks/distill_smaller.py --targets cat --steps 4000 --shrink 2
+    python benchmarks/distill_smaller.py --targets --page docs/smaller.md
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from typing import Any
 import numpy as np
 import torch
 from measuring import SETTINGS, Bench, write_json
+from methods_table import between_marks
 from torch import nn
 
 from aizheimer._seeding import generator_for
@@ -243,6 +245,27 @@ def row(bench: Bench, key: tuple[str, str, str], args: argparse.Namespace) -> di
     }  # fmt: skip
 
 
+def table(rows: list[dict[str, Any]]) -> str:
+    """Return the rows as Markdown, the teacher's figures before the arrow and the student's after it."""
+    lines = [
+        "| target | begins | concept is | steps | parameters, millions | UA | others right | error, concept's error |",
+        "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for made in rows:
+        sizes = [made["parameters"][who] / 1e6 for who in ("teacher", "student")]
+        cells = [
+            f"{made['steps']:,}",
+            " → ".join(f"{size:.2f}" for size in sizes),
+            *(
+                " → ".join(f"{100 * made[who][key]:.0f} %" for who in ("teacher", "student"))
+                for key in ("ua", "retained")
+            ),
+            f"{made['retention_drift']:.3f}, {made['forget_drift']:.3f}",
+        ]
+        lines.append(f"| {made['target']} | {made['init']} | {made['way']} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Make the rows that the output does not hold, and write it after each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -257,6 +280,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rollouts", type=int, default=800, help="trajectories of everything else")
     parser.add_argument("--rollout-steps", type=int, default=20)
+    parser.add_argument("--page", type=Path, help="write the table between its marks 'distilled' in this page")
     parser.add_argument("--labels", type=int, default=60, help="other things that are judged")
     parser.add_argument("--seeds", type=int, default=5, help="pictures of each prompt of the concept")
     args = parser.parse_args(arguments)
@@ -270,6 +294,8 @@ def main(arguments: list[str] | None = None) -> None:
         rows.append({**row(bench, key, args), "asked": asked})
         write_json(args.output, {"rows": rows})
         print(json.dumps(rows[-1]), flush=True)
+    if args.page is not None and rows:
+        args.page.write_text(between_marks(args.page.read_text(), "distilled", table(rows)))
 
 
 if __name__ == "__main__":

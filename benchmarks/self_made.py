@@ -13,6 +13,7 @@ Resumes: edits are kept in a folder, and what the output holds already is not me
 Example:
     python models/emoji/build_dataset.py --imagefolder models/emoji/build/drawings
     python benchmarks/self_made.py --imagefolder models/emoji/build/drawings
+    python benchmarks/self_made.py --methods --page docs/self-made.md
 """
 
 from __future__ import annotations
@@ -22,10 +23,12 @@ import json
 import shutil
 import time
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from measuring import SETTINGS, Bench, write_json
 from methods import folder_of
+from methods_table import between_marks
 
 import aizheimer
 from aizheimer.api import load_model
@@ -121,6 +124,25 @@ def line(made: dict[str, Any]) -> str:
     return f"{told}: {made.get('error') or shown}"
 
 
+def table(cells: list[dict[str, Any]]) -> str:
+    """Return means over targets, a row for each method and place of its pictures, as Markdown."""
+    lines = [
+        "| method | pictures of | from | targets | UA | IRA kept | nearest kept | CRA kept | seconds |",
+        "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for method, images in dict.fromkeys((made["method"], made["images"]) for made in cells):
+        own = [made for made in cells if (made["method"], made["images"]) == (method, images) and "ua" in made]
+        if not own:
+            continue
+        kept = [fmean(made[name]["value"] / made[name]["original"] for made in own) for name in ("ira", "near", "cra")]
+        rates = [fmean(made["ua"]["value"] for made in own), *kept]
+        place = "real drawings" if images == REAL else f"the model, {images.removeprefix('generate:')}"
+        shown = " | ".join(f"{100 * rate:.0f} %" for rate in rates)
+        seconds = fmean(made["seconds"] for made in own)
+        lines.append(f"| {method} | {PICTURES[method]} | {place} | {len(own)} | {shown} | {seconds:.0f} |")
+    return "\n".join(lines)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Do what the output does not hold, and write it after every cell."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -131,6 +153,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--targets", nargs="*", default=list(PAIRS), choices=list(PAIRS))
     parser.add_argument("--counts", nargs="*", type=int, default=list(COUNTS), help="numbers of self-made pictures")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="parameters of all methods")
+    parser.add_argument("--page", type=Path, help="write the table between its marks 'self-made' in this page")
     parser.add_argument("--samples", type=int, default=85, help="pictures that judge an edit")
     parser.add_argument("--precision", choices=("model", "bfloat16"), default="model", help="to draw in")
     args = parser.parse_args(arguments)
@@ -150,6 +173,8 @@ def main(arguments: list[str] | None = None) -> None:
                 cells.append(cell(bench, (method, target, images), place, edits=args.edits, overrides=args.set))
                 write_json(args.output, {"settings": bench.settings.model_dump(mode="json"), "cells": cells})
                 print(line(cells[-1]), flush=True)
+    if args.page is not None and cells:
+        args.page.write_text(between_marks(args.page.read_text(), "self-made", table(cells)))
 
 
 if __name__ == "__main__":
