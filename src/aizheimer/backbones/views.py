@@ -90,6 +90,11 @@ class PipelineView(ABC):
     def windows(self) -> tuple[TextWindow, ...]:
         """The token axis."""
 
+    @property
+    def pipeline_options(self) -> Mapping[str, Any]:
+        """Nothing: the pipeline reads prompts as `condition` does by itself."""
+        return {}
+
     @abstractmethod
     def encode_prompts(self, prompts: Sequence[str]) -> TextEmbeddings:
         """Return the text rows that the denoiser reads, without gradients."""
@@ -274,6 +279,16 @@ class FlowView(PipelineView):
     @abstractmethod
     def max_tokens(self) -> int:
         """Rows of text."""
+
+    @property
+    @abstractmethod
+    def t5_tokens(self) -> int:
+        """Rows of text that are T5's, in training and in drawing."""
+
+    @property
+    def pipeline_options(self) -> Mapping[str, Any]:
+        """T5's length: rows are not masked, so a picture drawn with another number of them is told something else."""
+        return {"max_sequence_length": self.t5_tokens}
 
     @property
     def schedule(self) -> FlowSchedule:
