@@ -165,12 +165,13 @@ class PipelineView(ABC):
     def token_columns(self, prompts: Sequence[str], concept: str, *, policy: TokenPolicy) -> TokenColumns:
         """Mark the tokens of each prompt that carry the concept.
 
-        The token ids of the bare concept are searched in the prompt's ids, so case and spacing do
-        not matter, a part of a longer word does not match, and every occurrence counts.
+        The token ids of the bare concept, and of its words as the prompt spells them, are searched in the prompt's
+        ids. So case and spacing do not matter, for T5 either, whose tokens know capital letters; a part of a longer
+        word does not match, and every occurrence counts.
 
         Args:
             prompts: Prompts that name the concept.
-            concept: The concept, as it is written in them.
+            concept: The concept, its words as they are written in them.
             policy: Which tokens count, see :data:`aizheimer.backbones.tokens.TokenPolicy`.
 
         Returns:

@@ -244,6 +244,30 @@ def test_a_concept_is_found_in_every_window(backbones):
         backbones["flux"].token_columns(["cat " * 40], "cat " * 40, policy="concept")
 
 
+@pytest.mark.parametrize("family", OTHERS)
+@pytest.mark.parametrize("concept", ["santa claus", "Santa Claus", "SANTA  claus"])
+def test_case_and_spacing_do_not_matter(backbones, family, concept):
+    """T5's tokens know capital letters: it is looked for as each prompt spells it, twice in one prompt too."""
+    prompts = {
+        "a photo of Santa Claus": "a photo of",
+        "santa claus and SANTA CLAUS in the tree": "and in the tree",
+        "santa claus on a tree": "on a tree",
+    }
+    marked = backbones[family].token_columns(list(prompts), concept, policy="concept")
+    for window in backbones[family].windows:
+        part = marked[:, window.start : window.start + window.length]
+        left = [ids[~found] for ids, found in zip(window.tokenize(list(prompts)), part, strict=True)]
+        read = [window.tokenizer.decode(ids, skip_special_tokens=True).strip("! ") for ids in left]
+        assert read == list(prompts.values())
+        assert all(len(ids) < window.length for ids in left)
+
+
+@pytest.mark.parametrize("prompt", ["a photo of Santa Clauses", "a photo of Santa", "santaclaus"])
+def test_a_longer_or_another_word_is_not_the_concept(backbones, prompt):
+    with pytest.raises(ConceptError, match="is not in prompt"):
+        backbones["flux"].token_columns([prompt], "santa claus", policy="concept")
+
+
 def test_even_attention_is_over_all_that_is_attended_to(backbones):
     """The picture's own 16 tokens too, where it attends to itself and the text at once."""
     assert backbones["sdxl"].attended_keys == MAX_TOKENS
