@@ -7,12 +7,13 @@ Four ways to run the same forward and backward pass, interleaved in one process 
 - second call: the fused kernel again with the one-hot columns as values (what the probe would be without padding).
 - explicit: diffusers' AttnProcessor, which writes the full matrix out, and the columns are taken from it.
 
-Times are the fastest of all rounds (process time), ratios are to "plain" of the same case; the quartiles are of the
-ratios round by round. Memory is the peak of what PyTorch's allocator holds during one pass above what it held before;
+Times are the fastest of all rounds (process time). Ratios are to "plain" of the same case and the same round: their
+median and quartiles. Memory is the peak of what PyTorch's allocator holds during one pass above what it held before;
 one layer is also measured with 1, 3, 8 and 16 target tokens, by which what the probe adds should grow.
 
 Usage:
     python benchmarks/attention_probe.py [--rounds 7] [--tiny] [--out benchmarks/results/attention_probe.json]
+    python benchmarks/attention_probe.py --page-only --page docs/performance.md
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ from aizheimer.modules.columns import attend_with_columns, one_hot_columns
 
 TARGET_TOKENS = 3
 MORE_TOKENS = (1, 3, 8, 16)
+BAR = 1.05
+"""The most that a step may take of plain attention's."""
 LAYERS = {
     "SD 1.5": (768, ((4096, 320, 8), (1024, 640, 8), (256, 1280, 8))),
     "SDXL": (2048, ((4096, 640, 10), (1024, 1280, 20))),
@@ -292,13 +295,13 @@ def quartiles(values: list[float]) -> list[float]:
 
 
 def summary(times: dict[str, list[float]], peaks: dict[str, int]) -> dict[str, dict[str, Any]]:
-    """Return milliseconds, megabytes and the ratios to plain for every way."""
-    fastest, least = min(times["plain"]), peaks["plain"]
+    """Return milliseconds, the rounds' seconds, megabytes and the ratios to plain for every way."""
+    least = peaks["plain"]
     return {
         name: {
             "milliseconds": round(min(values) * 1e3, 3),
-            "time_ratio": round(min(values) / fastest, 3),
-            "time_ratio_quartiles": quartiles([own / least for own, least in zip(values, times["plain"], strict=True)]),
+            "seconds": [round(value, 6) for value in values],
+            "time_ratio_quartiles": quartiles([own / floor for own, floor in zip(values, times["plain"], strict=True)]),
             "peak_megabytes": round(peaks[name] / 1e6, 3),
             "memory_ratio": round(peaks[name] / least, 3),
         }
@@ -314,26 +317,47 @@ def table(content: dict[str, Any]) -> str:
         for way, row in ways.items():
             if way == "plain":
                 continue
-            low, _, high = row["time_ratio_quartiles"]
-            cells = [name, plain_ms, way, f"{row['time_ratio']:.2f}", f"{low:.2f}-{high:.2f}"]
+            low, median, high = row["time_ratio_quartiles"]
+            cells = [name, plain_ms, way, f"{median:.2f}", f"{low:.2f}-{high:.2f}"]
             lines.append(f"| {' | '.join(cells)} | {row['memory_ratio']:.2f} |")
             name = plain_ms = ""
     lines += ["", "| target tokens | plain, MB | the probe adds, MB |", "| ---: | ---: | ---: |"]
     for count, row in content["by_tokens"].items():
         lines.append(f"| {count} | {row['plain'] / 1e6:.2f} | {row['extra'] / 1e6:.2f} |")
-    return "\n".join(lines)
+    return "\n".join([*lines, "", *findings(content["results"])])
+
+
+def findings(results: dict[str, Any]) -> list[str]:
+    """Return what the rows say of the bar and of the explicit softmax, as a list in Markdown."""
+    rows = {name: {way: row["time_ratio_quartiles"] for way, row in ways.items()} for name, ways in results.items()}
+    missed = [f"{name} ({row['probe'][1]:.2f})" for name, row in rows.items() if row["probe"][1] > BAR]
+    wide = sum(row["probe"][2] > BAR for row in rows.values())
+    faster = [name for name, row in rows.items() if row["explicit"][1] < row["probe"][1]]
+    explicit, ours = ([row[way][1] for row in rows.values()] for way in ("explicit", "probe"))
+    return [
+        f"- **The bar** is {BAR} of plain attention's time. The median is above it in {len(missed)} of {len(rows)} rows"
+        f"{': ' if missed else ''}{'; '.join(missed)}. The upper quartile is above it in {wide}.",
+        f"- **The explicit softmax is faster than the probe** in {len(faster)} of {len(rows)} rows on this CPU: "
+        f"{min(explicit):.2f} to {max(explicit):.2f} of plain, the probe {min(ours):.2f} to {max(ours):.2f}.",
+    ]
 
 
 def main() -> None:
-    """Measure everything, print a table and write the JSON file."""
+    """Measure everything, print a table and write the JSON file; or write the page from the file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--tiny", action="store_true", help="layers of few queries, to try the script")
     parser.add_argument("--whole", type=int, default=0, help="rounds of a whole UNet of Stable Diffusion 1.5's size")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--page", type=Path, help="write the table between its marks in this page")
+    parser.add_argument("--page-only", action="store_true", help="measure nothing: write the page from what --out has")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "attention_probe.json")
     options = parser.parse_args()
+    if options.page_only:
+        if options.page is None:
+            parser.error("--page-only: wanted --page as well")
+        write_page(options.page, json.loads(options.out.read_text()))
+        return
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
 
@@ -350,7 +374,7 @@ def main() -> None:
         print(name)
         for way, row in ways.items():
             print(
-                f"  {way:12} {row['milliseconds']:9.2f} ms  x{row['time_ratio']:<6}"
+                f"  {way:12} {row['milliseconds']:9.2f} ms  x{row['time_ratio_quartiles'][1]:<6}"
                 f" {row['peak_megabytes']:9.2f} MB  x{row['memory_ratio']}"
             )
     for count, row in by_tokens.items():
@@ -367,7 +391,12 @@ def main() -> None:
     content = {"environment": environment, "results": results, "by_tokens": by_tokens}
     options.out.write_text(json.dumps(content, indent=1) + "\n")
     if options.page:
-        options.page.write_text(between_marks(options.page.read_text(), "probe", table(content)))
+        write_page(options.page, content)
+
+
+def write_page(page: Path, content: dict[str, Any]) -> None:
+    """Write the table and what it says between their marks in a page."""
+    page.write_text(between_marks(page.read_text(), "probe", table(content)))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,10 @@
 """``aizheimer plan``: what a run will take, as words and as JSON; and what it refuses."""
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -20,6 +24,19 @@ def test_json_has_the_options_that_make_it_fit(cli, saved_tiny_pipeline):
     assert found["options"] == {}
     assert found["needed"] == found["memory"]["peak"] + found["memory"]["program"] < 64 * 2**30
     assert found["seconds"]["total"] > 7 * found["seconds"]["step"]
+
+
+@pytest.mark.long
+def test_nothing_but_our_own_lines_is_on_stderr(saved_tiny_pipeline, tmp_path):
+    """PyTorch's profiler speaks through C++, which is heard in a process of its own only."""
+    quiet = ("KINETO_LOG_LEVEL", "TORCH_CPP_LOG_LEVEL")
+    env = {name: value for name, value in os.environ.items() if name not in quiet}
+    env |= {"PYTHONPATH": str(Path(__file__).parents[2] / "src"), "AIZHEIMER_CACHE": str(tmp_path)}
+    command = [sys.executable, "-m", "aizheimer", "plan", "santa claus", "--model", str(saved_tiny_pipeline), *ESD]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=500, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert done.stdout.startswith("memory")
 
 
 @pytest.mark.long

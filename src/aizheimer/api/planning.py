@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from aizheimer.api._preparation import Preparation
 from aizheimer.api._rehearsal import Rehearsal, Rows, Solved, closed_form, query_bytes, rehearse, rows_without_gradients
+from aizheimer.api._sizes import Sizes, is_flat, monitored
 from aizheimer.api.forgetting import recipe_of
 from aizheimer.api.models import Model, address_of, as_concept, load_model
 from aizheimer.backbones.base import Backbone
@@ -72,26 +73,6 @@ class Plan(BaseModel):
         return self.memory["peak"] + (self.memory["program"] if self.device == "cpu" else 0)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Sizes:
-    """A trained method's batch: forget and retain examples in a part, and parts in a step."""
-
-    batch: int
-    retain: int
-    parts: int
-
-    @classmethod
-    def of(cls, method: Any) -> _Sizes:
-        return cls(
-            batch=method.training.batch_size,
-            retain=method.retain_batch_size if _is_flat(method) else method.retain.batch_size,
-            parts=method.training.accumulation,
-        )
-
-    def cut(self, parts: int) -> _Sizes:
-        return replace(self, batch=self.batch // parts, retain=max(1, self.retain // parts), parts=self.parts * parts)
-
-
 def plan(
     model: Model,
     concept: str | Concept,
@@ -145,7 +126,7 @@ def plan(
     tried: list[Plan] = []
     for options in LEANER if fit is not None else LEANER[:1]:
         planner = _Planner.of(backbone, target, recipe, options=options, rows=rows, solved=solved, program=program)
-        for sizes in planner.cuts() if fit is not None else [planner.sizes]:
+        for sizes in planner.sizes.cuts() if fit is not None else [planner.sizes]:
             tried.append(planner.plan(sizes))
             if fit is None or tried[-1].needed <= fit:
                 return tried[-1]
@@ -200,7 +181,7 @@ class _Planner:
     recipe: Recipe
     method: Any
     options: Mapping[str, Any]
-    sizes: _Sizes
+    sizes: Sizes
     one: Rehearsal
     by_batch: Rehearsal
     by_retain: Rehearsal
@@ -223,7 +204,7 @@ class _Planner:
         content = recipe.method.model_dump()
         content["training"] = content["training"] | options
         method: Any = type(recipe.method).model_validate(content)
-        sizes = _Sizes.of(method)
+        sizes = Sizes.of(method)
         one = rehearse(backbone, concept, method, batch=1, retain=1)
         batch, retain = (one.larger(count, backbone.device) for count in (sizes.batch, sizes.retain))
         return cls(
@@ -241,16 +222,13 @@ class _Planner:
             program=program,
         )
 
-    def cuts(self) -> list[_Sizes]:
-        """Return the batch as it is, and cut into more and more equal parts."""
-        return [self.sizes.cut(parts) for parts in range(1, self.sizes.batch + 1) if self.sizes.batch % parts == 0]
-
-    def plan(self, sizes: _Sizes) -> Plan:
+    def plan(self, sizes: Sizes) -> Plan:
         memory, seconds = self._memory(sizes), self._seconds(sizes)
         options = {f"training.{name}": value for name, value in self.options.items()}
         if sizes.parts != self.sizes.parts:
             options |= {"training.batch_size": sizes.batch, "training.accumulation": sizes.parts}
-            options["retain_batch_size" if _is_flat(self.method) else "retain.batch_size"] = sizes.retain
+        if sizes.retain != self.sizes.retain:
+            options["retain_batch_size" if is_flat(self.method) else "retain.batch_size"] = sizes.retain
         edit, checkpoint = self.one.edit_bytes, self.one.checkpoint_bytes
         cache = int(memory["bank"]) + self.one.prompts * self._prompt_bytes()
         return Plan(
@@ -266,7 +244,7 @@ class _Planner:
             enough=getattr(self.method, "enough", None),
         )
 
-    def _memory(self, sizes: _Sizes) -> dict[str, float]:
+    def _memory(self, sizes: Sizes) -> dict[str, float]:
         weights = weight_bytes(self._resident())
         # Solving and rolling out have the text encoders and the autoencoder beside them, wherever these wait later.
         parked = weight_bytes(self.backbone.components.values()) - weights
@@ -278,7 +256,7 @@ class _Planner:
             "solve": 0 if self.solved is None else self.solved.peak + parked,
             "step": self._line("peak", sizes),
             "rollouts": self.rows.peak(2 * self.drawn.most),
-            "look": self.rows.peak(min(MONITOR_BATCH, _monitored(self.method))) + state,
+            "look": self.rows.peak(min(MONITOR_BATCH, monitored(self.method))) + state,
             "bank": sum(banks) + self._query_bytes(),
             "program": self.program,
         }
@@ -301,21 +279,21 @@ class _Planner:
         """What is drawn before the first step."""
         return Preparation.of(self.method)
 
-    def _seconds(self, sizes: _Sizes) -> dict[str, float]:
+    def _seconds(self, sizes: Sizes) -> dict[str, float]:
         plan, training = self.method.rollouts, self.method.training
         step = self._line("step_seconds", sizes) * sizes.parts
         guided = self.rows.guided * self.rows.seconds
         if getattr(self.method, "rollout", None) == "student":
             # Drawn anew for every example, under guidance, up to a random step.
             step += sizes.batch * sizes.parts * (plan.steps - 1) / 2 * guided
-        look = 2 * _monitored(self.method) * self.rows.seconds
+        look = 2 * monitored(self.method) * self.rows.seconds
         prepare = self.drawn.steps * guided + self._kept_inputs() * self.rows.seconds
         looks = 1 + math.ceil(training.steps / training.monitor_every)
         solving = 0.0 if self.solved is None else self.solved.seconds
         total = solving + prepare + training.steps * step + looks * look
         return {"solve": solving, "prepare": prepare, "step": step, "look": look, "total": total}
 
-    def _line(self, name: str, sizes: _Sizes) -> float:
+    def _line(self, name: str, sizes: Sizes) -> float:
         """Return what a part of a step takes: what one example of each kind does, and what each further one adds."""
         base, batch, retain = (getattr(found, name) for found in (self.one, self.by_batch, self.by_retain))
         each = max(0, batch - base) / max(1, self.by_batch.batch - 1)
@@ -329,7 +307,7 @@ class _Planner:
     def _kept_inputs(self) -> int:
         """Return the most inputs whose queries are kept."""
         bank = getattr(self.method, "bank", None)
-        return 0 if bank is None else bank.forget + bank.retain + 2 * _monitored(self.method)
+        return 0 if bank is None else bank.forget + bank.retain + 2 * monitored(self.method)
 
     def _query_bytes(self) -> int:
         if not self._kept_inputs():
@@ -337,13 +315,3 @@ class _Planner:
         layers = select_layers(list(self.backbone.attention_modules()), self.method.layers)
         width = 1 if self.method.bank.keep == "float16" else 2
         return self._kept_inputs() * width * query_bytes(self.backbone, layers)
-
-
-def _is_flat(method: Any) -> bool:
-    """Whether a method's retain settings are its own fields, instead of a plan's."""
-    return "retain_batch_size" in type(method).model_fields
-
-
-def _monitored(method: Any) -> int:
-    """Return how many held-out examples of each kind a method looks at."""
-    return method.monitor_examples if _is_flat(method) else method.retain.monitor

@@ -103,6 +103,11 @@ class Backbone(Protocol):
         ...
 
     @property
+    def pipeline_options(self) -> Mapping[str, Any]:
+        """What a call of the pipeline must be given besides, so that it reads prompts as `condition` does."""
+        ...
+
+    @property
     def attended_keys(self) -> int:
         """Keys under the softmax of attention to text: its rows, and in joint attention the picture's own tokens."""
         ...

@@ -26,7 +26,8 @@ from aizheimer.backbones.windows import TextWindow, as_list
 from aizheimer.concepts.world import DEFAULT_WORLD, World
 
 _T5_TOKENS = {True: 512, False: 256}
-"""Rows of text, of the guided model (dev) and of the one without a guidance input (schnell)."""
+"""Rows of text, of the guided model (dev) and of the one without a guidance input (schnell). The pipeline's default is
+512 for both; the authors of both draw schnell with 256."""
 _PLAIN_GUIDANCE = 1.0
 """What the guidance input says in training, where no picture is drawn: the plain prediction."""
 _PATCH = 2
@@ -72,6 +73,11 @@ class FluxBackbone(FlowView):
     @property
     def max_tokens(self) -> int:
         """Rows of text: T5's."""
+        return self.t5_tokens
+
+    @property
+    def t5_tokens(self) -> int:
+        """Rows of text that are T5's: all."""
         return min(_T5_TOKENS[self._has_guidance], self.pipe.tokenizer_2.model_max_length)
 
     @property
@@ -93,7 +99,7 @@ class FluxBackbone(FlowView):
                 prompt=batch,
                 device=self.device,
                 num_images_per_prompt=1,
-                max_sequence_length=self.max_tokens,
+                **self.pipeline_options,
             )
             return Conditioning(rows, pooled)
 

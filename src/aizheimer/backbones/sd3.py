@@ -55,14 +55,15 @@ class SD3Backbone(FlowView):
     @property
     def max_tokens(self) -> int:
         """Rows of text: CLIP's window and T5's."""
-        return self._clip_tokens + self._t5_tokens
+        return self._clip_tokens + self.t5_tokens
 
     @property
     def _clip_tokens(self) -> int:
         return self.pipe.tokenizer.model_max_length
 
     @property
-    def _t5_tokens(self) -> int:
+    def t5_tokens(self) -> int:
+        """Rows of text that are T5's, or the zeros in its place: 256, as the pipeline's default is."""
         own = self.pipe.tokenizer_3
         return _T5_TOKENS if own is None else min(_T5_TOKENS, own.model_max_length)
 
@@ -72,7 +73,7 @@ class SD3Backbone(FlowView):
         clip = TextWindow(pipe=self.pipe, tokenizer=self.pipe.tokenizer, length=self._clip_tokens)
         if self.pipe.text_encoder_3 is None:
             return (clip,)
-        t5 = {"tokenizer": self.pipe.tokenizer_3, "start": self._clip_tokens, "length": self._t5_tokens}
+        t5 = {"tokenizer": self.pipe.tokenizer_3, "start": self._clip_tokens, "length": self.t5_tokens}
         return (clip, TextWindow(pipe=self.pipe, first=0, causal=False, **t5))
 
     @torch.no_grad()
@@ -87,7 +88,7 @@ class SD3Backbone(FlowView):
                 device=self.device,
                 num_images_per_prompt=1,
                 do_classifier_free_guidance=False,
-                max_sequence_length=self._t5_tokens,
+                **self.pipeline_options,
             )
             return Conditioning(encoded[0], encoded[2])
 

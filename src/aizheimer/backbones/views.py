@@ -90,6 +90,11 @@ class PipelineView(ABC):
     def windows(self) -> tuple[TextWindow, ...]:
         """The token axis."""
 
+    @property
+    def pipeline_options(self) -> Mapping[str, Any]:
+        """Nothing: the pipeline reads prompts as `condition` does by itself."""
+        return {}
+
     @abstractmethod
     def encode_prompts(self, prompts: Sequence[str]) -> TextEmbeddings:
         """Return the text rows that the denoiser reads, without gradients."""
@@ -160,12 +165,13 @@ class PipelineView(ABC):
     def token_columns(self, prompts: Sequence[str], concept: str, *, policy: TokenPolicy) -> TokenColumns:
         """Mark the tokens of each prompt that carry the concept.
 
-        The token ids of the bare concept are searched in the prompt's ids, so case and spacing do
-        not matter, a part of a longer word does not match, and every occurrence counts.
+        The token ids of the bare concept, and of its words as the prompt spells them, are searched in the prompt's
+        ids. So case and spacing do not matter, for T5 either, whose tokens know capital letters; a part of a longer
+        word does not match, and every occurrence counts.
 
         Args:
             prompts: Prompts that name the concept.
-            concept: The concept, as it is written in them.
+            concept: The concept, its words as they are written in them.
             policy: Which tokens count, see :data:`aizheimer.backbones.tokens.TokenPolicy`.
 
         Returns:
@@ -274,6 +280,16 @@ class FlowView(PipelineView):
     @abstractmethod
     def max_tokens(self) -> int:
         """Rows of text."""
+
+    @property
+    @abstractmethod
+    def t5_tokens(self) -> int:
+        """Rows of text that are T5's, in training and in drawing."""
+
+    @property
+    def pipeline_options(self) -> Mapping[str, Any]:
+        """T5's length: rows are not masked, so a picture drawn with another number of them is told something else."""
+        return {"max_sequence_length": self.t5_tokens}
 
     @property
     def schedule(self) -> FlowSchedule:

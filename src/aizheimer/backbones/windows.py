@@ -16,6 +16,7 @@ from torch import Tensor
 from aizheimer._typing import TokenColumns, TokenIds
 from aizheimer.backbones import tokens
 from aizheimer.backbones.tokens import TokenPolicy
+from aizheimer.concepts.mentions import mention
 from aizheimer.errors import ConceptError
 
 
@@ -67,18 +68,26 @@ class TextWindow:
     def columns(self, prompts: Sequence[str], concept: str, *, policy: TokenPolicy) -> TokenColumns:
         """Mark the tokens of each prompt that carry the concept, (prompts, length) on the CPU.
 
+        It is looked for as it is written and as the prompt spells it: T5's tokens know capital letters.
+
         Raises:
             ConceptError: The concept is empty, not in a prompt, or cut off by the window.
         """
         (concept_ids,) = self.words([concept])
         if not concept_ids:
             raise ConceptError(f"concept {concept!r} has no tokens; name what the model must forget.")
-        size, marked = len(concept_ids), torch.zeros(len(prompts), self.length, dtype=torch.bool)
+        spelt, pattern = {concept: tuple(concept_ids)}, mention(concept)
+        marked = torch.zeros(len(prompts), self.length, dtype=torch.bool)
         for row, (prompt, prompt_ids) in enumerate(zip(prompts, self.words(prompts), strict=True)):
-            starts = tokens.occurrences(prompt_ids, concept_ids)
-            if not any(start + size <= self.room for start in starts):
-                raise self._not_found(prompt, prompt_ids, concept, concept_ids, cut=bool(starts))
-            marked[row, self._positions(starts, size, length=len(prompt_ids), policy=policy)] = True
+            here = [concept, *pattern.findall(prompt)]
+            if new := [text for text in dict.fromkeys(here) if text not in spelt]:
+                spelt |= dict(zip(new, map(tuple, self.words(new)), strict=True))
+            starts = {ids: tokens.occurrences(prompt_ids, ids) for ids in dict.fromkeys(spelt[text] for text in here)}
+            if not any(start + len(ids) <= self.room for ids, found in starts.items() for start in found):
+                raise self._not_found(prompt, prompt_ids, concept, concept_ids, cut=any(starts.values()))
+            for ids, found in starts.items():
+                if found:
+                    marked[row, self._positions(found, len(ids), length=len(prompt_ids), policy=policy)] = True
         return marked
 
     def _positions(self, starts: Sequence[int], size: int, *, length: int, policy: TokenPolicy) -> list[int]:

@@ -154,6 +154,10 @@ def _quiet_libraries() -> Iterator[None]:
         ("DIFFUSERS_VERBOSITY", "error"),
         ("HF_HUB_DISABLE_PROGRESS_BARS", "1"),
         ("TOKENIZERS_PARALLELISM", "false"),
+        # PyTorch's C++ side, which reads them when it is loaded: its profiler, which `plan` measures memory with, would
+        # say of every start that it starts, and of memory that was there before that it was.
+        ("KINETO_LOG_LEVEL", "99"),
+        ("TORCH_CPP_LOG_LEVEL", "ERROR"),
     ):
         os.environ.setdefault(name, value)
     chatter = logging.getLogger("bitsandbytes")  # peft imports it where it is installed, wanted or not

@@ -13,7 +13,10 @@ Debug = Annotated[bool, typer.Option("--debug", help="Print the traceback of an 
 """Read by the error boundary from the command line itself, so that it also works when parsing fails."""
 
 Model = Annotated[
-    str, typer.Option("--model", help="'emoji' (ships with the package), a pipeline folder, or a hub id.")
+    str,
+    typer.Option(
+        "--model", help="'emoji' (ships with the package), a pipeline folder, a .safetensors checkpoint, or a hub id."
+    ),
 ]
 
 Base = Annotated[str | None, typer.Option("--model", help="The base model; by default the one that the run names.")]

@@ -81,6 +81,7 @@ def _key(
         "null": tensor_hashes(null_embedding.tensors()),
         "index": prompt_index.tolist(),
         **asked,
+        "latents": list(backbone.latent_shape),  # the same weights draw pictures of several sizes
         "schedule": tensor_hash(backbone.schedule.table),
         "prediction": backbone.prediction_type,
         "denoiser": backbone.fingerprint(),

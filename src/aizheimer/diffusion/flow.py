@@ -14,6 +14,8 @@ from aizheimer._typing import Latents, Timesteps
 from aizheimer.errors import ModelError
 
 _TRAIN_STEPS = 1000
+_UNKNOWN = ("shift_terminal", "invert_sigmas")
+"""Settings of a scheduler that stretch or turn its noise levels over."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,14 +90,15 @@ def flow_schedule(scheduler: Any, *, image_tokens: int) -> FlowSchedule:
     r"""Read the schedule out of a diffusers flow-matching scheduler, shifted as it shifts when it draws.
 
     :math:`\sigma' = \alpha\sigma / (1 + (\alpha - 1)\sigma)` with a fixed :math:`\alpha` (Stable Diffusion 3), or with
-    :math:`\alpha = e^\mu` where :math:`\mu` grows with the picture (Flux).
+    :math:`\alpha = e^\mu` where :math:`\mu` grows with the picture (Flux), or :math:`\alpha = \mu` if the scheduler's
+    ``time_shift_type`` is ``"linear"``.
 
     Args:
         scheduler: The pipeline's scheduler.
         image_tokens: Tokens of one picture, which a dynamic shift depends on.
 
     Raises:
-        ModelError: The scheduler is none of flow matching.
+        ModelError: The scheduler is none of flow matching, or shifts in a way that is not known here.
     """
     config = getattr(scheduler, "config", {})
     if getattr(scheduler, "shift", None) is None or "use_dynamic_shifting" not in config:
@@ -104,14 +107,18 @@ def flow_schedule(scheduler: Any, *, image_tokens: int) -> FlowSchedule:
         )
     steps = int(config.get("num_train_timesteps", _TRAIN_STEPS))
     plain = torch.arange(1, steps + 1, dtype=torch.float64) / steps
-    factor = (
-        math.exp(_dynamic_shift(config, image_tokens)) if config["use_dynamic_shifting"] else float(scheduler.shift)
-    )
+    if unknown := [f"{name}={config[name]}" for name in _UNKNOWN if config.get(name)]:
+        raise ModelError(
+            f"scheduler {type(scheduler).__name__}: got {', '.join(unknown)}, which changes the noise levels in a "
+            "way that is not known here; wanted a scheduler without."
+        )
+    factor = _dynamic_shift(config, image_tokens) if config["use_dynamic_shifting"] else float(scheduler.shift)
     return FlowSchedule((factor * plain / (1 + (factor - 1) * plain)).to(torch.float32))
 
 
 def _dynamic_shift(config: Any, image_tokens: int) -> float:
-    """Return mu, linear in the number of image tokens."""
+    """Return alpha: mu, which is linear in the number of image tokens, or its exponential."""
     low, high = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
     base, top = config.get("base_shift", 0.5), config.get("max_shift", 1.15)
-    return base + (top - base) * (image_tokens - low) / (high - low)
+    mu = base + (top - base) * (image_tokens - low) / (high - low)
+    return mu if config.get("time_shift_type") == "linear" else math.exp(mu)

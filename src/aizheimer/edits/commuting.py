@@ -87,10 +87,11 @@ def _drawn(backbone: Backbone, edits: Sequence[Edit], prompts: list[str], *, ste
             handles.append(edit.apply_to(pipe))
         return pipe(
             prompts,
-            latents=noise.to(backbone.device, backbone.dtype),
+            latents=backbone.for_pipeline(noise.to(backbone.device, backbone.dtype)),
             num_inference_steps=steps,
             guidance_scale=backbone.world.guidance,
             output_type="latent",
+            **backbone.pipeline_options,
         ).images.float()
     finally:
         for handle in reversed(handles):

@@ -139,6 +139,8 @@ class Order:
         common = {"model": digest, "key": key, "steps": steps, "guidance": float(guidance), "size": [height, width]}
         if precision != "model":
             common["precision"] = precision
+        if told := dict(_view(pipe).pipeline_options):
+            common["pipeline_options"] = told
         common["scheduler"] = _scheduler_numbers(pipe)
         entries = {job: cache.key(prompt=job.prompt, seed=job.seed, **common) for job in dict.fromkeys(prompts)}
         return cls(
@@ -233,15 +235,19 @@ def draw_batch(
     latents: Tensor | None = None,
     **options: Any,
 ) -> np.ndarray:
-    """Draw one batch; ``sampling`` must be active. ``latents`` to begin from may stand in for the seeds' noise."""
+    """Draw one batch; ``sampling`` must be active. ``latents`` to begin from may stand in for the seeds' noise.
+
+    The pipeline is told to read prompts as the backbone's `condition` does, unless ``options`` say otherwise.
+    """
+    backbone = _view(pipe)
     begun = initial_latents(pipe, [job.seed for job in batch]) if latents is None else latents
     output: Any = pipe(
         [job.prompt for job in batch],
-        latents=_view(pipe).for_pipeline(begun),
+        latents=backbone.for_pipeline(begun),
         num_inference_steps=steps,
         guidance_scale=guidance,
         output_type="np",
-        **options,
+        **{**backbone.pipeline_options, **options},
     )
     # A picture that holds no numbers is black to the last pixel, whole: that is how it is told from one that was drawn.
     there = np.isfinite(output.images).all(axis=(1, 2, 3), keepdims=True)

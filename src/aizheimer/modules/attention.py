@@ -65,6 +65,7 @@ class AttentionProbe:
         self.skip_others = skip_others
         self.columns = columns
         self._maps_only = False
+        self._text_rows: int | None = None
 
     @property
     def columns(self) -> Bool[Tensor, "batch tokens"]:
@@ -125,6 +126,10 @@ class AttentionProbe:
                 f"{', '.join(silent)}. Run a forward pass first, and change attention processors (xformers, slicing) "
                 "before the probe is installed, not inside it."
             )
+
+    def _note_text(self, _denoiser: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Keep how many rows of text the denoiser is called with: a block of one stream cannot tell."""
+        self._text_rows = _rows_of_text(args, kwargs)
 
     def _attend(
         self,
@@ -224,6 +229,12 @@ class _ProbedProcessor:
             return self._processor(attn, hidden_states, encoder_hidden_states, attention_mask, temb, *args, **kwargs)
 
 
+def _rows_of_text(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int | None:
+    """Return the number of rows of text that a joint block or transformer is given beside the image's, if any."""
+    text = kwargs.get("encoder_hidden_states", args[1] if len(args) > 1 else None)
+    return text.shape[1] if isinstance(text, Tensor) and text.ndim == 3 else None  # a UNet's second is the timestep
+
+
 class _ProbedJointProcessor:
     """A joint-attention module's processor, with its attention read by a probe."""
 
@@ -232,9 +243,8 @@ class _ProbedJointProcessor:
         self._layout: Layout = layout
 
     def __call__(self, attn: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        text = kwargs.get("encoder_hidden_states", args[1] if len(args) > 1 else None)
-        # A block of one stream is given image and text as one, and does not tell where the text ends.
-        tokens = None if text is None else text.shape[1]
+        # A block of one stream is given image and text as one; where the text ends is known from the denoiser's call.
+        tokens = _rows_of_text(args, kwargs) or self._probe._text_rows
         layout: Layout = self._layout
         attend = partial(self._probe._attend, layer=self._layer, scale=None, layout=layout, tokens=tokens)
         with _ReplaceAttention(attend):
@@ -285,11 +295,13 @@ def attention_probe(
         raise SelectorError("The attention probe got no layers; name at least one cross-attention module.")
     probe = AttentionProbe(list(modules), columns, guidance=guidance, skip_others=skip_others)
     originals = {layer: module.processor for layer, module in modules.items()}
+    listening = denoiser.register_forward_pre_hook(probe._note_text, with_kwargs=True)
     try:
         for layer, module in modules.items():
             module.set_processor(_probed(probe, layer, originals[layer]))
         yield probe
     finally:
+        listening.remove()
         for layer, module in modules.items():
             module.set_processor(originals[layer])
 

@@ -11,6 +11,7 @@ from aizheimer._registry import METHODS
 from aizheimer.api import _rehearsal, load_model, plan, planning
 from aizheimer.api._preparation import Preparation
 from aizheimer.api._rehearsal import STEPS, rows_without_gradients, trimmed
+from aizheimer.api._sizes import Sizes
 from aizheimer.api.planning import _Planner
 from aizheimer.backbones import backbone_for
 from aizheimer.backbones.memory import allocated_peak, parse_size, size_text, weight_bytes
@@ -260,6 +261,32 @@ def test_every_trained_method_can_be_rehearsed():
             content = kind().model_dump() if name not in ("data-censoring",) else None
             if content is not None:
                 assert kind.model_validate(trimmed(content, batch=1, retain=1)).training.steps == STEPS
+
+
+@pytest.mark.parametrize(
+    ("method", "wanted"),
+    [
+        (small(ESD, retain_weight=1.0, retain={"batch_size": 4}, training={"batch_size": 6}), [(6, 4, 1), (3, 2, 2)]),
+        (
+            small(ESD, retain={"batch_size": 4}, training={"batch_size": 6}),
+            [(6, 4, 1), (3, 4, 2), (2, 4, 3), (1, 4, 6)],
+        ),
+        (AIzheimer(retain_batch_size=3, training={"batch_size": 6}), [(6, 3, 1), (2, 1, 3)]),
+        (AIzheimer(reconstruction="none", retain_batch_size=3, training={"batch_size": 2}), [(2, 3, 1), (1, 3, 2)]),
+        (
+            small(ESD, retain_weight=1.0, retain={"batch_size": 2}, training={"batch_size": 2, "accumulation": 3}),
+            [(2, 2, 3), (1, 1, 6)],
+        ),
+    ],
+)
+def test_a_cut_makes_the_same_step(method, wanted):
+    """All parts together have the forget and the retain rows of the whole; what weighs nothing need not be cut."""
+    sizes = Sizes.of(method)
+    cuts = sizes.cuts()
+    assert [(cut.batch, cut.retain, cut.parts) for cut in cuts] == wanted
+    assert {cut.batch * cut.parts for cut in cuts} == {sizes.batch * sizes.parts}
+    if sizes.retains:
+        assert {cut.retain * cut.parts for cut in cuts} == {sizes.retain * sizes.parts}
 
 
 @pytest.mark.parametrize(("text", "size"), [("8GiB", 8 * 2**30), ("1.5 GB", 1_500_000_000), ("512MiB", 2**29)])

@@ -12,6 +12,7 @@ from aizheimer.backbones.families import FAMILIES
 from aizheimer.backbones.flux import FLUX_WORLD, _places, packed, unpacked
 from aizheimer.diffusion import to_epsilon, to_x0
 from aizheimer.errors import ConceptError, ModelError
+from aizheimer.evaluation.generate import PromptJob, draw_batch, sampling
 from tests.snapshot import same_snapshot, snapshot
 from tests.tiny import IMAGE_SIZE, MAX_TOKENS
 from tests.tiny_families import BUILDERS, tiny_flux, tiny_sd3, tiny_sdxl
@@ -103,7 +104,7 @@ def test_sdxl_latents_are_those_the_scheduler_hands_the_unet(backbones):
 def test_sd3_is_told_what_its_pipeline_tells_it(backbones):
     backbone = backbones["sd3"]
     options = {"num_inference_steps": 2, "guidance_scale": 5.0, "latents": latents(), "output_type": "latent"}
-    run = lambda: backbone.pipe(PROMPT, max_sequence_length=MAX_TOKENS, **options)  # noqa: E731
+    run = lambda: backbone.pipe(PROMPT, **backbone.pipeline_options, **options)  # noqa: E731
     first, *_ = calls_of(backbone.denoiser, run)
     told = joined([backbone.condition([""]), backbone.condition([PROMPT])])
     assert torch.equal(first["encoder_hidden_states"], told.tokens)
@@ -118,7 +119,7 @@ def test_flux_is_told_what_its_pipeline_tells_it(backbones):
     backbone, noise = backbones["flux"], latents()
     options = {"num_inference_steps": 2, "guidance_scale": 4.0, "output_type": "latent"}
     run = lambda: backbone.pipe(  # noqa: E731
-        PROMPT, latents=backbone.for_pipeline(noise), max_sequence_length=MAX_TOKENS, **options
+        PROMPT, latents=backbone.for_pipeline(noise), **backbone.pipeline_options, **options
     )
     first, *_ = calls_of(backbone.denoiser, run)
     told = backbone.condition([PROMPT])
@@ -139,6 +140,34 @@ def test_flux_is_told_what_its_pipeline_tells_it(backbones):
     )
     for name in wanted:
         assert same(guided[name], first[name]), name
+
+
+@pytest.mark.parametrize("limit", [MAX_TOKENS, 512])
+@pytest.mark.parametrize(
+    ("pipe", "tokenizer", "rows"),
+    [
+        (tiny_sd3, "tokenizer_3", MAX_TOKENS + 256),
+        (lambda: tiny_sd3(t5=False), None, MAX_TOKENS + 256),
+        (tiny_flux, "tokenizer_2", 512),
+        (lambda: tiny_flux(guided=False), "tokenizer_2", 256),
+    ],
+    ids=["sd3", "sd3 without t5", "flux dev", "flux schnell"],
+)
+def test_a_picture_is_drawn_with_the_rows_that_training_reads(pipe, tokenizer, rows, limit):
+    """Rows are not masked: more padding is another input. The tokenizers of the released models allow 512."""
+    pipe = pipe()
+    if tokenizer is not None:
+        getattr(pipe, tokenizer).model_max_length = limit
+    backbone = backbone_for(pipe)
+    with sampling(pipe):
+        draw = lambda: draw_batch(pipe, [PromptJob(PROMPT, 0)], steps=1, guidance=1.0)  # noqa: E731
+        (drawn,) = calls_of(backbone.denoiser, draw)
+    told = backbone.condition([PROMPT])
+    assert torch.equal(drawn["encoder_hidden_states"], told.tokens)
+    assert torch.equal(drawn["pooled_projections"], told.pooled)
+    assert told.tokens.shape[1] == backbone.max_tokens
+    if limit == 512:
+        assert backbone.max_tokens == rows
 
 
 def test_flux_without_a_guidance_input_is_not_guided(tmp_path):
@@ -213,6 +242,30 @@ def test_a_concept_is_found_in_every_window(backbones):
     assert backbones["sdxl"].token_columns([PROMPT], "santa claus", policy="concept").shape == (1, MAX_TOKENS)
     with pytest.raises(ConceptError, match=r"is cut off: prompt .* has 40 tokens, the model reads 31"):
         backbones["flux"].token_columns(["cat " * 40], "cat " * 40, policy="concept")
+
+
+@pytest.mark.parametrize("family", OTHERS)
+@pytest.mark.parametrize("concept", ["santa claus", "Santa Claus", "SANTA  claus"])
+def test_case_and_spacing_do_not_matter(backbones, family, concept):
+    """T5's tokens know capital letters: it is looked for as each prompt spells it, twice in one prompt too."""
+    prompts = {
+        "a photo of Santa Claus": "a photo of",
+        "santa claus and SANTA CLAUS in the tree": "and in the tree",
+        "santa claus on a tree": "on a tree",
+    }
+    marked = backbones[family].token_columns(list(prompts), concept, policy="concept")
+    for window in backbones[family].windows:
+        part = marked[:, window.start : window.start + window.length]
+        left = [ids[~found] for ids, found in zip(window.tokenize(list(prompts)), part, strict=True)]
+        read = [window.tokenizer.decode(ids, skip_special_tokens=True).strip("! ") for ids in left]
+        assert read == list(prompts.values())
+        assert all(len(ids) < window.length for ids in left)
+
+
+@pytest.mark.parametrize("prompt", ["a photo of Santa Clauses", "a photo of Santa", "santaclaus"])
+def test_a_longer_or_another_word_is_not_the_concept(backbones, prompt):
+    with pytest.raises(ConceptError, match="is not in prompt"):
+        backbones["flux"].token_columns([prompt], "santa claus", policy="concept")
 
 
 def test_even_attention_is_over_all_that_is_attended_to(backbones):

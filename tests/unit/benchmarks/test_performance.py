@@ -1,6 +1,7 @@
 """The tables of the page on speed and memory say what the raw figures say."""
 
 import importlib
+import json
 import sys
 from pathlib import Path
 
@@ -29,7 +30,37 @@ def test_ratios_of_a_step_are_of_the_same_round(script):
 
 def test_reading_is_told_against_plain_attention(script):
     probe = script("attention_probe")
-    ways = probe.summary({"plain": [0.002, 0.004], "probe": [0.003, 0.004]}, {"plain": 1000, "probe": 1100})
-    said = probe.table({"results": {"a layer": ways}, "by_tokens": {"3": {"plain": 2_000_000, "extra": 500_000}}})
-    assert "| a layer | 2.0 | probe | 1.50 | 1.12-1.38 | 1.10 |" in said
+    times = {"plain": [0.002, 0.004], "probe": [0.003, 0.004], "explicit": [0.002, 0.003]}
+    ways = probe.summary(times, {"plain": 1000, "probe": 1100, "explicit": 1500})
+    content = {"results": {"a layer": ways}, "by_tokens": {"3": {"plain": 2_000_000, "extra": 500_000}}}
+    said = probe.table(content)
+    assert "| a layer | 2.0 | probe | 1.25 | 1.12-1.38 | 1.10 |" in said
     assert "| 3 | 2.00 | 0.50 |" in said
+    assert "is 1.05 of plain attention's time. The median is above it in 1 of 1 rows: a layer (1.25)." in said
+    assert "faster than the probe** in 1 of 1 rows on this CPU: 0.88 to 0.88 of plain, the probe 1.25 to 1.25." in said
+
+
+def test_the_page_says_what_the_raw_figures_of_reading_say(script):
+    probe = script("attention_probe")
+    raw = json.loads((BENCHMARKS / "results" / "attention_probe.json").read_text())
+    page = (BENCHMARKS.parent / "docs" / "performance.md").read_text()
+    assert probe.table(raw) in page
+    for ways in raw["results"].values():
+        for row in ways.values():
+            low, median, high = row["time_ratio_quartiles"]
+            assert low <= median <= high
+
+
+def test_a_page_can_be_written_without_measuring(script, monkeypatch, tmp_path, capsys):
+    probe = script("attention_probe")
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- probe -->\nafter\n")
+    monkeypatch.setattr(probe, "cases", None)
+    monkeypatch.setattr(sys, "argv", ["attention_probe", "--page-only", "--page", str(page)])
+    probe.main()
+    assert "**The bar**" in page.read_text()
+    assert page.read_text().endswith("after\n")
+    monkeypatch.setattr(sys, "argv", ["attention_probe", "--page-only"])
+    with pytest.raises(SystemExit):
+        probe.main()
+    assert "--page-only: wanted --page as well" in capsys.readouterr().err

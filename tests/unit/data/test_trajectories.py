@@ -71,6 +71,16 @@ def test_they_are_denoised_once_and_shared_by_whoever_asks_alike(backbone, tmp_p
         assert again.latents > 0
 
 
+def test_latents_of_another_size_are_others(tmp_path):
+    """The size is in the UNet's configuration alone: the weights are the same."""
+    backbone = backbone_for(tiny_pipeline(), world=tiny_world())
+    small = kept(backbone, PLAN, tmp_path)
+    backbone.denoiser.register_to_config(sample_size=16)
+    large = kept(backbone, PLAN, tmp_path)
+    assert small.x_t.shape[1:] == (4, 8, 8)
+    assert large.x_t.shape[1:] == (4, 16, 16)
+
+
 def test_pictures_take_their_own_steps_and_are_kept_whole(backbone, tmp_path):
     bank = kept(backbone, HALF, tmp_path, pictures=True)
     assert len(bank) == 3 * 2

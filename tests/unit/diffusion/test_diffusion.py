@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -117,6 +118,22 @@ def test_training_targets_are_those_of_diffusers(schedule: NoiseSchedule) -> Non
     assert torch.allclose(to_epsilon(target, x_t, t, flow, "flow"), noise, atol=1e-5)
     with pytest.raises(ModelError, match="Did you mean 'flow'"):
         training_target(x0, noise, t, flow, "flwo")
+
+
+@pytest.mark.parametrize("kind", ["exponential", "linear"])
+def test_a_dynamic_shift_is_that_of_diffusers(kind: str) -> None:
+    shifting = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, time_shift_type=kind)  # type: ignore[arg-type]
+    ours = flow_schedule(shifting, image_tokens=1024)
+    mu = 0.5 + (1.15 - 0.5) * (1024 - 256) / (4096 - 256)
+    shifting.set_timesteps(sigmas=[1.0, 0.75, 0.5, 0.25], mu=mu)
+    assert torch.allclose(ours.sigmas[[999, 749, 499, 249]], shifting.sigmas[:4], atol=1e-6)
+
+
+@pytest.mark.parametrize("setting", [{"shift_terminal": 0.1}, {"invert_sigmas": True}])
+def test_noise_levels_that_are_not_known_are_refused(setting: dict[str, Any]) -> None:
+    ((name, value),) = setting.items()
+    with pytest.raises(ModelError, match=rf"FlowMatchEulerDiscreteScheduler: got {name}={value}, which .* without\."):
+        flow_schedule(FlowMatchEulerDiscreteScheduler(shift=3.0, **setting), image_tokens=16)
 
 
 def test_values_that_are_no_flow_schedule() -> None:

@@ -5,12 +5,17 @@ import pytest
 import torch
 
 from aizheimer.backbones.base import backbone_for
+from aizheimer.concepts import Concept
 from aizheimer.edits import ConceptRecord, Edit, load_edit
 from aizheimer.edits.commuting import order_check
 from aizheimer.edits.compose import diff, merge, parts_of, scale, stack, subtract, targets_of
 from aizheimer.edits.hooks.stacked import StackedHook
 from aizheimer.errors import EditError
+from aizheimer.methods.judge_filter import JudgeFilter
 from tests.snapshot import same_snapshot, snapshot
+from tests.tiny import tiny_world
+from tests.tiny_families import tiny_flux
+from tests.unit.detectors.builders import save_colour_judge
 from tests.unit.edits.artifacts import CONVOLUTIONS, CROSS, PROMPTS, TEXT, edit_of_weights
 from tests.unit.edits.running import apart, draw, edit_of
 from tests.unit.edits.test_adapter_hooks import erasers, spm
@@ -178,6 +183,14 @@ class TestOrder:
         assert not found[2, 3].commutes
         assert found[2, 3].apart > 1e-3
         assert unchanged(before, snapshot(pipe))
+
+    def test_latents_of_a_flux_are_packed(self, tmp_path):
+        backbone = backbone_for(tiny_flux(), world=tiny_world())
+        judge = save_colour_judge(tmp_path, names=("cat", "dog", "fox"))
+        edit = JudgeFilter(judge=str(judge)).unlearn(backbone, Concept("cat"))
+        (pair,) = order_check([edit, edit], backbone, steps=1)
+        assert pair.measured
+        assert pair.commutes
 
 
 def test_the_base_is_asked_for(tiny_pipeline, cat):

@@ -7,6 +7,7 @@ from diffusers import DDIMScheduler, DDPMScheduler, PNDMScheduler
 
 from aizheimer.errors import InputError
 from aizheimer.evaluation.generate import PromptJob, generate, image_size, initial_latents, sampling
+from tests.tiny_families import tiny_flux
 
 JOBS = [PromptJob("santa claus in noto style", 0), PromptJob("a cat", 3), PromptJob("a cat", 4)]
 OPTIONS = {"steps": 2, "cache_dir": False}
@@ -136,6 +137,13 @@ class TestCache:
 
         monkeypatch.setattr(tiny_pipeline.unet, "forward", refuse)
         assert np.array_equal(generate(tiny_pipeline, JOBS[::-1], steps=2, cache_dir=tmp_path)[::-1], first)
+
+    def test_another_number_of_text_rows_is_another_entry(self, tmp_path):
+        pipe = tiny_flux(guided=False)
+        for limit in (32, 512):
+            pipe.tokenizer_2.model_max_length = limit
+            generate(pipe, JOBS[:1], steps=1, cache_dir=tmp_path)
+        assert len(list(tmp_path.rglob("*.safetensors"))) == 2
 
     @pytest.mark.parametrize("change", [{"steps": 3}, {"guidance": 2.0}, {"key": "hook"}])
     def test_other_settings_are_other_entries(self, tiny_pipeline, tmp_path, change):

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
 from aizheimer.backbones import backbone_for
+from aizheimer.backbones.flux import packed
 from aizheimer.errors import SelectorError
 from aizheimer.modules import attention_probe, mass, select_layers, select_parameters
 from aizheimer.modules.groups import select_group
@@ -73,6 +74,26 @@ def test_columns_of_another_length_are_refused(backbone):
         pytest.raises(SelectorError, match=rf"attends over 2 prompts x {backbone.max_tokens} tokens"),
     ):
         predict(backbone)
+
+
+def test_a_block_of_one_stream_is_told_where_the_text_ends():
+    """It is given image and text as one; with more text than there are columns its map had text among the queries."""
+    pipe = tiny_flux(guided=False)
+    pipe.tokenizer_2.model_max_length = 512
+    backbone = backbone_for(pipe)
+    layers = [name for name in backbone.attention_modules() if name.startswith("single_")]
+    columns = backbone.token_columns(PROMPTS[:1], "santa claus", policy="concept")
+    picture = packed(torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0)))
+    options = {"latents": picture, "num_inference_steps": 1, "output_type": "latent"}
+    with attention_probe(backbone.denoiser, layers, columns) as probe:
+        pipe(PROMPTS[:1], **backbone.pipeline_options, **options)
+        assert probe.maps[layers[0]].probabilities.shape[2] == IMAGE_TOKENS
+        with pytest.raises(
+            SelectorError, match="attends over 1 prompts x 512 tokens, but the probe's columns are for 1"
+        ):
+            pipe(PROMPTS[:1], max_sequence_length=512, **options)
+    assert not backbone.denoiser._forward_pre_hooks
+    assert not backbone.denoiser._forward_pre_hooks_with_kwargs
 
 
 def test_gradients_reach_the_text_keys(backbone):
