@@ -69,8 +69,9 @@ class AttackResult(_Frozen):
         judge: Who looked.
         settings: How pictures were drawn.
         guidance: The scale that was used.
-        made_from: What no other field says and decides the rates: digests of the judge's classes, of the files that
-            parameters name, and of the base where no edit was attacked. Empty in files of before it was written.
+        made_from: What no other field says and decides the rates: digests of the judge's classes and weights, of the
+            files that parameters name, and of the base where no edit was attacked. Empty in files of before it was
+            written; of before the weights were, without these.
         details: What was found, as the attack tells it.
         warnings: Why the rates must be read with care.
     """

@@ -211,6 +211,7 @@ class EvaluationResult(_Frozen):
         warnings: Why a flag is up, and what could not be measured.
         settings: How it was measured.
         guidance: The scale that was used.
+        made_from: Who judged and with which weights, as digests. Empty in files of before it was written.
         images: Every picture, in the order drawn.
     """
 
@@ -239,6 +240,7 @@ class EvaluationResult(_Frozen):
     warnings: list[str] = Field(default_factory=list)
     settings: EvaluationSettings
     guidance: float
+    made_from: dict[str, str] = Field(default_factory=dict)
     images: list[ImageRecord]
 
     def save(self, path: str | Path) -> None:

@@ -120,6 +120,16 @@ class TestRates:
         assert run(subject).result.unedited == first.unedited
         assert attacked.count(None) == 2
 
+    def test_a_judge_of_other_weights_measures_the_unedited_model_itself(self, subject, tmp_path):
+        """Two judges of one name and the same classes shared a rate that was kept."""
+        knows_the_unedited(subject)
+        found = [
+            run(dataclasses.replace(subject, judge=judge)).result
+            for judge in (subject.judge.with_weights("a" * 16), MemoryJudge(NAMES).with_weights("b" * 16))
+        ]
+        assert [result.unedited.value for result in found] == [1, 0]
+        assert found[0].made_from["weights of the judge"] == "a" * 16
+
     def test_the_unedited_model_alone(self, subject, monkeypatch):
         monkeypatch.setattr(SeedSearch, "attack", Undo.attack)
         found = run(subject, SeedSearch(), controls="unedited").result
