@@ -12,7 +12,7 @@ from aizheimer.evaluation.functional.bootstrap import bootstrap_interval
 from aizheimer.evaluation.functional.paired import PairedDifference, paired_difference
 from aizheimer.evaluation.results import Distance, EvaluationResult, Metric
 from aizheimer.proof.findings import Findings, refuse_other_edits
-from aizheimer.proof.protocol import refuse_mixed
+from aizheimer.proof.protocol import refuse_mixed, weights_unsaid
 from aizheimer.proof.units import FIGURES, units_of
 
 Reference: TypeAlias = Literal["first", "best"]
@@ -134,7 +134,7 @@ def compare(runs: Sequence[Findings], *, reference: Reference = "first") -> Comp
         references=references,
         level=evaluations[0].settings.level,
         distances={n: found for own in reversed(columns) for n, found in own.items() if isinstance(found, Distance)},
-        warnings={name: list(r.warnings) for name, r in zip(names, evaluations, strict=True) if r.warnings},
+        warnings=_warnings(runs, names),
     )
 
 
@@ -149,6 +149,15 @@ def _evaluation(run: Findings) -> EvaluationResult:
     if run.evaluation is None:
         raise InputError(f"{run.folder} was not evaluated; run `aizheimer evaluate {run.folder}` first")
     return run.evaluation
+
+
+def _warnings(runs: Sequence[Findings], names: Sequence[str]) -> dict[str, list[str]]:
+    unsaid = weights_unsaid(runs)
+    texts = {
+        name: [*_evaluation(run).warnings, *([unsaid[run.folder]] if run.folder in unsaid else [])]
+        for name, run in zip(names, runs, strict=True)
+    }
+    return {name: lines for name, lines in texts.items() if lines}
 
 
 def _names(runs: Sequence[Findings]) -> list[str]:

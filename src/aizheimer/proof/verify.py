@@ -20,7 +20,7 @@ from aizheimer.edits.provenance import Provenance
 from aizheimer.edits.storage import TENSORS
 from aizheimer.errors import InputError
 from aizheimer.evaluation.evaluate import ImagePairs, draw_pairs
-from aizheimer.evaluation.judges import Judges
+from aizheimer.evaluation.judges import WEIGHTS, Judges
 from aizheimer.evaluation.results import EvaluationResult, ImageRecord
 from aizheimer.proof.certificate import Certificate, tried_on
 from aizheimer.proof.check import check
@@ -203,6 +203,8 @@ def _judges(result: EvaluationResult, judges: Judges) -> list[VerifiedLine]:
     """Compare who judged with who looks again: the answers of two judges need not agree."""
     own, other = (judges.object, judges.style) if result.kind == "object" else (judges.style, judges.object)
     pairs = [("UA", result.ua, own), ("CRA", result.cra, other)]
+    now = judges.made_from()
+    weights = {name: stated for name, stated in result.made_from.items() if name.startswith(WEIGHTS)}
     return [
         _same(
             f"judge of {figure} (another is given with --judge or --clip)",
@@ -211,7 +213,7 @@ def _judges(result: EvaluationResult, judges: Judges) -> list[VerifiedLine]:
         )
         for figure, metric, judge in pairs
         if metric is not None
-    ]
+    ] + [_same(name, stated, now.get(name, "none")) for name, stated in weights.items()]
 
 
 def _seen_again(

@@ -1,6 +1,7 @@
 """What a certificate states, what it admits, and that verify finds what does not hold."""
 
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -246,6 +247,16 @@ class TestVerify:
         ua = result.ua.model_copy(update={"value": 0.0})
         result.model_copy(update={"images": images, "ua": ua}).save(folder / "evaluation.json")
         assert "objects seen, edited model" in verified().summary
+
+    def test_a_judge_of_other_weights_is_another_judge(self, run, tiny):
+        folder, verified = run
+        result = EvaluationResult.load(folder / "evaluation.json")
+        weighed = {**result.made_from, "weights of the object judge": "a" * 16}
+        result.model_copy(update={"made_from": weighed}).save(folder / "evaluation.json")
+        known = tiny[1].object
+        other = type("Weighty", (type(known),), {"weights": "b" * 16})(**vars(known))
+        judges = replace(tiny[1], object=other)
+        assert f"weights of the object judge: stated {'a' * 16}, found {'b' * 16}" in verified(judges=judges).summary
 
     def test_another_base(self, run, tiny):
         backbone, _, _ = tiny

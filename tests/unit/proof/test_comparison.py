@@ -1,6 +1,7 @@
 """Runs side by side: what may be compared, what can be told apart, and that each number is counted right."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -40,6 +41,11 @@ def seen_in(targets, *, lost=0, **changes):
 
 def runs_of(tmp_path, **evaluations):
     return [read_findings(write_run(tmp_path / name, evaluation=result)) for name, result in evaluations.items()]
+
+
+def unstamped(run):
+    """The run as a folder without an edit: nothing is there to say that a result is of another one."""
+    return replace(run, provenance=None, evaluation=run.evaluation.model_copy(update={"edit": None}))
 
 
 class TestUnits:
@@ -126,6 +132,47 @@ class TestRefusals:
         ]
         with pytest.raises(InputError, match="base model's weights"):
             compare(runs)
+
+    @pytest.mark.parametrize(
+        ("kind", "key"),
+        [
+            ("evaluation", "weights of the object judge"),
+            ("suites", "weights of the CLIP"),
+            ("suites", "content of prompts"),
+            ("attacks", "weights of the judge"),
+            ("attacks", "classes of the judge"),
+        ],
+    )
+    def test_other_weights_of_a_judge_or_other_contents_of_a_file(self, tmp_path, kind, key):
+        """Two CLIPs in folders of one name judged two runs, and their rates stood in one table."""
+        runs = []
+        for name, digest in (("a", "0" * 16), ("b", "1" * 16)):
+            made = {"made_from": {key: digest}}
+            found = {
+                "evaluation": {"evaluation": seen_in(0, **made)},
+                "suites": {"suites": [suite("families", {"ua.synonyms": share(1, 2)}, **made)]},
+                "attacks": {"attacks": [attack(**made)]},
+            }[kind]
+            runs.append(read_findings(write_run(tmp_path / name, **{"evaluation": seen_in(0), **found})))
+        runs = [unstamped(run) for run in runs]
+        with pytest.raises(InputError, match=rf"{key} \('0000000000000000' and '1111111111111111'\)") as caught:
+            compare(runs)
+        assert "\n" not in str(caught.value)
+
+    def test_the_edit_may_differ_for_that_is_what_is_compared(self, tmp_path):
+        edits = ("a" * 16, "b" * 16)
+        found = [suite("families", {"ua.synonyms": share(1, 2)}, made_from={"edit": edit}) for edit in edits]
+        runs = [
+            read_findings(write_run(tmp_path / name, evaluation=seen_in(0), suites=[one]))
+            for name, one in zip("ab", found, strict=True)
+        ]
+        assert compare([unstamped(run) for run in runs])
+
+    def test_a_file_of_before_weights_were_written_is_let_in_and_said(self, tmp_path):
+        old, new = runs_of(tmp_path, old=seen_in(0), new=seen_in(0, made_from={"weights of the object judge": "0"}))
+        said = "evaluation.json: written by an older version, does not say which weights judged"
+        assert compare([new, old]).warnings == {"old": [said]}
+        assert compare([old]).warnings == {}
 
     def test_two_feature_extractors(self, tmp_path):
         """Unlearn-Saliency computed FID on 64 features: it stood in tables beside FID on 2048."""
