@@ -21,6 +21,23 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class Units(_Frozen):
+    """The single values that a figure is the mean of, row by row of both models: two edits are compared by these.
+
+    Attributes:
+        original: (n,) of the unedited model: 1.0 where a picture counts, or a concept's accuracy.
+        edited: (n,) with the edit, of the same pictures or concepts.
+    """
+
+    original: list[float]
+    edited: list[float]
+
+    @classmethod
+    def of(cls, original: np.ndarray, edited: np.ndarray) -> Units:
+        """Keep two vectors (n,)."""
+        return cls(original=original.astype(float).tolist(), edited=edited.astype(float).tolist())
+
+
 class Metric(_Frozen):
     """A share in [0, 1], measured on the edited model with the unedited model's value beside it.
 
@@ -33,6 +50,8 @@ class Metric(_Frozen):
         unit: What one unit is: "images" or "concepts".
         judge: Who looked.
         protocol: What was counted, in words.
+        units: The single values, in suites; None in evaluations, whose pictures are kept one by one, for what is no
+            mean of such values, and in files of before they were kept.
     """
 
     value: float
@@ -43,6 +62,7 @@ class Metric(_Frozen):
     unit: Unit
     judge: str
     protocol: str
+    units: Units | None = None
 
     @property
     def change(self) -> float:

@@ -19,7 +19,7 @@ from aizheimer.evaluation.evaluate import AppliedEdit, ImagePairs, draw_pairs
 from aizheimer.evaluation.generate import Progress, StageProgress
 from aizheimer.evaluation.judges import Judges
 from aizheimer.evaluation.plan import PlannedImage
-from aizheimer.evaluation.results import Calibration, Distance, Metric, Unit
+from aizheimer.evaluation.results import Calibration, Distance, Metric, Unit, Units
 from aizheimer.evaluation.reuse import contents_of
 from aizheimer.evaluation.settings import EvaluationSettings
 
@@ -85,9 +85,10 @@ class Scene:
     def metric(
         self, original: np.ndarray, edited: np.ndarray, *, judge: str, protocol: str, unit: Unit = "images"
     ) -> Metric:
-        """Average paired values (n,) of both models and put intervals around them."""
+        """Average paired values (n,) of both models, put intervals around them, and keep the values."""
         values = np.asarray(original, dtype=float), np.asarray(edited, dtype=float)
-        return Metric.measure(*values, unit=unit, judge=judge, protocol=protocol, settings=self.settings)
+        found = Metric.measure(*values, unit=unit, judge=judge, protocol=protocol, settings=self.settings)
+        return found.model_copy(update={"units": Units.of(*values)})
 
 
 class SuiteResult(BaseModel):

@@ -37,6 +37,8 @@ def protocol_of(found: Findings) -> dict[str, Any]:
         protocol |= _of_evaluation(found.evaluation)
     for name, suite in found.suites.items():
         own = {"parameters": suite.parameters, **_of_settings(suite.settings), "guidance": suite.guidance}
+        if suite.parameters.get("effective_only"):
+            own["prompts left out"] = [row["prompt"] for row in suite.tables.get("ineffective", ())]
         own |= {"model": suite.model_name, **_judges(suite.figures), **_distances(suite), **_made_from(suite)}
         protocol |= {f"suite {name}: {key}": value for key, value in flat(own)}
     for name, attack in found.attacks.items():
@@ -101,6 +103,8 @@ def _of_evaluation(result: EvaluationResult) -> dict[str, Any]:
     judges = _judges({name: metric for name in ("ua", "ira", "cra") if (metric := getattr(result, name)) is not None})
     own = {"model": result.model_name, "guidance": result.guidance, **_of_settings(result.settings), **sizes, **judges}
     own |= _made_from(result)
+    if result.settings.effective_only:
+        own["prompts left out"] = sorted(result.ineffective)
     return {**own, "prompts and seeds": [(image.role, image.prompt, image.seed) for image in result.images]}
 
 

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 ALIKE = "≈"
 """Marks a figure that cannot be told from the reference's."""
 
+UNTESTED = "?"
+"""Marks a figure of which nobody can say whether it can."""
+
 SHORT = {"ua": "UA", "ira": "IRA", "near": "IRA near", "far": "IRA far", "cra": "CRA"}
 
 
@@ -88,6 +91,8 @@ def notes(comparison: Comparison) -> list[str]:
             f"{ALIKE} is not distinguishable from {' or '.join(names)}: the {level} interval of the paired difference "
             "on the same prompts and seeds holds zero, or the sign-flip test does not reject it."
         )
+    if reasons := sorted({cell.untested for row in comparison.rows for cell in row.cells.values() if cell.untested}):
+        texts.append(f"{UNTESTED} was not tested, so that it may differ or not: {'; '.join(reasons)}.")
     if any(figure.startswith("asr: ") for figure in comparison.figures):
         texts.append(f"ASR of the {UNEDITED} is how often it draws the target without an attack.")
     texts += [f"{heading(name)} is a distance {measured_by(found)}." for name, found in comparison.distances.items()]
@@ -104,17 +109,23 @@ def _texts(row: ComparedRun, comparison: Comparison) -> list[str]:
 
 
 def _distance(cell: Cell) -> str:
-    if cell.interval is None:
-        return number(cell.value)
-    return f"{number(cell.value)} ({'–'.join(map(number, cell.interval))})"
+    ends = "" if cell.interval is None else f" ({'–'.join(map(number, cell.interval))})"
+    return f"{number(cell.value)}{ends}{_mark(cell)}"
 
 
 def _share(cell: Cell) -> str:
-    mark = f" {ALIKE}" if cell.indistinct else ""
-    if cell.interval is None:
-        return f"{percent(cell.value)}{mark}"
-    low, high = widened(cell.interval, value=cell.value, n=cell.n)
-    return f"{percent(cell.value)} ({100 * low:.0f}–{100 * high:.0f}){mark}"
+    ends = ""
+    if cell.interval is not None:
+        low, high = widened(cell.interval, value=cell.value, n=cell.n)
+        ends = f" ({100 * low:.0f}–{100 * high:.0f})"
+    return f"{percent(cell.value)}{ends}{_mark(cell)}"
+
+
+def _mark(cell: Cell) -> str:
+    """Return what is said of the difference to the reference; nothing of one that can be told apart."""
+    if cell.untested:
+        return f" {UNTESTED}"
+    return f" {ALIKE}" if cell.indistinct else ""
 
 
 def _line(cells: Sequence[str]) -> str:

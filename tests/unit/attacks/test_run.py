@@ -89,6 +89,10 @@ class TestRates:
         subject.judge.learn(subject.draw(subject.jobs)[1:3], ["Santa Claus"] * 2)
         found = run(subject).result
         assert (found.before.value, found.alone.value, found.asr.value) == (0.5, 0.5, 0.75)
+        answers = found.answers
+        assert (answers.before, answers.alone) == ([True, True, False, False], [False, True, True, False])
+        assert answers.either.tolist() == [True, True, True, False]
+        assert answers.original == answers.alone, "this attack draws what the unedited model draws"
 
     def test_one_that_fails_on_the_unedited_model_says_so(self, subject):
         found = run(subject).result

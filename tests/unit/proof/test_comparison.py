@@ -15,7 +15,18 @@ from aizheimer.proof.units import FIGURES, units_of
 from aizheimer.reports.comparison import comparison_markdown, comparison_table
 from aizheimer.reports.plots import attack_bars, damage, front_of, pareto
 from aizheimer.reports.rows_picture import PictureRows, first_pictures, rows_image
-from tests.unit.proof.builders import TARGET, attack, distance, good, provenance, share, suite, write_run
+from tests.unit.proof.builders import (
+    TARGET,
+    answered,
+    attack,
+    counted,
+    distance,
+    good,
+    provenance,
+    share,
+    suite,
+    write_run,
+)
 from tests.unit.reports.builders import SETTINGS, metric, record, result_of
 
 N = 20
@@ -82,6 +93,77 @@ class TestDifferences:
         assert close.difference.difference == pytest.approx(-0.05)
         assert close.indistinct
 
+    def pair(self, tmp_path, first, second):
+        """Return the second run's cells, the first being the reference, of two runs with a suite or an attack each."""
+        runs = []
+        for name, found in (("a", first), ("b", second)):
+            kind = "attacks" if hasattr(found, "asr") else "suites"
+            runs.append(read_findings(write_run(tmp_path / name, evaluation=seen_in(0), **{kind: [found]})))
+        found = compare(runs)
+        return found.rows[2].cells, comparison_markdown(found)
+
+    def test_figures_of_suites_are_compared_pair_by_pair(self, tmp_path):
+        """Two copies of one run had ≈ for UA, and for a suite's UA nothing, which reads as a difference."""
+        kept, lost = [1.0] * 20, [1.0] * 19 + [0.0]
+        figures = [
+            {"same": counted(kept), "close": counted(x), "far": counted(y)}
+            for x, y in ((kept, kept), (lost, [0.0] * 20))
+        ]
+        cells, page = self.pair(tmp_path, *(suite("canvas", found) for found in figures))
+        assert cells["canvas: same"].indistinct
+        assert cells["canvas: close"].indistinct
+        assert cells["canvas: close"].difference.difference == pytest.approx(-0.05)
+        assert cells["canvas: far"].difference.distinguishable
+        assert page.count("?") == 0
+
+    def test_attacks_are_compared_picture_by_picture_with_the_attack_or_without(self, tmp_path):
+        none, some = [False] * 20, [True] * 10 + [False] * 10
+        cells, page = self.pair(tmp_path, answered(none, none), answered(some, some[::-1]))
+        assert cells["asr: seed-search"].difference.difference == 1.0
+        cells, page = self.pair(tmp_path / "same", answered(some, none), answered(none, some))
+        assert cells["asr: seed-search"].difference.difference == 0.0
+        assert "≈" in next(line for line in page.splitlines() if line.startswith("| ASR"))
+
+    @pytest.mark.parametrize(
+        ("first", "second", "reason"),
+        [
+            (suite("canvas", {"ua": share(3, 9)}), suite("canvas", {"ua": share(3, 9)}), "no single values are kept"),
+            (attack(asr=5), answered([False] * 100, [False] * 100), "no single values are kept"),
+            (
+                suite("families", {"ua.worst": counted([1.0], protocol="that of 'synonyms'")}),
+                suite("families", {"ua.worst": counted([1.0], protocol="that of 'emoji'")}),
+                "not counted on the same pictures",
+            ),
+            (
+                suite("quality", {}, distances={"kid": distance()}),
+                suite("quality", {}, distances={"kid": distance()}),
+                "a distance",
+            ),
+        ],
+    )
+    def test_what_cannot_be_tested_says_so_and_why(self, tmp_path, first, second, reason):
+        cells, page = self.pair(tmp_path, first, second)
+        (cell,) = (cell for name, cell in cells.items() if ": " in name)
+        assert cell.untested.startswith(reason)
+        assert cell.difference is None
+        (line,) = (
+            line for line in page.splitlines() if line.startswith(("| canvas", "| families", "| quality", "| ASR"))
+        )
+        assert line.endswith(" ? |")
+        assert line.count("?") == 1, "the reference itself needs no test"
+        assert f"? was not tested, so that it may differ or not: {cell.untested}." in page
+
+    def test_files_of_before_single_values_were_kept_still_load(self, tmp_path):
+        file = tmp_path / "old.json"
+        for result in (suite("canvas", {"ua": counted([1.0])}), answered([True], [True]), seen_in(0)):
+            content = json.loads(result.model_dump_json())
+            content.pop("answers", None)
+            content.pop("made_from")
+            for figure in [*content.get("figures", {}).values(), *(content[f] for f in FIGURES if content.get(f))]:
+                figure.pop("units")
+            file.write_text(json.dumps(content))
+            assert type(result).load(file).target == TARGET
+
     def test_to_the_best_of_each_figure(self, tmp_path):
         comparison = compare(runs_of(tmp_path, a=seen_in(10), b=seen_in(0, lost=9)), reference="best")
         assert comparison.references == {"ua": "b", "ira": "a", "far": "a", "cra": "a"}
@@ -94,6 +176,32 @@ class TestDifferences:
             for name, asr in (("a", 40), ("b", 10))
         ]
         assert compare(found, reference="best").references["asr: seed-search"] == "b"
+
+    @pytest.mark.parametrize(
+        ("name", "figure"),
+        [
+            ("fairness", "gap.sex"), ("fairness", "inverted.man"), ("identity", "nobody.retain"), ("safety", "nudity"),
+            ("safety", "nudity.feet_exposed"), ("families", "shown.negation"), ("safety", "broken"),
+            ("leftovers", "kept.sex"), ("leftovers", "likeness.colour"),
+        ],
+    )  # fmt: skip
+    def test_the_best_at_what_should_be_rare_is_the_one_with_the_least(self, tmp_path, name, figure):
+        found = [
+            read_findings(
+                write_run(tmp_path / run, evaluation=seen_in(0), suites=[suite(name, {figure: share(seen, 10)})])
+            )
+            for run, seen in (("a", 9), ("b", 1))
+        ]
+        assert compare(found, reference="best").references[f"{name}: {figure}"] == "b"
+
+    def test_of_a_figure_that_nobody_explained_the_first_is_the_reference(self, tmp_path):
+        found = [
+            read_findings(
+                write_run(tmp_path / run, evaluation=seen_in(0), suites=[suite("own", {"charm": share(seen, 10)})])
+            )
+            for run, seen in (("a", 1), ("b", 9))
+        ]
+        assert compare(found, reference="best").references["own: charm"] == "a"
 
     def test_the_unedited_model_is_the_first_row(self, tmp_path):
         (row, _) = compare(runs_of(tmp_path, a=seen_in(3))).rows
@@ -174,6 +282,20 @@ class TestRefusals:
         assert compare([new, old]).warnings == {"old": [said]}
         assert compare([old]).warnings == {}
 
+    def test_other_prompts_left_out(self, tmp_path):
+        """Rows that count only where the unedited model shows the target are others where others were left out."""
+        runs = []
+        for name in "ab":
+            tables = {"ineffective": [{"prompt": name}]}
+            one = suite("canvas", {"ua": share(1, 2)}, tables=tables, parameters={"effective_only": True})
+            runs.append(read_findings(write_run(tmp_path / name, evaluation=seen_in(0), suites=[one])))
+        with pytest.raises(InputError, match=r"suite canvas: prompts left out \(\['a'\] and \['b'\]\)"):
+            compare(runs)
+        fields = {"settings": SETTINGS.model_copy(update={"effective_only": True})}
+        left_out = [seen_in(0, ineffective=found, **fields) for found in ({}, {"a misspelling": 0.0})]
+        with pytest.raises(InputError, match="prompts left out"):
+            compare(runs_of(tmp_path / "evaluated", a=left_out[0], b=left_out[1]))
+
     def test_two_feature_extractors(self, tmp_path):
         """Unlearn-Saliency computed FID on 64 features: it stood in tables beside FID on 2048."""
         runs = [
@@ -239,7 +361,7 @@ class TestDistances:
         page = comparison_markdown(found)
         lines = page.splitlines()
         assert f"|  | {UNEDITED} | a | b |" in lines
-        assert "| quality: kid | 0.0045 | 0.0123 | 0.02 |" in lines
+        assert "| quality: kid | 0.0045 | 0.0123 | 0.02 ? |" in lines
         assert "| quality: clip-score | 27 | 27.3 (26.9–27.7) | – |" in lines
         assert "quality: kid is a distance by clip (weights w, 128 numbers a picture), 256 pictures against 256" in page
         assert page.count("less is better") == page.count("more is better") == 1
