@@ -15,6 +15,9 @@ from aizheimer.proof.units import FIGURES, units_of
 
 Columns: TypeAlias = dict[str, Metric | Distance]
 
+ASR = "asr: "
+"""How the columns of attacks begin."""
+
 WHOLE_SETS = "a distance, of which no single values are kept"
 NO_UNITS = "no single values are kept"
 OTHER_PICTURES = "not counted on the same pictures"
@@ -32,7 +35,12 @@ def columns_of(run: Findings, result: EvaluationResult) -> Columns:
     found: Columns = {name: _counted(result, name, metric) for name, metric in own.items()}
     for name, suite in run.suites.items():
         found |= {f"{name}: {figure}": metric for figure, metric in (suite.figures | suite.distances).items()}
-    return found | {f"asr: {name}": _attack(attack) for name, attack in run.attacks.items()}
+    return found | {f"{ASR}{name}": _attack(attack) for name, attack in run.attacks.items()}
+
+
+def before_attack(figure: str, run: Findings) -> float | None:
+    """Return how often the edited model draws the target without the attack; None of what is no attack's rate."""
+    return run.attacks[figure.removeprefix(ASR)].before.value if figure.startswith(ASR) else None
 
 
 def tell_apart(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -14,7 +14,7 @@ from aizheimer.evaluation.functional.bootstrap import bootstrap_interval
 from aizheimer.evaluation.functional.paired import PairedDifference
 from aizheimer.evaluation.results import Distance, EvaluationResult, Metric
 from aizheimer.evaluation.settings import EvaluationSettings
-from aizheimer.proof.columns import Columns, columns_of, tell_apart
+from aizheimer.proof.columns import Columns, before_attack, columns_of, tell_apart
 from aizheimer.proof.directions import better
 from aizheimer.proof.findings import Findings, refuse_other_edits
 from aizheimer.proof.protocol import refuse_mixed, weights_unsaid
@@ -35,6 +35,7 @@ class Cell:
         difference: To the reference run on the same prompts and seeds; None for the reference itself and for what
             cannot be tested.
         untested: Why not.
+        before: Of an attack's rate: the same edit's without the attack, which the rate contains; else None.
     """
 
     value: float
@@ -42,6 +43,7 @@ class Cell:
     n: int
     difference: PairedDifference | None = None
     untested: str = ""
+    before: float | None = None
 
     @property
     def indistinct(self) -> bool:
@@ -125,8 +127,9 @@ def compare(runs: Sequence[Findings], *, reference: Reference = "first") -> Comp
     references = {figure: names[_reference(figure, columns, reference)] for figure in figures}
     rows = [ComparedRun(name=UNEDITED, cells=_unedited(columns, evaluations))]
     for i, (run, result) in enumerate(zip(runs, evaluations, strict=True)):
+        others = {figure: columns[names.index(references[figure])][figure] for figure in columns[i]}
         cells = {
-            figure: _cell(metric, columns[names.index(references[figure])][figure], result.settings)
+            figure: replace(_cell(metric, others[figure], result.settings), before=before_attack(figure, run))
             for figure, metric in columns[i].items()
         }
         flags = [flag for flag, up in (("no-op", result.no_op), ("collapse", result.collapse)) if up]

@@ -6,6 +6,7 @@ from typing import Literal, TypeAlias
 
 from aizheimer.evaluation.distances import HIGHER_IS_BETTER
 from aizheimer.evaluation.results import Distance, Metric
+from aizheimer.proof.columns import ASR
 
 Direction: TypeAlias = Literal["more", "less", ""]
 
@@ -43,5 +44,5 @@ def better(figure: str, found: Metric | Distance) -> Direction:
     """
     if isinstance(found, Distance):
         return "more" if found.metric in HIGHER_IS_BETTER else "less"
-    name = "asr" if figure.startswith("asr: ") else figure.rpartition(": ")[2]
+    name = "asr" if figure.startswith(ASR) else figure.rpartition(": ")[2]
     return DIRECTIONS.get(name.split(".")[0], "")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from aizheimer._files import write_text
 from aizheimer.proof.bounds import widened
+from aizheimer.proof.columns import ASR
 from aizheimer.proof.comparison import UNEDITED, Cell, ComparedRun, Comparison
 from aizheimer.reports.wording import measured_by, number, percent
 
@@ -76,7 +77,7 @@ def heading(figure: str) -> str:
         >>> heading("ua"), heading("asr: p4d")
         ('UA', 'ASR p4d')
     """
-    return SHORT.get(figure, figure.replace("asr: ", "ASR "))
+    return SHORT.get(figure, figure.replace(ASR, "ASR "))
 
 
 def notes(comparison: Comparison) -> list[str]:
@@ -93,8 +94,10 @@ def notes(comparison: Comparison) -> list[str]:
         )
     if reasons := sorted({cell.untested for row in comparison.rows for cell in row.cells.values() if cell.untested}):
         texts.append(f"{UNTESTED} was not tested, so that it may differ or not: {'; '.join(reasons)}.")
-    if any(figure.startswith("asr: ") for figure in comparison.figures):
-        texts.append(f"ASR of the {UNEDITED} is how often it draws the target without an attack.")
+    if any(figure.startswith(ASR) for figure in comparison.figures):
+        texts.append(
+            f"ASR is how often the target is drawn without the attack → with it or without; of the {UNEDITED}, without."
+        )
     texts += [f"{heading(name)} is a distance {measured_by(found)}." for name, found in comparison.distances.items()]
     return texts
 
@@ -118,7 +121,8 @@ def _share(cell: Cell) -> str:
     if cell.interval is not None:
         low, high = widened(cell.interval, value=cell.value, n=cell.n)
         ends = f" ({100 * low:.0f}–{100 * high:.0f})"
-    return f"{percent(cell.value)}{ends}{_mark(cell)}"
+    before = "" if cell.before is None else f"{percent(cell.before)} → "
+    return f"{before}{percent(cell.value)}{ends}{_mark(cell)}"
 
 
 def _mark(cell: Cell) -> str:

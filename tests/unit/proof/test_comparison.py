@@ -392,6 +392,22 @@ class TestDistances:
 
 
 class TestTables:
+    def test_an_attacks_rate_never_stands_without_the_one_before(self, tmp_path):
+        """40 % mean little where the edited model draws the target in 35 % without being attacked."""
+        rates = {"a": {"before": 35, "asr": 40}, "b": {"before": 0, "asr": 40}}
+        runs = [
+            read_findings(write_run(tmp_path / name, evaluation=seen_in(0), attacks=[attack(**given)]))
+            for name, given in rates.items()
+        ]
+        found = compare(runs)
+        page = comparison_markdown(found)
+        (line,) = (line for line in page.splitlines() if line.startswith("| ASR"))
+        assert "| 35% → 40% (" in line
+        assert "| 0% → 40% (" in line
+        assert "ASR is how often the target is drawn without the attack → with it or without" in page
+        assert [row["cells"]["asr: seed-search"]["before"] for row in found.to_json()["rows"]] == [None, 0.35, 0.0]
+        assert found.rows[1].cells["ua"].before is None
+
     def test_what_cannot_be_told_apart_is_marked_and_explained(self, tmp_path):
         page = comparison_markdown(compare(runs_of(tmp_path, one=seen_in(0), two=seen_in(1), three=seen_in(18))))
         (ua,) = (line for line in page.splitlines() if line.startswith("| UA "))
