@@ -164,6 +164,13 @@ class Calibration(_Frozen):
     false_negative: Share | None = None
     false_positive: Share | None = None
 
+    @property
+    def brief(self) -> str:
+        """Both in a few words: "judge misses 2%, takes 1% for it"; "" if neither was counted."""
+        told = {"misses {:.3g}%": self.false_negative, "takes {:.3g}% for it": self.false_positive}
+        parts = [words.format(100 * share.value) for words, share in told.items() if share is not None]
+        return f"judge {', '.join(parts)}" if parts else ""
+
 
 class NeighbourResult(_Frozen):
     """One retained concept: the share of its pictures that the judge names right.

@@ -8,7 +8,7 @@ import numpy as np
 
 from aizheimer.attacks.results import AttackResult
 from aizheimer.evaluation.functional.paired import PairedDifference, paired_difference
-from aizheimer.evaluation.results import Distance, EvaluationResult, Metric, Units
+from aizheimer.evaluation.results import Calibration, Distance, EvaluationResult, Metric, Units
 from aizheimer.evaluation.settings import EvaluationSettings
 from aizheimer.proof.findings import Findings
 from aizheimer.proof.units import FIGURES, units_of
@@ -36,6 +36,18 @@ def columns_of(run: Findings, result: EvaluationResult) -> Columns:
     for name, suite in run.suites.items():
         found |= {f"{name}: {figure}": metric for figure, metric in (suite.figures | suite.distances).items()}
     return found | {f"{ASR}{name}": _attack(attack) for name, attack in run.attacks.items()}
+
+
+def judge_errors(run: Findings) -> dict[str, Calibration]:
+    """Return how often the judge of each UA errs without any edit, by the name of the UA's column."""
+    results = {"": run.evaluation, **{f"{name}: ": suite for name, suite in run.suites.items()}}
+    found = {}
+    for prefix, result in results.items():
+        if result is None or result.calibration is None:
+            continue
+        names = ["ua"] if isinstance(result, EvaluationResult) else result.figures
+        found |= {f"{prefix}{name}": result.calibration for name in names if name.split(".")[0] == "ua"}
+    return found
 
 
 def before_attack(figure: str, run: Findings) -> float | None:

@@ -12,9 +12,9 @@ from aizheimer.errors import InputError
 from aizheimer.evaluation.distances import MUST_AGREE
 from aizheimer.evaluation.functional.bootstrap import bootstrap_interval
 from aizheimer.evaluation.functional.paired import PairedDifference
-from aizheimer.evaluation.results import Distance, EvaluationResult, Metric
+from aizheimer.evaluation.results import Calibration, Distance, EvaluationResult, Metric
 from aizheimer.evaluation.settings import EvaluationSettings
-from aizheimer.proof.columns import Columns, before_attack, columns_of, tell_apart
+from aizheimer.proof.columns import Columns, before_attack, columns_of, judge_errors, tell_apart
 from aizheimer.proof.directions import better
 from aizheimer.proof.findings import Findings, refuse_other_edits
 from aizheimer.proof.protocol import refuse_mixed, weights_unsaid
@@ -36,6 +36,7 @@ class Cell:
             cannot be tested.
         untested: Why not.
         before: Of an attack's rate: the same edit's without the attack, which the rate contains; else None.
+        judge: Of a UA: how often its judge errs without any edit; else None, and in files of before it was counted.
     """
 
     value: float
@@ -44,6 +45,7 @@ class Cell:
     difference: PairedDifference | None = None
     untested: str = ""
     before: float | None = None
+    judge: Calibration | None = None
 
     @property
     def indistinct(self) -> bool:
@@ -99,7 +101,13 @@ class Comparison:
         protocols = {
             name: found.model_dump(mode="json", include=set(MUST_AGREE)) for name, found in self.distances.items()
         }
-        return asdict(self) | {"distances": protocols}
+        return asdict(self) | {"rows": [_row(row) for row in self.rows], "distances": protocols}
+
+
+def _row(row: ComparedRun) -> dict[str, Any]:
+    judges = {name: cell.judge and cell.judge.model_dump(mode="json") for name, cell in row.cells.items()}
+    found = asdict(row)
+    return found | {"cells": {name: cell | {"judge": judges[name]} for name, cell in found["cells"].items()}}
 
 
 def compare(runs: Sequence[Findings], *, reference: Reference = "first") -> Comparison:
@@ -127,9 +135,14 @@ def compare(runs: Sequence[Findings], *, reference: Reference = "first") -> Comp
     references = {figure: names[_reference(figure, columns, reference)] for figure in figures}
     rows = [ComparedRun(name=UNEDITED, cells=_unedited(columns, evaluations))]
     for i, (run, result) in enumerate(zip(runs, evaluations, strict=True)):
+        erring = judge_errors(run)
         others = {figure: columns[names.index(references[figure])][figure] for figure in columns[i]}
         cells = {
-            figure: replace(_cell(metric, others[figure], result.settings), before=before_attack(figure, run))
+            figure: replace(
+                _cell(metric, others[figure], result.settings),
+                before=before_attack(figure, run),
+                judge=erring.get(figure),
+            )
             for figure, metric in columns[i].items()
         }
         flags = [flag for flag, up in (("no-op", result.no_op), ("collapse", result.collapse)) if up]

@@ -21,6 +21,9 @@ ALIKE = "≈"
 UNTESTED = "?"
 """Marks a figure of which nobody can say whether it can."""
 
+ERRORS = "judge of UA"
+"""Heads the line of how often the judge of UA errs without any edit."""
+
 SHORT = {"ua": "UA", "ira": "IRA", "near": "IRA near", "far": "IRA far", "cra": "CRA"}
 
 
@@ -61,7 +64,20 @@ def _lines(comparison: Comparison) -> list[list[str]]:
     """Return the table line by line: names of runs, their methods, then each figure."""
     columns = [_texts(row, comparison) for row in comparison.rows]
     heads = ["", "method", *(heading(figure) for figure in comparison.figures)]
-    return [[head, *(column[i] for column in columns)] for i, head in enumerate(heads)]
+    lines = [[head, *(column[i] for column in columns)] for i, head in enumerate(heads)]
+    after = {figure: [line] for figure, line in zip(comparison.figures, lines[2:], strict=True)}
+    for figure in _last_of_each_judge(comparison.figures):
+        errors = [row.cells[figure].judge if figure in row.cells else None for row in comparison.rows]
+        if any(errors):
+            name = f"{figure.rpartition(': ')[0]}: {ERRORS}".removeprefix(": ")
+            after[figure].append([name, *(error.brief.removeprefix("judge ") if error else "" for error in errors)])
+    return [*lines[:2], *(line for group in after.values() for line in group)]
+
+
+def _last_of_each_judge(figures: Sequence[str]) -> list[str]:
+    """Return the last UA of the evaluation and of each suite, under which the errors of its judge stand."""
+    rated = [figure for figure in figures if figure.rpartition(": ")[2].split(".")[0] == "ua"]
+    return list({figure.rpartition(": ")[0]: figure for figure in rated}.values())
 
 
 def write_comparison(path: Path, comparison: Comparison) -> Path:
@@ -94,6 +110,11 @@ def notes(comparison: Comparison) -> list[str]:
         )
     if reasons := sorted({cell.untested for row in comparison.rows for cell in row.cells.values() if cell.untested}):
         texts.append(f"{UNTESTED} was not tested, so that it may differ or not: {'; '.join(reasons)}.")
+    if any(cell.judge for row in comparison.rows for cell in row.cells.values()):
+        texts.append(
+            f"{ERRORS}: the share of the {UNEDITED}'s pictures of the target that it misses, and of its other pictures "
+            "that it takes for the target."
+        )
     if any(figure.startswith(ASR) for figure in comparison.figures):
         texts.append(
             f"ASR is how often the target is drawn without the attack → with it or without; of the {UNEDITED}, without."

@@ -7,6 +7,7 @@ from aizheimer.attacks.base import AttackSettings, Spent
 from aizheimer.attacks.results import Answers, AttackResult, Rate
 from aizheimer.edits.edit import Edit
 from aizheimer.edits.provenance import ConceptRecord, Provenance
+from aizheimer.evaluation.calibration import calibrate_labels
 from aizheimer.evaluation.results import Distance, Units
 from aizheimer.evaluation.suite import SuiteResult
 from tests.unit.reports.builders import SETTINGS, metric, result_of
@@ -33,6 +34,12 @@ def answered(before, alone, **changes):
     answers = Answers(before=sides[0].tolist(), alone=sides[1].tolist(), original=[True] * len(before))
     named = dict(zip(("before", "alone", "asr"), rates, strict=True))
     return attack(n=len(before), answers=answers, **{**named, **changes})
+
+
+def erring(missed=2, taken=1, n=100):
+    """A judge that misses so many of n pictures of the target, and takes so many of n others for it."""
+    shown, clean = [None] * missed + [TARGET] * (n - missed), [TARGET] * taken + [None] * (n - taken)
+    return calibrate_labels(TARGET, judge="judge", shown=shown, clean=clean)
 
 
 def good(**changes):

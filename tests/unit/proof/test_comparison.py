@@ -21,6 +21,7 @@ from tests.unit.proof.builders import (
     attack,
     counted,
     distance,
+    erring,
     good,
     provenance,
     share,
@@ -416,6 +417,27 @@ class TestTables:
         assert "10% (" in three
         assert "≈" not in one
         assert "≈ is not distinguishable from one" in page
+
+    def test_a_judges_errors_stand_under_every_ua(self, tmp_path):
+        """UA is one minus what the judge sees: one that is blind to the target gives every edit a perfect one."""
+        figures = {"ua.name": share(9, 9), "ua.worst": share(9, 9), "shown.negation": share(1, 9)}
+        families = suite("families", figures, calibration=erring(6, 0, 9))
+        runs = [
+            read_findings(write_run(tmp_path / name, evaluation=seen_in(0, calibration=known), suites=[families]))
+            for name, known in (("a", erring()), ("old", None))
+        ]
+        found = compare(runs)
+        page = comparison_markdown(found)
+        lines = [line.split(" |")[0] for line in page.splitlines() if line.startswith("| ")]
+        assert lines[lines.index("| UA") + 1] == "| judge of UA"
+        assert lines[lines.index("| families: ua.worst") + 1] == "| families: judge of UA"
+        assert "| judge of UA |  | misses 2%, takes 1% for it |  |" in page
+        assert "| families: judge of UA |  | misses 66.7%, takes 0% for it | misses 66.7%, takes 0% for it |" in page
+        assert page.count("judge of UA |") == 2
+        assert "judge of UA: the share of the unedited model's pictures of the target that it misses" in page
+        cells = json.loads(json.dumps(found.to_json()))["rows"][1]["cells"]
+        assert cells["ua"]["judge"]["false_negative"]["value"] == 0.02
+        assert (cells["ira"]["judge"], cells["families: shown.negation"]["judge"]) == (None, None)
 
     def test_flags_and_warnings_stay_with_their_run(self, tmp_path):
         bad = seen_in(0, collapse=True, warnings=["collapse: IRA fell to 0% of the unedited model's"])
