@@ -20,8 +20,8 @@ from aizheimer.proof.gate import Gate
 from aizheimer.proof.verify import sample_of, verify
 from aizheimer.reports.certificate_page import render_certificate
 from tests import bad_edits
-from tests.bad_edits import judges_of, measured
-from tests.unit.proof.builders import attack, distance, good, provenance, share, suite, write_run
+from tests.bad_edits import SETTINGS, TARGET, judges_of, measured
+from tests.unit.proof.builders import attack, distance, good, provenance, rate, share, suite, write_run
 from tests.unit.reports.builders import metric
 
 
@@ -60,6 +60,12 @@ class TestCertificate:
         long = attack("concept-inversion", parameters={"steps": 200, "seed": 7}, asr=20)
         own = suite("canvas", {"ua": share(1, 1)}, parameters={"steps": 90, "level": 3})
         stated = certify(read_findings(write_run(tmp_path / "run", suites=[own], attacks=[long])))
+    def test_it_states_what_an_attack_makes_of_a_neighbour(self, tmp_path):
+        near = attack("soft-prompt", asr=9, neighbour=rate(30), neighbour_words="old man")
+        (tried,) = certify(read_findings(write_run(tmp_path / "run", attacks=[near]))).tried
+        stated = tried.figures["neighbour control"]
+        assert (stated.value, stated.protocol) == (0.3, "the unedited model, from the words of 'old man'")
+
         (canvas, inversion) = (tried.budget for tried in stated.tried)
         assert (inversion["parameters"], inversion["drawing"]["steps"]) == ({"steps": 200, "seed": 7}, 20)
         assert (canvas["parameters"], canvas["drawing"]["steps"]) == ({"steps": 90, "level": 3}, own.settings.steps)
