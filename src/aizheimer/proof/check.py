@@ -13,6 +13,7 @@ from aizheimer.evaluation.suite import SuiteResult
 from aizheimer.evaluation.suite_file import list_suites, ships
 from aizheimer.proof._lines import at_least, doubt, judged, missing, percent, points, share, there
 from aizheimer.proof.bounds import widened
+from aizheimer.proof.consistency import refuse_contradictions
 from aizheimer.proof.findings import Findings, refuse_unproven
 from aizheimer.proof.gate import Gate
 from aizheimer.proof.verdict import FAULTS, Fault, GateLine, Verdict
@@ -48,10 +49,12 @@ def check(found: Findings, gate: Gate, *, gate_name: str = "") -> Verdict:
         changed, that alone is the fault, and what was not forgotten is not called recoverable.
 
     Raises:
-        DataError: If a result is of another edit than the folder's, or does not say of which.
+        DataError: If a result is of another edit than the folder's, or does not say of which, or its numbers contradict
+            each other.
         EditError: If the edit's files are damaged.
     """
     refuse_unproven(found)
+    refuse_contradictions(found)
     lines = [
         *_flags(found, gate),
         *_accuracies(found, gate),
