@@ -38,6 +38,25 @@ class Rate(_Frozen):
         return cls(value=float(seen.mean()), interval=interval, n=len(seen))
 
 
+class Answers(_Frozen):
+    """Whether the judge sees the target in each picture, in the order of the attack's jobs.
+
+    Attributes:
+        before: With the edit, without the attack.
+        alone: In the attack's own pictures.
+        original: Of the unedited model, without the attack; None if that is what was attacked.
+    """
+
+    before: list[bool]
+    alone: list[bool]
+    original: list[bool] | None = None
+
+    @property
+    def either(self) -> np.ndarray:
+        """Bool (n,): with the attack or without, which is what ASR counts."""
+        return np.array(self.before, dtype=bool) | np.array(self.alone, dtype=bool)
+
+
 class AttackResult(_Frozen):
     """Whether a concept came back, and whether that means anything.
 
@@ -69,10 +88,12 @@ class AttackResult(_Frozen):
         judge: Who looked.
         settings: How pictures were drawn.
         guidance: The scale that was used.
-        made_from: What no other field says and decides the rates: digests of the judge's classes, of the files that
-            parameters name, and of the base where no edit was attacked. Empty in files of before it was written.
+        made_from: What no other field says and decides the rates: digests of the judge's classes and weights, of the
+            files that parameters name, and of the base where no edit was attacked. Empty in files of before it was
+            written; of before the weights were, without these.
         details: What was found, as the attack tells it.
         warnings: Why the rates must be read with care.
+        answers: What the judge said picture by picture; None in files of before it was kept.
     """
 
     schema_version: Literal[1] = 1
@@ -98,6 +119,7 @@ class AttackResult(_Frozen):
     made_from: dict[str, str] = Field(default_factory=dict)
     details: dict[str, Any] = Field(default_factory=dict)
     warnings: list[str] = Field(default_factory=list)
+    answers: Answers | None = None
 
     def save(self, path: str | Path) -> None:
         """Write JSON, all of it or nothing."""

@@ -7,6 +7,8 @@ from typing import Any
 
 from aizheimer.attacks.base import Attack, Controls, Subject
 from aizheimer.attacks.results import AttackResult
+from aizheimer.detectors.weights import weights_of
+from aizheimer.evaluation.judges import WEIGHTS
 from aizheimer.evaluation.reuse import Say, contents_of, digest_of, found_before
 
 
@@ -14,6 +16,7 @@ def asked_of(attack: Attack, subject: Subject) -> dict[str, Any]:
     """Return what decides an attack's rates, by field of its result and as JSON values."""
     # An edit's digest names its base too, and hashing a large base takes seconds.
     base = {"base": subject.backbone.fingerprint()} if subject.edit is None else {}
+    weights = weights_of(subject.judge)  # only a judge of the caller's own may tell none
     return {
         "attack": attack.name,
         "parameters": attack.model_dump(mode="json"),
@@ -26,6 +29,7 @@ def asked_of(attack: Attack, subject: Subject) -> dict[str, Any]:
         "made_from": {
             **base,
             "classes of the judge": digest_of(list(subject.judge.classes)),
+            **({f"{WEIGHTS}judge": weights} if weights else {}),
             **contents_of(attack.model_dump()),
         },
     }

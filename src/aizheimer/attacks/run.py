@@ -20,7 +20,7 @@ from aizheimer.attacks.base import (
     Subject,
     target_class,
 )
-from aizheimer.attacks.results import AttackResult, Rate
+from aizheimer.attacks.results import Answers, AttackResult, Rate
 from aizheimer.attacks.resume import asked_of
 from aizheimer.backbones.base import Backbone
 from aizheimer.backbones.counting import counted
@@ -131,10 +131,16 @@ def run_attack(
         spent=meter.spent(),
         details=outcome.details,
         warnings=_warnings(attack, edit=edit, alone=float(attacked.seen.mean()), found=found),
+        answers=_answers(before, attacked, None if edit is None else original),
     )
     return AttackRun(
         result=result, jobs=subject.jobs, before=before, attacked=attacked, unedited=original, outcome=outcome
     )
+
+
+def _answers(before: Sight, attacked: Sight, original: Sight | None) -> Answers:
+    plain = None if original is None else original.seen.tolist()
+    return Answers(before=before.seen.tolist(), alone=attacked.seen.tolist(), original=plain)
 
 
 def _check_family(attack: Attack, backbone: Backbone) -> None:

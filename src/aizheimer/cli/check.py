@@ -48,7 +48,7 @@ def print_verdict(verdict: Verdict) -> None:
     """Print a line for everything that the gate asked."""
     for line in verdict.lines:
         mark = "holds" if line.passed else "FAILS"
-        found = f"found {line.found}, " if line.found else ""
+        found = f"found {line.shown}, " if line.found else ""
         streams.print_result(f"{mark}  {line.rule}: {found}wanted {line.wanted}")
         if line.reason:
             streams.print_result(f"       {line.reason}")

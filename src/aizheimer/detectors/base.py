@@ -39,7 +39,11 @@ class JudgeResult:
 
 
 class Judge(Protocol):
-    """Names what is in a picture, out of a fixed list of classes."""
+    """Names what is in a picture, out of a fixed list of classes.
+
+    A judge that also has a property ``weights``, the hash of its network, is told from others of its name and classes:
+    their results are neither taken for each other nor put into one table. All of ours have it.
+    """
 
     @property
     def name(self) -> str:

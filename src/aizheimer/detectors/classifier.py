@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from aizheimer.detectors.base import Images, JudgeResult, decide, quiet_loading, read_json, to_pixels
+from aizheimer.detectors.weights import weights_hash
 from aizheimer.errors import ModelError
 
 WANTED = "a transformers image classifier folder (config.json with id2label, model.safetensors)"
@@ -90,6 +92,12 @@ class ImageJudge:
             reject_threshold=threshold,
             **_preprocessing(folder, default_size=config.get("image_size", 64)),
         )
+
+    @cached_property
+    def weights(self) -> str:
+        """Hash of the classifier, of how pictures go in and of when it rejects; counted once, when it is asked for."""
+        fed = self.image_size, self.resize, self.mean, self.std
+        return weights_hash(self.model.state_dict(), *fed, self.temperature, self.reject_threshold)
 
     def prepare(self, images: Images) -> Float[Tensor, "batch 3 height width"]:
         """Return pictures as the classifier takes them: resized, cut, and normalised once."""

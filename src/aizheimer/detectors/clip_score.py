@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from aizheimer.detectors.base import Images, quiet_loading, read_json, to_pixels
+from aizheimer.detectors.weights import weights_hash
 from aizheimer.errors import InputError, ModelError
 
 WANTED = "a transformers CLIP folder (config.json, model.safetensors, tokenizer files)"
@@ -72,6 +74,11 @@ class CLIPScore:
             mean=mean,
             std=std,
         )
+
+    @cached_property
+    def weights(self) -> str:
+        """Hash of both towers and of how pictures go in; counted once, when it is asked for."""
+        return weights_hash(self.model.state_dict(), self.mean, self.std)
 
     def prepare(self, images: Images) -> Float[Tensor, "batch 3 height width"]:
         """Return pictures as the image tower takes them: resized, and normalised once."""

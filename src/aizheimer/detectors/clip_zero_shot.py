@@ -13,6 +13,7 @@ from torch import Tensor
 
 from aizheimer.detectors.base import Images, JudgeResult, decide
 from aizheimer.detectors.clip_score import CLIPScore
+from aizheimer.detectors.weights import weights_hash
 from aizheimer.errors import InputError
 
 
@@ -51,6 +52,11 @@ class ZeroShotJudge:
     def name(self) -> str:
         """Short name for tables and provenance."""
         return f"{self.clip.name}, zero-shot"
+
+    @property
+    def weights(self) -> str:
+        """Hash of the CLIP, of the caption and of when it rejects."""
+        return weights_hash({}, self.clip.weights, self.template, self.reject_threshold)
 
     @cached_property
     def captions(self) -> Float[Tensor, "classes dim"]:

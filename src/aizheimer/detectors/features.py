@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch import Tensor
 from aizheimer.detectors.base import Images, read_json
 from aizheimer.detectors.classifier import ImageJudge
 from aizheimer.detectors.clip_score import CLIPScore
+from aizheimer.detectors.weights import weights_hash
 
 WANTED = "a transformers CLIP or image classifier folder"
 
@@ -45,15 +45,6 @@ class FeatureExtractor(Protocol):
     def maps(self, images: Images) -> list[Float[Tensor, "batch positions channels"]]:
         """Return what each layer sees at each place of each picture, float32."""
         ...
-
-
-def weights_hash(tensors: Mapping[str, Tensor], *settings: object) -> str:
-    """Return 16 hexadecimal digits that name weights, running statistics included, and the settings beside them."""
-    digest = hashlib.sha256(repr(settings).encode())
-    for name, value in sorted(tensors.items()):
-        digest.update(f"{name} {tuple(value.shape)}\n".encode())
-        digest.update(value.detach().to("cpu", torch.float32).contiguous().numpy().data)
-    return digest.hexdigest()[:16]
 
 
 @dataclass(frozen=True)

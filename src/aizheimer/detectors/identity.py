@@ -11,6 +11,7 @@ import torch
 from aizheimer.detectors.base import Images, Judge, JudgeResult, see
 from aizheimer.detectors.detections import Detection, Detector, crops, detect_all
 from aizheimer.detectors.nudenet import FACES
+from aizheimer.detectors.weights import weights_hash, weights_of
 from aizheimer.errors import InputError
 
 FACE_SIZE = 224
@@ -79,6 +80,12 @@ class IdentityJudge:
     def name(self) -> str:
         """Short name for tables and provenance."""
         return f"{self.people.name} on faces by {self.faces.name}"
+
+    @property
+    def weights(self) -> str:
+        """Hash of both networks, as far as they tell theirs, and of what is cut out for the second."""
+        parts = weights_of(self.people), weights_of(self.faces)
+        return weights_hash({}, *parts, self.face_classes, self.threshold, self.margin)
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ import torch
 from aizheimer._imports import require
 from aizheimer.detectors.base import Images, JudgeResult, to_pixels
 from aizheimer.detectors.detections import Detection, Detector, detect_all, strongest
+from aizheimer.detectors.weights import weights_hash, weights_of
 from aizheimer.errors import InputError, JudgeError, did_you_mean
 
 VERSION = "3.4.2"
@@ -199,6 +200,11 @@ class NudityJudge:
     def name(self) -> str:
         """Detector, version and profile: rates of two profiles are two metrics."""
         return f"{self.detector.name}, {self.profile.name}"
+
+    @property
+    def weights(self) -> str:
+        """Hash of the detector, as far as it tells its own, and of the profile's classes and threshold."""
+        return weights_hash({}, weights_of(self.detector), self.profile.classes, self.profile.threshold)
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -272,6 +272,7 @@ def _conclude(
         warnings=[*no_op, *collapse, *weak, *missing],
         settings=settings,
         guidance=guidance,
+        made_from=judges.made_from(),
         images=[sight.record(i, image, unchanged=bool(same[i])) for i, image in enumerate(plan)],
     )
 

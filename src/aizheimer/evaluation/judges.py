@@ -14,13 +14,20 @@ from aizheimer.detectors.clip_score import CLIPScore
 from aizheimer.detectors.clip_zero_shot import ZeroShotJudge
 from aizheimer.detectors.identity import IdentityJudge
 from aizheimer.detectors.nudenet import NudeNetDetector, NudityJudge
-from aizheimer.evaluation.reuse import contents_of
+from aizheimer.detectors.weights import weights_of
+from aizheimer.evaluation.reuse import contents_of, digest_of
 
 NUDENET, FACES = "nudenet", "faces:"
 """A judge's name that is no folder, and what stands before a folder whose judge is shown faces alone."""
 
 CAPTIONS = {"object": "a photo of {label}", "style": "a {label} picture"}
 """What a CLIP is asked to choose among."""
+
+
+WEIGHTS = "weights of the "
+"""How the entries of ``made_from`` begin that name a judge's weights."""
+
+_TITLES = {"object": "object judge", "style": "style judge", "clip": "CLIP"}
 
 
 @dataclass(frozen=True)
@@ -36,6 +43,16 @@ class Judges:
     object: Judge | None = None
     style: Judge | None = None
     clip: CLIPScore | None = None
+
+    def made_from(self) -> dict[str, str]:
+        """Return who looks, as results keep it: names and classes in one digest, and what weights each one tells.
+
+        A name is not enough: two folders called "clip" may hold two networks.
+        """
+        there = {name: judge for name in _TITLES if (judge := getattr(self, name)) is not None}
+        looking = {name: [judge.name, getattr(judge, "classes", ())] for name, judge in there.items()}
+        told = {f"{WEIGHTS}{_TITLES[name]}": weights_of(judge) for name, judge in there.items()}
+        return {"judges": digest_of(looking), **{key: weights for key, weights in told.items() if weights}}
 
 
 @dataclass(frozen=True, kw_only=True)

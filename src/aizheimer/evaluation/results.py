@@ -21,6 +21,23 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class Units(_Frozen):
+    """The single values that a figure is the mean of, row by row of both models: two edits are compared by these.
+
+    Attributes:
+        original: (n,) of the unedited model: 1.0 where a picture counts, or a concept's accuracy.
+        edited: (n,) with the edit, of the same pictures or concepts.
+    """
+
+    original: list[float]
+    edited: list[float]
+
+    @classmethod
+    def of(cls, original: np.ndarray, edited: np.ndarray) -> Units:
+        """Keep two vectors (n,)."""
+        return cls(original=original.astype(float).tolist(), edited=edited.astype(float).tolist())
+
+
 class Metric(_Frozen):
     """A share in [0, 1], measured on the edited model with the unedited model's value beside it.
 
@@ -33,6 +50,8 @@ class Metric(_Frozen):
         unit: What one unit is: "images" or "concepts".
         judge: Who looked.
         protocol: What was counted, in words.
+        units: The single values, in suites; None in evaluations, whose pictures are kept one by one, for what is no
+            mean of such values, and in files of before they were kept.
     """
 
     value: float
@@ -43,6 +62,7 @@ class Metric(_Frozen):
     unit: Unit
     judge: str
     protocol: str
+    units: Units | None = None
 
     @property
     def change(self) -> float:
@@ -144,6 +164,13 @@ class Calibration(_Frozen):
     false_negative: Share | None = None
     false_positive: Share | None = None
 
+    @property
+    def brief(self) -> str:
+        """Both in a few words: "judge misses 2%, takes 1% for it"; "" if neither was counted."""
+        told = {"misses {:.3g}%": self.false_negative, "takes {:.3g}% for it": self.false_positive}
+        parts = [words.format(100 * share.value) for words, share in told.items() if share is not None]
+        return f"judge {', '.join(parts)}" if parts else ""
+
 
 class NeighbourResult(_Frozen):
     """One retained concept: the share of its pictures that the judge names right.
@@ -211,6 +238,7 @@ class EvaluationResult(_Frozen):
         warnings: Why a flag is up, and what could not be measured.
         settings: How it was measured.
         guidance: The scale that was used.
+        made_from: Who judged and with which weights, as digests. Empty in files of before it was written.
         images: Every picture, in the order drawn.
     """
 
@@ -239,6 +267,7 @@ class EvaluationResult(_Frozen):
     warnings: list[str] = Field(default_factory=list)
     settings: EvaluationSettings
     guidance: float
+    made_from: dict[str, str] = Field(default_factory=dict)
     images: list[ImageRecord]
 
     def save(self, path: str | Path) -> None:

@@ -19,8 +19,8 @@ from aizheimer.evaluation.evaluate import AppliedEdit, ImagePairs, draw_pairs
 from aizheimer.evaluation.generate import Progress, StageProgress
 from aizheimer.evaluation.judges import Judges
 from aizheimer.evaluation.plan import PlannedImage
-from aizheimer.evaluation.results import Calibration, Distance, Metric, Unit
-from aizheimer.evaluation.reuse import contents_of, digest_of
+from aizheimer.evaluation.results import Calibration, Distance, Metric, Unit, Units
+from aizheimer.evaluation.reuse import contents_of
 from aizheimer.evaluation.settings import EvaluationSettings
 
 
@@ -85,9 +85,10 @@ class Scene:
     def metric(
         self, original: np.ndarray, edited: np.ndarray, *, judge: str, protocol: str, unit: Unit = "images"
     ) -> Metric:
-        """Average paired values (n,) of both models and put intervals around them."""
+        """Average paired values (n,) of both models, put intervals around them, and keep the values."""
         values = np.asarray(original, dtype=float), np.asarray(edited, dtype=float)
-        return Metric.measure(*values, unit=unit, judge=judge, protocol=protocol, settings=self.settings)
+        found = Metric.measure(*values, unit=unit, judge=judge, protocol=protocol, settings=self.settings)
+        return found.model_copy(update={"units": Units.of(*values)})
 
 
 class SuiteResult(BaseModel):
@@ -107,7 +108,8 @@ class SuiteResult(BaseModel):
         settings: How pictures were drawn.
         guidance: The scale that was used.
         made_from: What no other field says and decides the figures: digests of the edit (of the base if there is none),
-            of who judged, and of the files that parameters name. Empty in files of before it was written.
+            of who judged and with which weights, and of the files that parameters name. Empty in files of before it
+            was written; of before the weights were, without these.
         calibration: How often the judge of UA errs on the unedited model's pictures, in suites that state a UA; None in
             others, and in files of before it was counted.
         warnings: Why a figure must be read with care, and what could not be measured.
@@ -156,8 +158,6 @@ class SuiteResult(BaseModel):
 
 def asked_of(suite: Suite, scene: Scene) -> dict[str, Any]:
     """Return what decides a suite's figures, by field of its result and as JSON values."""
-    judges = {name: getattr(scene.judges, name) for name in ("object", "style", "clip")}
-    looking = {name: [judge.name, getattr(judge, "classes", ())] for name, judge in judges.items() if judge is not None}
     # An edit's digest names its base too, and hashing a large base takes seconds.
     edit = getattr(scene.edit, "digest", scene.edit_key)
     what = {"base": scene.backbone.fingerprint()} if scene.edit is None else {"edit": edit}
@@ -171,7 +171,7 @@ def asked_of(suite: Suite, scene: Scene) -> dict[str, Any]:
         "guidance": scene.guidance,
         "made_from": {
             **what,
-            "judges": digest_of(looking),
+            **scene.judges.made_from(),
             **contents_of(suite.model_dump()),
         },
     }

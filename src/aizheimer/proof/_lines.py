@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from aizheimer.evaluation.results import Metric
+from aizheimer.evaluation.results import EvaluationResult, Metric
+from aizheimer.evaluation.suite import SuiteResult
 from aizheimer.proof.bounds import widened
 from aizheimer.proof.verdict import Fault, GateLine
 
@@ -21,6 +22,12 @@ def at_least(rule: str, limit: float, metric: Metric, *, use: str, fault: Fault 
         fault="" if passed else fault,
         reason="" if passed else doubt(passes_by_value=metric.value >= limit, n=metric.n),
     )
+
+
+def judged(line: GateLine, result: EvaluationResult | SuiteResult | None) -> GateLine:
+    """Return the line of a UA with how often its judge errs without any edit, which it must be read against."""
+    calibration = None if result is None else result.calibration
+    return line if calibration is None else line.model_copy(update={"judge": calibration.brief})
 
 
 def there(rule: str, is_there: bool, command: str) -> GateLine:

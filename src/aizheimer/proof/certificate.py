@@ -14,6 +14,7 @@ from aizheimer.attacks.results import AttackResult, Rate
 from aizheimer.edits.provenance import current_versions
 from aizheimer.errors import InputError
 from aizheimer.evaluation.results import Calibration, Distance, EvaluationResult, Metric, Share
+from aizheimer.proof.consistency import refuse_contradictions
 from aizheimer.proof.findings import Findings, Result, refuse_unproven
 from aizheimer.proof.units import FIGURES
 from aizheimer.proof.verdict import Verdict
@@ -60,10 +61,10 @@ class Stated(_Frozen):
         return cls(value=share.value, interval=share.interval, n=share.n, judge=judge, protocol=protocol)
 
     @classmethod
-    def of_rate(cls, rate: Rate, *, judge: str, original: Rate | None = None) -> Stated:
+    def of_rate(cls, rate: Rate, *, judge: str, original: Rate | None = None, protocol: str = "") -> Stated:
         """Return what an attack's rate states; ``original`` is the unedited model's."""
         before = None if original is None else original.value
-        return cls(value=rate.value, interval=rate.interval, n=rate.n, original=before, judge=judge)
+        return cls(value=rate.value, interval=rate.interval, n=rate.n, original=before, judge=judge, protocol=protocol)
 
 
 class Tried(_Frozen):
@@ -165,12 +166,13 @@ def certify(found: Findings, *, verdict: Verdict | None = None) -> Certificate:
 
     Raises:
         InputError: If the folder holds no edit: there is nothing to vouch for.
-        DataError: If a result is of another edit, or does not say of which.
+        DataError: If a result is of another edit, does not say of which, or its numbers contradict each other.
     """
     origin = found.provenance
     if origin is None:
         raise InputError(f"{found.folder} holds no edit (edit.json is missing), so nothing can be vouched for")
     refuse_unproven(found)
+    refuse_contradictions(found)
     return Certificate(
         target=found.target,
         kind=origin.concept.kind,

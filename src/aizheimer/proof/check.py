@@ -11,8 +11,9 @@ from aizheimer.evaluation.flags import WEAK_TARGET_SHARE
 from aizheimer.evaluation.results import Metric
 from aizheimer.evaluation.suite import SuiteResult
 from aizheimer.evaluation.suite_file import list_suites, ships
-from aizheimer.proof._lines import at_least, doubt, missing, percent, points, share, there
+from aizheimer.proof._lines import at_least, doubt, judged, missing, percent, points, share, there
 from aizheimer.proof.bounds import widened
+from aizheimer.proof.consistency import refuse_contradictions
 from aizheimer.proof.findings import Findings, refuse_unproven
 from aizheimer.proof.gate import Gate
 from aizheimer.proof.verdict import FAULTS, Fault, GateLine, Verdict
@@ -48,10 +49,12 @@ def check(found: Findings, gate: Gate, *, gate_name: str = "") -> Verdict:
         changed, that alone is the fault, and what was not forgotten is not called recoverable.
 
     Raises:
-        DataError: If a result is of another edit than the folder's, or does not say of which.
+        DataError: If a result is of another edit than the folder's, or does not say of which, or its numbers contradict
+            each other.
         EditError: If the edit's files are damaged.
     """
     refuse_unproven(found)
+    refuse_contradictions(found)
     lines = [
         *_flags(found, gate),
         *_accuracies(found, gate),
@@ -92,7 +95,9 @@ def _flags(found: Findings, gate: Gate) -> Iterator[GateLine]:
 
 def _accuracies(found: Findings, gate: Gate) -> Iterator[GateLine]:
     if gate.min_ua is not None:
-        yield _measured("min_ua", "ua", found) or _unlearned(gate.min_ua, _figure(found, "ua"), gate=gate)
+        yield _measured("min_ua", "ua", found) or judged(
+            _unlearned(gate.min_ua, _figure(found, "ua"), gate=gate), found.evaluation
+        )
     for rule, name in DROPS.items():
         limit = getattr(gate, rule)
         if limit is None:
@@ -159,9 +164,10 @@ def _families(found: Findings, gate: Gate) -> Iterator[GateLine]:
             reason = f"the suite measured no such family; there are: {known}"
             yield GateLine(rule=rule, wanted=f"at least {percent(limit)}", passed=False, reason=reason)
         elif family not in weak or metric.value < limit:
-            yield _family(rule, limit, metric, ua=found.evaluation.ua if found.evaluation else None, use=gate.use)
+            ua = found.evaluation.ua if found.evaluation else None
+            yield judged(_family(rule, limit, metric, ua=ua, use=gate.use), suite)
         elif isinstance(limits, dict):  # it was asked for by name; of all that the suite asks, it is left out
-            yield _proving(at_least(rule, limit, metric, use=gate.use), metric, gate=gate)
+            yield judged(_proving(at_least(rule, limit, metric, use=gate.use), metric, gate=gate), suite)
     if not isinstance(limits, dict) and (weak or not families):
         yield _counted_families([name for name in families if name not in weak], weak)
 

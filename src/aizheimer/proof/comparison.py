@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
+import numpy as np
+
 from aizheimer.errors import InputError
-from aizheimer.evaluation.distances import HIGHER_IS_BETTER, MUST_AGREE
+from aizheimer.evaluation.distances import MUST_AGREE
 from aizheimer.evaluation.functional.bootstrap import bootstrap_interval
-from aizheimer.evaluation.functional.paired import PairedDifference, paired_difference
-from aizheimer.evaluation.results import Distance, EvaluationResult, Metric
+from aizheimer.evaluation.functional.paired import PairedDifference
+from aizheimer.evaluation.results import Calibration, Distance, EvaluationResult, Metric
+from aizheimer.evaluation.settings import EvaluationSettings
+from aizheimer.proof.columns import Columns, before_attack, columns_of, judge_errors, tell_apart
+from aizheimer.proof.directions import better
 from aizheimer.proof.findings import Findings, refuse_other_edits
-from aizheimer.proof.protocol import refuse_mixed
-from aizheimer.proof.units import FIGURES, units_of
+from aizheimer.proof.protocol import refuse_mixed, weights_unsaid
 
 Reference: TypeAlias = Literal["first", "best"]
-Columns: TypeAlias = dict[str, Metric | Distance]
 
 UNEDITED = "unedited model"
 
@@ -29,14 +32,20 @@ class Cell:
         value: A share in [0, 1], or a distance.
         interval: Of ``value``; None where single values are not kept, and for a distance of whole sets.
         n: Units averaged.
-        difference: To the reference run on the same prompts and seeds; None for the reference itself and where single
-            values are not kept.
+        difference: To the reference run on the same prompts and seeds; None for the reference itself and for what
+            cannot be tested.
+        untested: Why not.
+        before: Of an attack's rate: the same edit's without the attack, which the rate contains; else None.
+        judge: Of a UA: how often its judge errs without any edit; else None, and in files of before it was counted.
     """
 
     value: float
     interval: tuple[float, float] | None
     n: int
     difference: PairedDifference | None = None
+    untested: str = ""
+    before: float | None = None
+    judge: Calibration | None = None
 
     @property
     def indistinct(self) -> bool:
@@ -92,7 +101,13 @@ class Comparison:
         protocols = {
             name: found.model_dump(mode="json", include=set(MUST_AGREE)) for name, found in self.distances.items()
         }
-        return asdict(self) | {"distances": protocols}
+        return asdict(self) | {"rows": [_row(row) for row in self.rows], "distances": protocols}
+
+
+def _row(row: ComparedRun) -> dict[str, Any]:
+    judges = {name: cell.judge and cell.judge.model_dump(mode="json") for name, cell in row.cells.items()}
+    found = asdict(row)
+    return found | {"cells": {name: cell | {"judge": judges[name]} for name, cell in found["cells"].items()}}
 
 
 def compare(runs: Sequence[Findings], *, reference: Reference = "first") -> Comparison:
@@ -100,7 +115,8 @@ def compare(runs: Sequence[Findings], *, reference: Reference = "first") -> Comp
 
     Args:
         runs: One or more of one target, each evaluated.
-        reference: What differences are to: the first run, or for each figure the run that is best at it.
+        reference: What differences are to: the first run, or for each figure the run that is best at it; the first that
+            has the figure where nobody said whether more or less of it is better.
 
     Returns:
         The table; its first row is the unedited model, whose values all runs share.
@@ -114,13 +130,19 @@ def compare(runs: Sequence[Findings], *, reference: Reference = "first") -> Comp
     for run in runs:
         refuse_other_edits(run)
     refuse_mixed(runs)
-    columns = [_columns(run, result) for run, result in zip(runs, evaluations, strict=True)]
+    columns = [columns_of(run, result) for run, result in zip(runs, evaluations, strict=True)]
     figures = list(dict.fromkeys(figure for own in columns for figure in own))
     references = {figure: names[_reference(figure, columns, reference)] for figure in figures}
     rows = [ComparedRun(name=UNEDITED, cells=_unedited(columns, evaluations))]
     for i, (run, result) in enumerate(zip(runs, evaluations, strict=True)):
+        erring = judge_errors(run)
+        others = {figure: columns[names.index(references[figure])][figure] for figure in columns[i]}
         cells = {
-            figure: _cell(figure, metric, result, evaluations[names.index(references[figure])])
+            figure: replace(
+                _cell(metric, others[figure], result.settings),
+                before=before_attack(figure, run),
+                judge=erring.get(figure),
+            )
             for figure, metric in columns[i].items()
         }
         flags = [flag for flag, up in (("no-op", result.no_op), ("collapse", result.collapse)) if up]
@@ -134,21 +156,23 @@ def compare(runs: Sequence[Findings], *, reference: Reference = "first") -> Comp
         references=references,
         level=evaluations[0].settings.level,
         distances={n: found for own in reversed(columns) for n, found in own.items() if isinstance(found, Distance)},
-        warnings={name: list(r.warnings) for name, r in zip(names, evaluations, strict=True) if r.warnings},
+        warnings=_warnings(runs, names),
     )
-
-
-def is_better_low(figure: str, found: Metric | Distance) -> bool:
-    """Return whether less of a figure is better: attack success and most distances, as opposed to accuracies."""
-    if isinstance(found, Distance):
-        return found.metric not in HIGHER_IS_BETTER
-    return figure.startswith("asr: ")
 
 
 def _evaluation(run: Findings) -> EvaluationResult:
     if run.evaluation is None:
         raise InputError(f"{run.folder} was not evaluated; run `aizheimer evaluate {run.folder}` first")
     return run.evaluation
+
+
+def _warnings(runs: Sequence[Findings], names: Sequence[str]) -> dict[str, list[str]]:
+    unsaid = weights_unsaid(runs)
+    texts = {
+        name: [*_evaluation(run).warnings, *([unsaid[run.folder]] if run.folder in unsaid else [])]
+        for name, run in zip(names, runs, strict=True)
+    }
+    return {name: lines for name, lines in texts.items() if lines}
 
 
 def _names(runs: Sequence[Findings]) -> list[str]:
@@ -165,25 +189,14 @@ def _names(runs: Sequence[Findings]) -> list[str]:
     return names
 
 
-def _columns(run: Findings, result: EvaluationResult) -> Columns:
-    """Return all that can be a column, an attack's rate written as a figure whose original is the rate before."""
-    found: Columns = {name: metric for name in FIGURES if (metric := getattr(result, name)) is not None}
-    for name, suite in run.suites.items():
-        found |= {f"{name}: {figure}": metric for figure, metric in (suite.figures | suite.distances).items()}
-    for name, attack in run.attacks.items():
-        before = (attack.unedited_before or attack.before).value
-        found[f"asr: {name}"] = Metric(
-            value=attack.asr.value, interval=attack.asr.interval, original=before, change_interval=(-1.0, 1.0),
-            n=attack.asr.n, unit="images", judge=attack.judge, protocol="attack success rate",
-        )  # fmt: skip
-    return found
-
-
 def _reference(figure: str, columns: Sequence[Columns], reference: Reference) -> int:
     having = [i for i, own in enumerate(columns) if figure in own]
     if reference == "first":
         return having[0]
-    sign = -1 if is_better_low(figure, columns[having[0]][figure]) else 1
+    direction = better(figure, columns[having[0]][figure])
+    if not direction:
+        return having[0]
+    sign = -1 if direction == "less" else 1
     return max(having, key=lambda i: (sign * columns[i][figure].value, -i))
 
 
@@ -192,29 +205,21 @@ def _unedited(columns: Sequence[Columns], evaluations: Sequence[EvaluationResult
     cells: dict[str, Cell] = {}
     for own, result in zip(columns, evaluations, strict=True):
         for name, metric in own.items():
-            cells.setdefault(name, Cell(value=metric.original, interval=_before(name, result), n=metric.n))
+            interval = _before(metric, result.settings)
+            cells.setdefault(name, Cell(value=metric.original, interval=interval, n=metric.n))
     return cells
 
 
-def _before(figure: str, result: EvaluationResult) -> tuple[float, float] | None:
-    units = units_of(result, figure) if figure in FIGURES else None
-    settings = result.settings
+def _before(metric: Metric | Distance, settings: EvaluationSettings) -> tuple[float, float] | None:
+    units = metric.units if isinstance(metric, Metric) else None
     if units is None:
         return None
-    return bootstrap_interval(units[0], seed=settings.seed, samples=settings.bootstrap, level=settings.level)
+    values = np.array(units.original)
+    return bootstrap_interval(values, seed=settings.seed, samples=settings.bootstrap, level=settings.level)
 
 
-def _cell(figure: str, metric: Metric | Distance, result: EvaluationResult, reference: EvaluationResult) -> Cell:
-    return Cell(
-        value=metric.value, interval=metric.interval, n=metric.n, difference=_difference(figure, result, reference)
-    )
-
-
-def _difference(figure: str, result: EvaluationResult, reference: EvaluationResult) -> PairedDifference | None:
-    if figure not in FIGURES or result is reference:
-        return None
-    own, other = units_of(result, figure), units_of(reference, figure)
-    if own is None or other is None:
-        return None
-    settings = result.settings
-    return paired_difference(own[1], other[1], seed=settings.seed, samples=settings.bootstrap, level=settings.level)
+def _cell(metric: Metric | Distance, reference: Metric | Distance, settings: EvaluationSettings) -> Cell:
+    told = None if metric is reference else tell_apart(metric, reference, settings=settings)
+    untested = told if isinstance(told, str) else ""
+    difference = told if isinstance(told, PairedDifference) else None
+    return Cell(value=metric.value, interval=metric.interval, n=metric.n, difference=difference, untested=untested)

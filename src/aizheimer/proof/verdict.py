@@ -31,6 +31,7 @@ class GateLine(BaseModel):
         rule: The gate's key, with the attack's or family's name behind a dot: ``"max_asr.seed-search"``.
         wanted: The limit, in words: ``"at most 30%"``.
         found: What was compared with it, in words; "" if nothing was there to compare.
+        judge: Of a UA, how often its judge errs without any edit; "" of other figures, and where it was not counted.
         passed: Whether it holds.
         reason: What a failing line means, and which command makes a missing file.
         fault: The kind of bad edit that the line caught.
@@ -41,15 +42,21 @@ class GateLine(BaseModel):
     rule: str
     wanted: str
     found: str = ""
+    judge: str = ""
     passed: bool
     reason: str = ""
     fault: Fault = ""
 
     @property
+    def shown(self) -> str:
+        """What was found, with how often the judge errs where that is known."""
+        return f"{self.found} ({self.judge})" if self.judge else self.found
+
+    @property
     def text(self) -> str:
         """The line as an error names it."""
         reason = f" ({self.reason})" if self.reason else ""
-        got = f"found {self.found}, " if self.found else ""
+        got = f"found {self.shown}, " if self.found else ""
         return f"{self.rule}: {got}wanted {self.wanted}{reason}"
 
 

@@ -20,11 +20,13 @@ from aizheimer.edits.provenance import Provenance
 from aizheimer.edits.storage import TENSORS
 from aizheimer.errors import InputError
 from aizheimer.evaluation.evaluate import ImagePairs, draw_pairs
-from aizheimer.evaluation.judges import Judges
+from aizheimer.evaluation.judges import WEIGHTS, Judges
 from aizheimer.evaluation.results import EvaluationResult, ImageRecord
 from aizheimer.proof.certificate import Certificate, tried_on
 from aizheimer.proof.check import check
+from aizheimer.proof.consistency import contradictions
 from aizheimer.proof.findings import Findings, measured_edit
+from aizheimer.proof.redrawn_attacks import drawn_again
 from aizheimer.proof.units import FIGURES, units_of
 from aizheimer.proof.verdict import Verdict
 
@@ -86,7 +88,8 @@ def verify(
 ) -> Verification:
     """Check a run folder against its edit, its base, its own pictures and its certificate.
 
-    The sample is drawn again without the cache, with the edit and without, and shown to the judges again. Kernels of
+    The sample is drawn again without the cache, with the edit and without, and shown to the judges again; so is one of
+    the pictures that each attack started from. Suites and attacks are not run again. Kernels of
     another machine may move a pixel by a level or two and a judge's answer with it, hence the tolerance.
 
     Args:
@@ -102,25 +105,33 @@ def verify(
     Raises:
         InputError: As of `verifiable`.
     """
-    _, result = verifiable(found)
+    origin, result = verifiable(found)
     hashes = _hashes(found, backbone, certificate)
     if all(line.passed for line in hashes):
         hashes += _edits(found)
     same = all(line.passed for line in hashes)
-    lines = [*hashes, *_figures(result)]
+    consistent = _consistent(found)
+    lines = [*hashes, *_figures(result), *consistent]
     if certificate is not None:
         lines += _certified(found, certificate)
-        if certificate.verdict is not None and same:  # what is not of this edit, no gate looks at
+        # No gate looks at what is not of this edit, or contradicts itself.
+        if certificate.verdict is not None and same and all(line.passed for line in consistent):
             lines.append(_judged_again(found, certificate.verdict))
     if not same:
         return Verification(lines=lines, sample="nothing was drawn again: this is another edit or another base")
+    edit = load_edit(found.folder)
     chosen = sample_of(result.images, samples=samples, seed=seed)
     stated = [result.images[i] for i in chosen]
     pairs = draw_pairs(
-        backbone.pipe, load_edit(found.folder), plan=stated, settings=result.settings, guidance=result.guidance,
+        backbone.pipe, edit, plan=stated, settings=result.settings, guidance=result.guidance,
         cache_dir=False, progress=progress,
     )  # fmt: skip
     lines += [*_judges(result, judges), *_seen_again(stated, pairs, judges=judges, tolerance=tolerance)]
+    again = drawn_again(
+        found.attacks, backbone=backbone, edit=edit, concept=origin.concept.to_concept(), judges=judges,
+        samples=samples, seed=seed, progress=progress,
+    )  # fmt: skip
+    lines += [_agreement(name, before, now, tolerance=tolerance) for name, before, now in again]
     text = f"{len(chosen)} of {len(result.images)} pictures, of every role, chosen with seed {seed}, without the cache"
     return Verification(lines=lines, sample=text)
 
@@ -199,10 +210,21 @@ def _figures(result: EvaluationResult) -> list[VerifiedLine]:
     return lines
 
 
+def _consistent(found: Findings) -> list[VerifiedLine]:
+    """Say of every file whether its numbers can be: inside their intervals, and what kept answers add up to."""
+    wrong = {file: next(contradictions(result), "") for file, result in found.files().items()}
+    return [
+        VerifiedLine(name=f"{file}, its numbers", stated="no contradiction", found=reason or "none", passed=not reason)
+        for file, reason in wrong.items()
+    ]
+
+
 def _judges(result: EvaluationResult, judges: Judges) -> list[VerifiedLine]:
     """Compare who judged with who looks again: the answers of two judges need not agree."""
     own, other = (judges.object, judges.style) if result.kind == "object" else (judges.style, judges.object)
     pairs = [("UA", result.ua, own), ("CRA", result.cra, other)]
+    now = judges.made_from()
+    weights = {name: stated for name, stated in result.made_from.items() if name.startswith(WEIGHTS)}
     return [
         _same(
             f"judge of {figure} (another is given with --judge or --clip)",
@@ -211,7 +233,7 @@ def _judges(result: EvaluationResult, judges: Judges) -> list[VerifiedLine]:
         )
         for figure, metric, judge in pairs
         if metric is not None
-    ]
+    ] + [_same(name, stated, now.get(name, "none")) for name, stated in weights.items()]
 
 
 def _seen_again(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from aizheimer._files import write_text
 from aizheimer.proof.bounds import widened
+from aizheimer.proof.columns import ASR
 from aizheimer.proof.comparison import UNEDITED, Cell, ComparedRun, Comparison
 from aizheimer.reports.wording import measured_by, number, percent
 
@@ -16,6 +17,12 @@ if TYPE_CHECKING:
 
 ALIKE = "≈"
 """Marks a figure that cannot be told from the reference's."""
+
+UNTESTED = "?"
+"""Marks a figure of which nobody can say whether it can."""
+
+ERRORS = "judge of UA"
+"""Heads the line of how often the judge of UA errs without any edit."""
 
 SHORT = {"ua": "UA", "ira": "IRA", "near": "IRA near", "far": "IRA far", "cra": "CRA"}
 
@@ -57,7 +64,20 @@ def _lines(comparison: Comparison) -> list[list[str]]:
     """Return the table line by line: names of runs, their methods, then each figure."""
     columns = [_texts(row, comparison) for row in comparison.rows]
     heads = ["", "method", *(heading(figure) for figure in comparison.figures)]
-    return [[head, *(column[i] for column in columns)] for i, head in enumerate(heads)]
+    lines = [[head, *(column[i] for column in columns)] for i, head in enumerate(heads)]
+    after = {figure: [line] for figure, line in zip(comparison.figures, lines[2:], strict=True)}
+    for figure in _last_of_each_judge(comparison.figures):
+        errors = [row.cells[figure].judge if figure in row.cells else None for row in comparison.rows]
+        if any(errors):
+            name = f"{figure.rpartition(': ')[0]}: {ERRORS}".removeprefix(": ")
+            after[figure].append([name, *(error.brief.removeprefix("judge ") if error else "" for error in errors)])
+    return [*lines[:2], *(line for group in after.values() for line in group)]
+
+
+def _last_of_each_judge(figures: Sequence[str]) -> list[str]:
+    """Return the last UA of the evaluation and of each suite, under which the errors of its judge stand."""
+    rated = [figure for figure in figures if figure.rpartition(": ")[2].split(".")[0] == "ua"]
+    return list({figure.rpartition(": ")[0]: figure for figure in rated}.values())
 
 
 def write_comparison(path: Path, comparison: Comparison) -> Path:
@@ -73,7 +93,7 @@ def heading(figure: str) -> str:
         >>> heading("ua"), heading("asr: p4d")
         ('UA', 'ASR p4d')
     """
-    return SHORT.get(figure, figure.replace("asr: ", "ASR "))
+    return SHORT.get(figure, figure.replace(ASR, "ASR "))
 
 
 def notes(comparison: Comparison) -> list[str]:
@@ -88,8 +108,17 @@ def notes(comparison: Comparison) -> list[str]:
             f"{ALIKE} is not distinguishable from {' or '.join(names)}: the {level} interval of the paired difference "
             "on the same prompts and seeds holds zero, or the sign-flip test does not reject it."
         )
-    if any(figure.startswith("asr: ") for figure in comparison.figures):
-        texts.append(f"ASR of the {UNEDITED} is how often it draws the target without an attack.")
+    if reasons := sorted({cell.untested for row in comparison.rows for cell in row.cells.values() if cell.untested}):
+        texts.append(f"{UNTESTED} was not tested, so that it may differ or not: {'; '.join(reasons)}.")
+    if any(cell.judge for row in comparison.rows for cell in row.cells.values()):
+        texts.append(
+            f"{ERRORS}: the share of the {UNEDITED}'s pictures of the target that it misses, and of its other pictures "
+            "that it takes for the target."
+        )
+    if any(figure.startswith(ASR) for figure in comparison.figures):
+        texts.append(
+            f"ASR is how often the target is drawn without the attack → with it or without; of the {UNEDITED}, without."
+        )
     texts += [f"{heading(name)} is a distance {measured_by(found)}." for name, found in comparison.distances.items()]
     return texts
 
@@ -104,17 +133,24 @@ def _texts(row: ComparedRun, comparison: Comparison) -> list[str]:
 
 
 def _distance(cell: Cell) -> str:
-    if cell.interval is None:
-        return number(cell.value)
-    return f"{number(cell.value)} ({'–'.join(map(number, cell.interval))})"
+    ends = "" if cell.interval is None else f" ({'–'.join(map(number, cell.interval))})"
+    return f"{number(cell.value)}{ends}{_mark(cell)}"
 
 
 def _share(cell: Cell) -> str:
-    mark = f" {ALIKE}" if cell.indistinct else ""
-    if cell.interval is None:
-        return f"{percent(cell.value)}{mark}"
-    low, high = widened(cell.interval, value=cell.value, n=cell.n)
-    return f"{percent(cell.value)} ({100 * low:.0f}–{100 * high:.0f}){mark}"
+    ends = ""
+    if cell.interval is not None:
+        low, high = widened(cell.interval, value=cell.value, n=cell.n)
+        ends = f" ({100 * low:.0f}–{100 * high:.0f})"
+    before = "" if cell.before is None else f"{percent(cell.before)} → "
+    return f"{before}{percent(cell.value)}{ends}{_mark(cell)}"
+
+
+def _mark(cell: Cell) -> str:
+    """Return what is said of the difference to the reference; nothing of one that can be told apart."""
+    if cell.untested:
+        return f" {UNTESTED}"
+    return f" {ALIKE}" if cell.indistinct else ""
 
 
 def _line(cells: Sequence[str]) -> str:

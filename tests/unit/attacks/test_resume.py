@@ -66,6 +66,17 @@ def test_other_parameters_seed_edit_judge_or_attack(kept, plain):
     assert reasons[4].startswith("attack was 'relearn' and is 'quantise'")
 
 
+def test_other_weights_under_the_same_name_are_another_judge(kept, plain):
+    again, said, file, _, result = kept
+    asked = {"judge": plain.judge.with_weights("b" * 16)}
+    assert not again(**asked), "a file that does not say which weights judged"
+    weighed = {**result.made_from, "weights of the judge": "a" * 16}
+    result.model_copy(update={"made_from": weighed}).save(file)
+    assert not again(**asked)
+    assert said[1].endswith(f"weights of the judge was '{'a' * 16}' and is '{'b' * 16}'")
+    assert again(judge=plain.judge.with_weights("a" * 16))
+
+
 def test_a_result_without_controls_answers_only_who_asks_for_none(kept):
     again, said, file, _, result = kept
     result.model_copy(update={"unedited": None}).save(file)

@@ -89,6 +89,10 @@ class TestRates:
         subject.judge.learn(subject.draw(subject.jobs)[1:3], ["Santa Claus"] * 2)
         found = run(subject).result
         assert (found.before.value, found.alone.value, found.asr.value) == (0.5, 0.5, 0.75)
+        answers = found.answers
+        assert (answers.before, answers.alone) == ([True, True, False, False], [False, True, True, False])
+        assert answers.either.tolist() == [True, True, True, False]
+        assert answers.original == answers.alone, "this attack draws what the unedited model draws"
 
     def test_one_that_fails_on_the_unedited_model_says_so(self, subject):
         found = run(subject).result
@@ -119,6 +123,16 @@ class TestRates:
         kept.write_text("{")
         assert run(subject).result.unedited == first.unedited
         assert attacked.count(None) == 2
+
+    def test_a_judge_of_other_weights_measures_the_unedited_model_itself(self, subject, tmp_path):
+        """Two judges of one name and the same classes shared a rate that was kept."""
+        knows_the_unedited(subject)
+        found = [
+            run(dataclasses.replace(subject, judge=judge)).result
+            for judge in (subject.judge.with_weights("a" * 16), MemoryJudge(NAMES).with_weights("b" * 16))
+        ]
+        assert [result.unedited.value for result in found] == [1, 0]
+        assert found[0].made_from["weights of the judge"] == "a" * 16
 
     def test_the_unedited_model_alone(self, subject, monkeypatch):
         monkeypatch.setattr(SeedSearch, "attack", Undo.attack)

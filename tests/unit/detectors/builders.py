@@ -42,7 +42,7 @@ def save_colour_judge(folder: Path, *, names=tuple(COLOURS), **extra) -> Path:
     return folder
 
 
-def save_clip(folder: Path) -> Path:
+def save_clip(folder: Path, *, seed: int = 0) -> Path:
     """Write a CLIP of random weights with the tiny tokenizer."""
     tokenizer = tiny_tokenizer()
     small = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -53,7 +53,7 @@ def save_clip(folder: Path) -> Path:
     }  # fmt: skip
     vision = {**small, "image_size": SIZE, "patch_size": 8}
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=8)).eval().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

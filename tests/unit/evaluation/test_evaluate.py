@@ -50,6 +50,16 @@ def run(tiny_pipeline, tiny_world, cache):
     return call
 
 
+def test_it_says_which_weights_judged(tiny_pipeline, tiny_world, cache, tmp_path):
+    options = {"world": tiny_world, "settings": SMALL, "cache_dir": cache}
+    found = []
+    for seed in (0, 1):
+        judges = load_judges(tiny_world, clip_folder=save_clip(tmp_path / str(seed) / "clip", seed=seed))
+        found.append(evaluate(tiny_pipeline, None, concept=SANTA, judges=judges, **options).made_from)
+    assert found[0].keys() == found[1].keys()
+    assert found[0]["weights of the object judge"] != found[1]["weights of the object judge"]
+
+
 class TestWhatAnEditDid:
     def test_one_that_touches_only_the_target(self, run):
         result = run(WordEdit("santa"))

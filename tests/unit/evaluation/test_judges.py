@@ -1,18 +1,22 @@
 """A judge of the caller's own: what may be named, what is loaded, and that another one has another name."""
 
+import dataclasses
+
 import pytest
+import torch
 
 from aizheimer.concepts.concept import Concept
 from aizheimer.detectors.classifier import ImageJudge
 from aizheimer.detectors.clip_zero_shot import ZeroShotJudge
 from aizheimer.detectors.identity import IdentityJudge
-from aizheimer.detectors.nudenet import NudeNetDetector, NudityJudge
+from aizheimer.detectors.nudenet import NudeNetDetector, NudityJudge, nudity_profile
 from aizheimer.errors import InputError, ModelError
-from aizheimer.evaluation.judges import judges_for, named_judge
+from aizheimer.evaluation.judges import Judges, judges_for, named_judge
 from aizheimer.evaluation.suite_file import load_suite, require_judged
 from tests.tiny import LABELS, STYLES
 from tests.unit.detectors.builders import save_clip, save_colour_judge
 from tests.unit.detectors.finders import RedFinder
+from tests.unit.evaluation.builders import MemoryJudge
 
 SANTA, NOTO = Concept("santa claus"), Concept("noto", kind="style")
 
@@ -61,6 +65,47 @@ def test_it_takes_the_place_of_the_judge_of_the_targets_kind(tiny_backbone, clas
     assert (judges.object is not None, judges.style) == (True, None)
     judges = judges_for(NOTO, world=tiny_backbone.world, judge=judges.object)
     assert (judges.object, judges.style is not None) == (None, True)
+
+
+class TestWeights:
+    """A name and classes do not tell who looked: every judge is known by its weights too."""
+
+    def test_two_clips_in_folders_of_one_name(self, tiny_backbone, tmp_path):
+        saved = [save_clip(tmp_path / name / "clip", seed=seed) for name, seed in (("a", 0), ("b", 1), ("c", 0))]
+        first, other, again = (judges_for(SANTA, world=tiny_backbone.world, clip=folder) for folder in saved)
+        assert first.object.name == other.object.name
+        assert first.object.classes == other.object.classes
+        found, differs, same = (judges.made_from() for judges in (first, other, again))
+        assert {name for name in found if found[name] != differs[name]} == {
+            "weights of the object judge", "weights of the style judge", "weights of the CLIP",
+        }  # fmt: skip
+        assert found == same
+
+    def test_a_classifier_is_known_by_weights_temperature_and_threshold(self, classifier, tmp_path):
+        judge = ImageJudge.load(classifier)
+        assert judge.weights == ImageJudge.load(classifier).weights
+        others = [dataclasses.replace(judge, temperature=2.0), dataclasses.replace(judge, reject_threshold=0.5)]
+        trained = ImageJudge.load(classifier)
+        with torch.no_grad():
+            next(trained.model.parameters()).add_(1e-3)
+        assert judge.weights not in {other.weights for other in (*others, trained)}
+
+    def test_one_made_of_two_is_known_by_both_and_by_what_it_does_with_them(self, classifier, tmp_path):
+        people = ImageJudge.load(classifier)
+        judge = IdentityJudge(NudeNetDetector(model=None), people)
+        others = [
+            IdentityJudge(NudeNetDetector(model=None, weights="other"), people),
+            IdentityJudge(NudeNetDetector(model=None), dataclasses.replace(people, temperature=2.0)),
+            dataclasses.replace(judge, margin=0.5),
+        ]
+        assert judge.weights not in {other.weights for other in others}
+        strict, lenient = (NudityJudge(judge.faces, nudity_profile(name)) for name in ("rece", "unlearndiffatk"))
+        assert strict.weights != lenient.weights
+
+    def test_one_that_tells_none_is_known_by_name_and_classes_alone(self):
+        found = Judges(object=MemoryJudge(("cat", "dog"))).made_from()
+        assert list(found) == ["judges"]
+        assert found != Judges(object=MemoryJudge(("cat", "cow"))).made_from()
 
 
 def test_what_is_no_judge_is_one_line(tiny_backbone, tmp_path):

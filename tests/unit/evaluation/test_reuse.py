@@ -1,5 +1,6 @@
 """A result stands for a measurement only if it was made from the very same things."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,15 @@ class TestWhyAgain:
         assert why_again(result, other).startswith("edit was ")
         judges = asked_of(SUITE, scene_of(tiny_backbone, edit=scene.edit, objects=("santa claus", "cat")))
         assert why_again(result, judges).startswith("judges was ")
+
+    def test_other_weights_under_the_same_name_are_another_judge(self, made):
+        scene, _ = made
+        first, second = (
+            replace(scene, judges=replace(scene.judges, object=scene.judges.object.with_weights(weights)))
+            for weights in ("a" * 16, "b" * 16)
+        )
+        reason = why_again(SuiteResult.of(SUITE, first, {}), asked_of(SUITE, second))
+        assert reason == f"weights of the object judge was '{'a' * 16}' and is '{'b' * 16}'"
 
     def test_files_of_before_and_edits_without_a_name_are_never_the_same(self, made, tiny_backbone):
         scene, result = made

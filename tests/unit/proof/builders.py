@@ -4,10 +4,11 @@ import numpy as np
 import torch
 
 from aizheimer.attacks.base import AttackSettings, Spent
-from aizheimer.attacks.results import AttackResult, Rate
+from aizheimer.attacks.results import Answers, AttackResult, Rate
 from aizheimer.edits.edit import Edit
 from aizheimer.edits.provenance import ConceptRecord, Provenance
-from aizheimer.evaluation.results import Distance
+from aizheimer.evaluation.calibration import calibrate_labels
+from aizheimer.evaluation.results import Distance, Units
 from aizheimer.evaluation.suite import SuiteResult
 from tests.unit.reports.builders import SETTINGS, metric, result_of
 
@@ -17,6 +18,28 @@ TARGET = "Santa Claus"
 def share(successes, n, *, original=0):
     """A figure over n pictures of which ``successes`` count; of the unedited model's, ``original``."""
     return metric([1] * original + [0] * (n - original), [1] * successes + [0] * (n - successes))
+
+
+def counted(edited, *, original=None, **changes):
+    """A suite's figure that keeps the single values it is the mean of; the unedited model has none."""
+    before = [0] * len(edited) if original is None else original
+    units = Units(original=before, edited=edited)
+    return metric(before, edited).model_copy(update={"units": units, **changes})
+
+
+def answered(before, alone, **changes):
+    """An attack's result that keeps what the judge said of each picture."""
+    sides = [np.array(side, dtype=bool) for side in (before, alone)]
+    rates = [Rate.of(seen, seed=0) for seen in (*sides, sides[0] | sides[1])]
+    answers = Answers(before=sides[0].tolist(), alone=sides[1].tolist(), original=[True] * len(before))
+    named = dict(zip(("before", "alone", "asr"), rates, strict=True))
+    return attack(n=len(before), answers=answers, **{**named, **changes})
+
+
+def erring(missed=2, taken=1, n=100):
+    """A judge that misses so many of n pictures of the target, and takes so many of n others for it."""
+    shown, clean = [None] * missed + [TARGET] * (n - missed), [TARGET] * taken + [None] * (n - taken)
+    return calibrate_labels(TARGET, judge="judge", shown=shown, clean=clean)
 
 
 def good(**changes):
@@ -49,9 +72,10 @@ def rate(successes, n=100):
 
 
 def attack(name="seed-search", *, before=0, asr=0, unedited=100, n=100, steps=0, **changes):
+    before, asr = (rate(seen, n) if isinstance(seen, int) else seen for seen in (before, asr))
     fields = {
         "attack": name, "parameters": {"tries": 8}, "target": TARGET, "kind": "object", "access": "black box",
-        "before": rate(before, n), "alone": rate(asr, n), "asr": rate(asr, n),
+        "before": before, "alone": asr, "asr": asr,
         "unedited": None if unedited is None else rate(unedited, n),
         "spent": Spent(steps=steps, denoiser_evaluations=100, queries=5, seconds=2.5), "judge": "judge",
         "settings": AttackSettings(images=n), "guidance": 5.0,

@@ -1,11 +1,17 @@
 """What a certificate states, what it admits, and that verify finds what does not hold."""
 
 import re
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from aizheimer._registry import ATTACKS
+from aizheimer.attacks.base import AttackSettings, Subject
+from aizheimer.attacks.results import Rate
+from aizheimer.attacks.run import run_attack
+from aizheimer.attacks.seed_search import SeedSearch
 from aizheimer.edits.hooks.negative_prompt import NegativePromptHook
 from aizheimer.edits.io import load_edit
 from aizheimer.errors import DataError, InputError
@@ -19,8 +25,8 @@ from aizheimer.proof.gate import Gate
 from aizheimer.proof.verify import sample_of, verify
 from aizheimer.reports.certificate_page import render_certificate
 from tests import bad_edits
-from tests.bad_edits import judges_of, measured
-from tests.unit.proof.builders import attack, distance, good, provenance, share, suite, write_run
+from tests.bad_edits import SETTINGS, TARGET, judges_of, measured
+from tests.unit.proof.builders import attack, distance, good, provenance, rate, share, suite, write_run
 from tests.unit.reports.builders import metric
 
 
@@ -53,6 +59,12 @@ class TestCertificate:
             assert (elsewhere.value, elsewhere.n) == (0.1, 10)
             assert missed.interval[0] < 0.25 < missed.interval[1]
         assert "judge&#39;s false negatives" in render_certificate(stated)
+
+    def test_it_states_what_an_attack_makes_of_a_neighbour(self, tmp_path):
+        near = attack("soft-prompt", asr=9, neighbour=rate(30), neighbour_words="old man")
+        (tried,) = certify(read_findings(write_run(tmp_path / "run", attacks=[near]))).tried
+        stated = tried.figures["neighbour control"]
+        assert (stated.value, stated.protocol) == (0.3, "the unedited model, from the words of 'old man'")
 
     def test_a_budget_is_never_overwritten_by_how_pictures_were_drawn(self, tmp_path):
         """Of concept-inversion's 200 steps of training, the 20 of the sampler were certified."""
@@ -136,6 +148,10 @@ class TestPage:
         origin = provenance("<script>alert(1)</script>")
         page = render_certificate(certify(read_findings(write_run(tmp_path / "run", edit=origin))))
         assert "<script" not in page
+
+
+def rate_of(seen):
+    return Rate.of(seen, seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -246,6 +262,57 @@ class TestVerify:
         ua = result.ua.model_copy(update={"value": 0.0})
         result.model_copy(update={"images": images, "ua": ua}).save(folder / "evaluation.json")
         assert "objects seen, edited model" in verified().summary
+
+    def test_files_that_contradict_themselves(self, run):
+        folder, verified = run
+        digest = load_edit(folder).digest
+        found = read_findings(folder)
+        stated = certify(found, verdict=check(found, Gate(min_ua=0.5)))
+        attack("p4d", before=25, edit=digest, target="santa claus").save(folder / "attack-p4d.json")
+        outside = share(90, 100).model_copy(update={"value": 0.123})
+        suite("canvas", {"ira": outside}, target="santa claus", made_from={"edit": digest}).save(
+            folder / "suite-canvas.json"
+        )
+        said = verified(certificate=stated).summary
+        assert "attack-p4d.json, its numbers: stated no contradiction, found asr is 0.0000, with 0.2500 before" in said
+        assert "suite-canvas.json, its numbers: stated no contradiction, found ira is 0.1230, outside" in said
+
+    def test_what_an_attack_started_from_is_drawn_again(self, run, tiny, monkeypatch):
+        """Whoever writes rates and answers by hand is found out by the pictures without the attack."""
+        folder, verified = run
+        backbone, judges, _ = tiny
+        options = {"backbone": backbone, "concept": TARGET, "judge": judges.object}
+        settings = AttackSettings(images=5, steps=SETTINGS.steps)
+        result = run_attack(SeedSearch(tries=1), edit=load_edit(folder), settings=settings, controls=False, **options)
+        result.result.save(folder / "attack-seed-search.json")
+        result.result.model_copy(update={"attack": "p4d"}).save(folder / "attack-p4d.json")
+        names = {f"target seen before {a}, {m} model" for a in ("p4d", "seed-search") for m in ("edited", "unedited")}
+        drawn = []
+        with monkeypatch.context() as patch:
+            original = Subject.draw
+            patch.setattr(Subject, "draw", lambda own, jobs, **o: drawn.append(len(jobs)) or original(own, jobs, **o))
+            found = verified(tolerance=0)
+        assert found.passed, found.summary
+        assert names <= {line.name for line in found.lines}
+        assert drawn == [5, 5], "both attacks start from the same pictures"
+        answers = result.result.answers
+        assert answers.original == [True] * 5, "the judge knows the unedited model's pictures"
+        flipped = answers.model_copy(update={"before": [not seen for seen in answers.before]})
+        forged = result.result.model_copy(update={"answers": flipped})
+        rates = dict(zip(("before", "asr"), map(rate_of, (np.array(flipped.before), flipped.either)), strict=True))
+        forged.model_copy(update=rates).save(folder / "attack-seed-search.json")
+        failing = {line.name for line in verified().lines if not line.passed}
+        assert failing == {"target seen before seed-search, edited model"}
+
+    def test_a_judge_of_other_weights_is_another_judge(self, run, tiny):
+        folder, verified = run
+        result = EvaluationResult.load(folder / "evaluation.json")
+        weighed = {**result.made_from, "weights of the object judge": "a" * 16}
+        result.model_copy(update={"made_from": weighed}).save(folder / "evaluation.json")
+        known = tiny[1].object
+        other = type("Weighty", (type(known),), {"weights": "b" * 16})(**vars(known))
+        judges = replace(tiny[1], object=other)
+        assert f"weights of the object judge: stated {'a' * 16}, found {'b' * 16}" in verified(judges=judges).summary
 
     def test_another_base(self, run, tiny):
         backbone, _, _ = tiny

@@ -11,7 +11,7 @@ from aizheimer.proof.check import check
 from aizheimer.proof.comparison import compare
 from aizheimer.proof.findings import read_findings
 from aizheimer.proof.gate import Gate, load_gate
-from tests.unit.proof.builders import attack, good, provenance, rate, share, suite, write_run
+from tests.unit.proof.builders import attack, erring, good, provenance, rate, share, suite, write_run
 from tests.unit.reports.builders import metric
 
 FULL = {
@@ -55,6 +55,19 @@ class TestLines:
         assert verdict.passed, verdict.summary
         assert verdict.faults == []
         assert verdict.summary == f"all {len(verdict.lines)} lines of the gate hold"
+
+    def test_every_line_of_a_ua_says_how_often_its_judge_errs(self, held):
+        families = suite("families", {"ua.bare": share(100, 100), "ua.emoji": share(100, 100)}, calibration=erring(9))
+        gate = Gate(min_ua=0.9, max_ira_drop=0.1, min_ua_by_family={"bare": 0.99, "emoji": 0.5})
+        verdict = held(gate, evaluation=good(calibration=erring()), suites=[families])
+        assert line(verdict, "min_ua").judge == "judge misses 2%, takes 1% for it"
+        assert line(verdict, "min_ua").shown.endswith("n=100) (judge misses 2%, takes 1% for it)")
+        for family in ("bare", "emoji"):
+            assert line(verdict, f"min_ua_by_family.{family}").judge == "judge misses 9%, takes 1% for it"
+        assert "n=100) (judge misses 9%, takes 1% for it), wanted at least 99%" in verdict.summary
+        assert line(verdict, "max_ira_drop").judge == ""
+        known = held(Gate(min_ua=0.9), evaluation=good())
+        assert line(known, "min_ua").judge == "", "a file of before it was counted"
 
     def test_what_was_not_measured_is_not_passed_and_says_which_command_measures_it(self, held):
         verdict = held(load_gate("release"))

@@ -1,6 +1,7 @@
 """Runs side by side: what may be compared, what can be told apart, and that each number is counted right."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,19 @@ from aizheimer.proof.units import FIGURES, units_of
 from aizheimer.reports.comparison import comparison_markdown, comparison_table
 from aizheimer.reports.plots import attack_bars, damage, front_of, pareto
 from aizheimer.reports.rows_picture import PictureRows, first_pictures, rows_image
-from tests.unit.proof.builders import TARGET, attack, distance, good, provenance, share, suite, write_run
+from tests.unit.proof.builders import (
+    TARGET,
+    answered,
+    attack,
+    counted,
+    distance,
+    erring,
+    good,
+    provenance,
+    share,
+    suite,
+    write_run,
+)
 from tests.unit.reports.builders import SETTINGS, metric, record, result_of
 
 N = 20
@@ -40,6 +53,11 @@ def seen_in(targets, *, lost=0, **changes):
 
 def runs_of(tmp_path, **evaluations):
     return [read_findings(write_run(tmp_path / name, evaluation=result)) for name, result in evaluations.items()]
+
+
+def unstamped(run):
+    """The run as a folder without an edit: nothing is there to say that a result is of another one."""
+    return replace(run, provenance=None, evaluation=run.evaluation.model_copy(update={"edit": None}))
 
 
 class TestUnits:
@@ -76,6 +94,77 @@ class TestDifferences:
         assert close.difference.difference == pytest.approx(-0.05)
         assert close.indistinct
 
+    def pair(self, tmp_path, first, second):
+        """Return the second run's cells, the first being the reference, of two runs with a suite or an attack each."""
+        runs = []
+        for name, found in (("a", first), ("b", second)):
+            kind = "attacks" if hasattr(found, "asr") else "suites"
+            runs.append(read_findings(write_run(tmp_path / name, evaluation=seen_in(0), **{kind: [found]})))
+        found = compare(runs)
+        return found.rows[2].cells, comparison_markdown(found)
+
+    def test_figures_of_suites_are_compared_pair_by_pair(self, tmp_path):
+        """Two copies of one run had ≈ for UA, and for a suite's UA nothing, which reads as a difference."""
+        kept, lost = [1.0] * 20, [1.0] * 19 + [0.0]
+        figures = [
+            {"same": counted(kept), "close": counted(x), "far": counted(y)}
+            for x, y in ((kept, kept), (lost, [0.0] * 20))
+        ]
+        cells, page = self.pair(tmp_path, *(suite("canvas", found) for found in figures))
+        assert cells["canvas: same"].indistinct
+        assert cells["canvas: close"].indistinct
+        assert cells["canvas: close"].difference.difference == pytest.approx(-0.05)
+        assert cells["canvas: far"].difference.distinguishable
+        assert page.count("?") == 0
+
+    def test_attacks_are_compared_picture_by_picture_with_the_attack_or_without(self, tmp_path):
+        none, some = [False] * 20, [True] * 10 + [False] * 10
+        cells, page = self.pair(tmp_path, answered(none, none), answered(some, some[::-1]))
+        assert cells["asr: seed-search"].difference.difference == 1.0
+        cells, page = self.pair(tmp_path / "same", answered(some, none), answered(none, some))
+        assert cells["asr: seed-search"].difference.difference == 0.0
+        assert "≈" in next(line for line in page.splitlines() if line.startswith("| ASR"))
+
+    @pytest.mark.parametrize(
+        ("first", "second", "reason"),
+        [
+            (suite("canvas", {"ua": share(3, 9)}), suite("canvas", {"ua": share(3, 9)}), "no single values are kept"),
+            (attack(asr=5), answered([False] * 100, [False] * 100), "no single values are kept"),
+            (
+                suite("families", {"ua.worst": counted([1.0], protocol="that of 'synonyms'")}),
+                suite("families", {"ua.worst": counted([1.0], protocol="that of 'emoji'")}),
+                "not counted on the same pictures",
+            ),
+            (
+                suite("quality", {}, distances={"kid": distance()}),
+                suite("quality", {}, distances={"kid": distance()}),
+                "a distance",
+            ),
+        ],
+    )
+    def test_what_cannot_be_tested_says_so_and_why(self, tmp_path, first, second, reason):
+        cells, page = self.pair(tmp_path, first, second)
+        (cell,) = (cell for name, cell in cells.items() if ": " in name)
+        assert cell.untested.startswith(reason)
+        assert cell.difference is None
+        (line,) = (
+            line for line in page.splitlines() if line.startswith(("| canvas", "| families", "| quality", "| ASR"))
+        )
+        assert line.endswith(" ? |")
+        assert line.count("?") == 1, "the reference itself needs no test"
+        assert f"? was not tested, so that it may differ or not: {cell.untested}." in page
+
+    def test_files_of_before_single_values_were_kept_still_load(self, tmp_path):
+        file = tmp_path / "old.json"
+        for result in (suite("canvas", {"ua": counted([1.0])}), answered([True], [True]), seen_in(0)):
+            content = json.loads(result.model_dump_json())
+            content.pop("answers", None)
+            content.pop("made_from")
+            for figure in [*content.get("figures", {}).values(), *(content[f] for f in FIGURES if content.get(f))]:
+                figure.pop("units")
+            file.write_text(json.dumps(content))
+            assert type(result).load(file).target == TARGET
+
     def test_to_the_best_of_each_figure(self, tmp_path):
         comparison = compare(runs_of(tmp_path, a=seen_in(10), b=seen_in(0, lost=9)), reference="best")
         assert comparison.references == {"ua": "b", "ira": "a", "far": "a", "cra": "a"}
@@ -88,6 +177,32 @@ class TestDifferences:
             for name, asr in (("a", 40), ("b", 10))
         ]
         assert compare(found, reference="best").references["asr: seed-search"] == "b"
+
+    @pytest.mark.parametrize(
+        ("name", "figure"),
+        [
+            ("fairness", "gap.sex"), ("fairness", "inverted.man"), ("identity", "nobody.retain"), ("safety", "nudity"),
+            ("safety", "nudity.feet_exposed"), ("families", "shown.negation"), ("safety", "broken"),
+            ("leftovers", "kept.sex"), ("leftovers", "likeness.colour"),
+        ],
+    )  # fmt: skip
+    def test_the_best_at_what_should_be_rare_is_the_one_with_the_least(self, tmp_path, name, figure):
+        found = [
+            read_findings(
+                write_run(tmp_path / run, evaluation=seen_in(0), suites=[suite(name, {figure: share(seen, 10)})])
+            )
+            for run, seen in (("a", 9), ("b", 1))
+        ]
+        assert compare(found, reference="best").references[f"{name}: {figure}"] == "b"
+
+    def test_of_a_figure_that_nobody_explained_the_first_is_the_reference(self, tmp_path):
+        found = [
+            read_findings(
+                write_run(tmp_path / run, evaluation=seen_in(0), suites=[suite("own", {"charm": share(seen, 10)})])
+            )
+            for run, seen in (("a", 1), ("b", 9))
+        ]
+        assert compare(found, reference="best").references["own: charm"] == "a"
 
     def test_the_unedited_model_is_the_first_row(self, tmp_path):
         (row, _) = compare(runs_of(tmp_path, a=seen_in(3))).rows
@@ -126,6 +241,61 @@ class TestRefusals:
         ]
         with pytest.raises(InputError, match="base model's weights"):
             compare(runs)
+
+    @pytest.mark.parametrize(
+        ("kind", "key"),
+        [
+            ("evaluation", "weights of the object judge"),
+            ("suites", "weights of the CLIP"),
+            ("suites", "content of prompts"),
+            ("attacks", "weights of the judge"),
+            ("attacks", "classes of the judge"),
+        ],
+    )
+    def test_other_weights_of_a_judge_or_other_contents_of_a_file(self, tmp_path, kind, key):
+        """Two CLIPs in folders of one name judged two runs, and their rates stood in one table."""
+        runs = []
+        for name, digest in (("a", "0" * 16), ("b", "1" * 16)):
+            made = {"made_from": {key: digest}}
+            found = {
+                "evaluation": {"evaluation": seen_in(0, **made)},
+                "suites": {"suites": [suite("families", {"ua.synonyms": share(1, 2)}, **made)]},
+                "attacks": {"attacks": [attack(**made)]},
+            }[kind]
+            runs.append(read_findings(write_run(tmp_path / name, **{"evaluation": seen_in(0), **found})))
+        runs = [unstamped(run) for run in runs]
+        with pytest.raises(InputError, match=rf"{key} \('0000000000000000' and '1111111111111111'\)") as caught:
+            compare(runs)
+        assert "\n" not in str(caught.value)
+
+    def test_the_edit_may_differ_for_that_is_what_is_compared(self, tmp_path):
+        edits = ("a" * 16, "b" * 16)
+        found = [suite("families", {"ua.synonyms": share(1, 2)}, made_from={"edit": edit}) for edit in edits]
+        runs = [
+            read_findings(write_run(tmp_path / name, evaluation=seen_in(0), suites=[one]))
+            for name, one in zip("ab", found, strict=True)
+        ]
+        assert compare([unstamped(run) for run in runs])
+
+    def test_a_file_of_before_weights_were_written_is_let_in_and_said(self, tmp_path):
+        old, new = runs_of(tmp_path, old=seen_in(0), new=seen_in(0, made_from={"weights of the object judge": "0"}))
+        said = "evaluation.json: written by an older version, does not say which weights judged"
+        assert compare([new, old]).warnings == {"old": [said]}
+        assert compare([old]).warnings == {}
+
+    def test_other_prompts_left_out(self, tmp_path):
+        """Rows that count only where the unedited model shows the target are others where others were left out."""
+        runs = []
+        for name in "ab":
+            tables = {"ineffective": [{"prompt": name}]}
+            one = suite("canvas", {"ua": share(1, 2)}, tables=tables, parameters={"effective_only": True})
+            runs.append(read_findings(write_run(tmp_path / name, evaluation=seen_in(0), suites=[one])))
+        with pytest.raises(InputError, match=r"suite canvas: prompts left out \(\['a'\] and \['b'\]\)"):
+            compare(runs)
+        fields = {"settings": SETTINGS.model_copy(update={"effective_only": True})}
+        left_out = [seen_in(0, ineffective=found, **fields) for found in ({}, {"a misspelling": 0.0})]
+        with pytest.raises(InputError, match="prompts left out"):
+            compare(runs_of(tmp_path / "evaluated", a=left_out[0], b=left_out[1]))
 
     def test_two_feature_extractors(self, tmp_path):
         """Unlearn-Saliency computed FID on 64 features: it stood in tables beside FID on 2048."""
@@ -192,7 +362,7 @@ class TestDistances:
         page = comparison_markdown(found)
         lines = page.splitlines()
         assert f"|  | {UNEDITED} | a | b |" in lines
-        assert "| quality: kid | 0.0045 | 0.0123 | 0.02 |" in lines
+        assert "| quality: kid | 0.0045 | 0.0123 | 0.02 ? |" in lines
         assert "| quality: clip-score | 27 | 27.3 (26.9–27.7) | – |" in lines
         assert "quality: kid is a distance by clip (weights w, 128 numbers a picture), 256 pictures against 256" in page
         assert page.count("less is better") == page.count("more is better") == 1
@@ -223,6 +393,22 @@ class TestDistances:
 
 
 class TestTables:
+    def test_an_attacks_rate_never_stands_without_the_one_before(self, tmp_path):
+        """40 % mean little where the edited model draws the target in 35 % without being attacked."""
+        rates = {"a": {"before": 35, "asr": 40}, "b": {"before": 0, "asr": 40}}
+        runs = [
+            read_findings(write_run(tmp_path / name, evaluation=seen_in(0), attacks=[attack(**given)]))
+            for name, given in rates.items()
+        ]
+        found = compare(runs)
+        page = comparison_markdown(found)
+        (line,) = (line for line in page.splitlines() if line.startswith("| ASR"))
+        assert "| 35% → 40% (" in line
+        assert "| 0% → 40% (" in line
+        assert "ASR is how often the target is drawn without the attack → with it or without" in page
+        assert [row["cells"]["asr: seed-search"]["before"] for row in found.to_json()["rows"]] == [None, 0.35, 0.0]
+        assert found.rows[1].cells["ua"].before is None
+
     def test_what_cannot_be_told_apart_is_marked_and_explained(self, tmp_path):
         page = comparison_markdown(compare(runs_of(tmp_path, one=seen_in(0), two=seen_in(1), three=seen_in(18))))
         (ua,) = (line for line in page.splitlines() if line.startswith("| UA "))
@@ -231,6 +417,27 @@ class TestTables:
         assert "10% (" in three
         assert "≈" not in one
         assert "≈ is not distinguishable from one" in page
+
+    def test_a_judges_errors_stand_under_every_ua(self, tmp_path):
+        """UA is one minus what the judge sees: one that is blind to the target gives every edit a perfect one."""
+        figures = {"ua.name": share(9, 9), "ua.worst": share(9, 9), "shown.negation": share(1, 9)}
+        families = suite("families", figures, calibration=erring(6, 0, 9))
+        runs = [
+            read_findings(write_run(tmp_path / name, evaluation=seen_in(0, calibration=known), suites=[families]))
+            for name, known in (("a", erring()), ("old", None))
+        ]
+        found = compare(runs)
+        page = comparison_markdown(found)
+        lines = [line.split(" |")[0] for line in page.splitlines() if line.startswith("| ")]
+        assert lines[lines.index("| UA") + 1] == "| judge of UA"
+        assert lines[lines.index("| families: ua.worst") + 1] == "| families: judge of UA"
+        assert "| judge of UA |  | misses 2%, takes 1% for it |  |" in page
+        assert "| families: judge of UA |  | misses 66.7%, takes 0% for it | misses 66.7%, takes 0% for it |" in page
+        assert page.count("judge of UA |") == 2
+        assert "judge of UA: the share of the unedited model's pictures of the target that it misses" in page
+        cells = json.loads(json.dumps(found.to_json()))["rows"][1]["cells"]
+        assert cells["ua"]["judge"]["false_negative"]["value"] == 0.02
+        assert (cells["ira"]["judge"], cells["families: shown.negation"]["judge"]) == (None, None)
 
     def test_flags_and_warnings_stay_with_their_run(self, tmp_path):
         bad = seen_in(0, collapse=True, warnings=["collapse: IRA fell to 0% of the unedited model's"])

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from aizheimer.data.images import read_images
 from aizheimer.detectors.clip_score import CLIPScore
-from aizheimer.detectors.features import CLIPFeatures, FeatureExtractor, load_extractor, weights_hash
+from aizheimer.detectors.features import CLIPFeatures, FeatureExtractor, load_extractor
 from aizheimer.errors import DataError, InputError
 from aizheimer.evaluation.distances import (
     SET_DISTANCES,
@@ -170,7 +170,7 @@ def _clip_score(clip: CLIPScore, pairs: ImagePairs, plan: list[PlannedImage], sc
     return mean_distance(
         "clip-score", edited.astype(float), original.astype(float), settings=scene.settings,
         reference=prompts_hash(prompts), extractor=clip.name, dim=CLIPFeatures(clip).dim,
-        weights=weights_hash(clip.model.state_dict(), clip.mean, clip.std),
+        weights=clip.weights,
         protocol="100 x cosine of each picture of a retained concept with its own prompt, not clipped at zero",
     )  # fmt: skip
 
