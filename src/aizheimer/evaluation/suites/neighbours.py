@@ -150,6 +150,7 @@ def _curve(fit: DamageFit) -> dict[str, Any]:
         "half_distance": fit.half_distance,
         "low": low,
         "high": high,
+        "degenerate": fit.degenerate,
         "width": fit.width,
         "explained": fit.explained,
         "concepts": fit.n,
