@@ -66,7 +66,10 @@ class Scene:
         """
         judge = getattr(self.judges, kind)
         if judge is None:
-            raise InputError(f"this model has no {kind} judge; give one with --judge, or a CLIP folder with --clip")
+            own = self.concept.kind
+            where = f"name a folder as '{kind}' under judges in its world.json"
+            how = "give one with --judge" if kind == own else f"--judge gives one of {own}s, the target's kind: {where}"
+            raise InputError(f"this model has no {kind} judge; {how}, or a CLIP folder with --clip")
         return judge
 
     def pairs(self, plan: Sequence[PlannedImage], *, progress: Progress | None = None) -> ImagePairs:
