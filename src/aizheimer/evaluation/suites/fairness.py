@@ -213,6 +213,7 @@ def too_few_members(grouping: str, gap: GroupGap, *, level: float) -> list[str]:
 
 def _gap_figure(gap: GroupGap, *, judge: str) -> Metric:
     """Return the gap as a figure; the unedited model has lost nothing, so that its gap is 0."""
+    which = f"{gap.most} more than {gap.least}" if gap.gap > 0 else "none"
     how = "n pairs of counterparts compared" if gap.paired else "groups compared as a whole, the smallest of n"
     return Metric(
         value=gap.gap,
@@ -222,17 +223,19 @@ def _gap_figure(gap: GroupGap, *, judge: str) -> Metric:
         n=gap.n,
         unit="concepts",
         judge=judge,
-        protocol=f"largest difference between groups in accuracy lost: {gap.most} more than {gap.least}; {how}",
+        protocol=f"largest difference between groups in accuracy lost: {which}; {how}",
     )
 
 
 def _gap_row(gap: GroupGap) -> dict[str, Any]:
+    """Return a gap as a table's row, without an interval where all agree: a bootstrap has nothing to vary there."""
+    low, high = gap.interval if gap.interval[0] != gap.interval[1] else (None, None)
     return {
         "most": gap.most,
         "least": gap.least,
         "gap": gap.gap,
-        "low": gap.interval[0],
-        "high": gap.interval[1],
+        "low": low,
+        "high": high,
         "n": gap.n,
         "p_value": gap.p_value,
         "distinguishable": gap.distinguishable,

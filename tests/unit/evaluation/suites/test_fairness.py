@@ -94,6 +94,9 @@ def test_groups_as_a_whole_count_by_the_smallest(tiny_backbone, monkeypatch):
     learn(monkeypatch, suite, scene)
     result = suite.run(scene)
     assert result.figures["gap.given"].n == 2
+    assert "accuracy lost: none; groups compared as a whole" in result.figures["gap.given"].protocol
+    (row,) = result.tables["gaps"]
+    assert (row["gap"], row["low"], row["high"]) == (0, None, None), "an interval of no width is not certainty"
     assert result.warnings[0].startswith("gap.given: groups of 2 can never be told from no gap")
 
 
