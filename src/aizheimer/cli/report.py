@@ -69,6 +69,11 @@ def report(
     written = {"report": write_report(file, content)}
     if card:
         written["card"] = write_model_card(run / "README.md", found, verdict=release.verdict)
+    _tell(written, run=run, as_json=as_json)
+
+
+def _tell(written: dict[str, Path], *, run: Path, as_json: bool) -> None:
+    """Say where the files are."""
     if as_json:
         streams.print_json({**{name: str(path) for name, path in written.items()}, "run": str(run)})
         return
