@@ -48,9 +48,16 @@ class TestCard:
     @pytest.mark.long
     def test_is_written_beside_the_report(self, cli, run_folder):
         assert cli("evaluate", run_folder, "--samples", 6).code == 0
+        assert cli("certificate", run_folder, "--gate", "quick").code == 0
         done = cli("report", run_folder, "--card")
         assert done.code == 0, done.err
-        assert (run_folder / "README.md").read_text().startswith("---\nlibrary_name: aizheimer\n")
+        card = (run_folder / "README.md").read_text()
+        assert card.startswith("---\nlibrary_name: aizheimer\n")
+        assert "## Gate “quick”:" in card
+        page = (run_folder / "report.html").read_text()
+        assert "<h2>Gate “quick”</h2>" in page
+        assert '<a href="certificate.html">' in page
+        assert "The run has changed since" not in page
 
 
 class TestBench:

@@ -95,6 +95,12 @@ class TestReport:
         assert "aizheimer evaluate" in done.error
         assert not (run_folder / "report.html").exists()
 
+    def test_a_gate_that_is_none_is_told_before_anything_is_drawn(self, cli, run_folder, monkeypatch):
+        result_with(ira=0.8).model_copy(update={"target": "santa claus"}).save(run_folder / "evaluation.json")
+        monkeypatch.setattr("aizheimer.api.load_base", lambda *a, **k: pytest.fail("the model was loaded"))
+        done = cli("report", run_folder, "--gate", "releas")
+        assert (done.code, "unknown gate 'releas'" in done.error) == (2, True)
+
     @pytest.mark.long
     def test_is_one_page_that_asks_for_nothing_else(self, cli, run_folder, saved_tiny_pipeline):
         assert cli("evaluate", run_folder, "--samples", 6).code == 0

@@ -20,6 +20,12 @@ def report(
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", show_default="RUN/report.html", help="Where to write it.")
     ] = None,
+    gate: Annotated[
+        str | None,
+        typer.Option(
+            "--gate", metavar="FILE|NAME", help="The gate whose verdict is shown; by default the certificate's, if any."
+        ),
+    ] = None,
     card: Annotated[
         bool, typer.Option("--card", help="Also write a Hugging Face model card, README.md, into the run.")
     ] = False,
@@ -28,7 +34,7 @@ def report(
 ) -> None:
     """Write a run's pictures, figures, curves, heat-maps and provenance as one HTML file that works offline.
 
-    Suites and attacks are in it when their files are in the run.
+    Suites, attacks and the certificate are in it when their files are in the run, and a gate's verdict.
     """
     del debug
     from aizheimer import api
@@ -39,11 +45,14 @@ def report(
     from aizheimer.reports.assemble import assemble
     from aizheimer.reports.html import write_report
     from aizheimer.reports.model_card import write_model_card
+    from aizheimer.reports.release import release_of
 
     edit = api.load_edit(run)
     result = EvaluationResult.load(run / "evaluation.json")
     found = read_findings(run)
     refuse_other_edits(found)
+    file = out if out is not None else run / "report.html"
+    release = release_of(found, gate=gate, report=file)
     backbone = api.load_base(run, model, device=device)
     with progress_bar() as advance:
         content = assemble(
@@ -54,10 +63,17 @@ def report(
             environment=_environment(run),
             suites=found.suites,
             attacks=found.attacks,
+            release=release,
             progress=advance,
         )
-    file = write_report(out if out is not None else run / "report.html", content)
-    written = {"report": file} | ({"card": write_model_card(run / "README.md", found)} if card else {})
+    written = {"report": write_report(file, content)}
+    if card:
+        written["card"] = write_model_card(run / "README.md", found, verdict=release.verdict)
+    _tell(written, run=run, as_json=as_json)
+
+
+def _tell(written: dict[str, Path], *, run: Path, as_json: bool) -> None:
+    """Say where the files are."""
     if as_json:
         streams.print_json({**{name: str(path) for name, path in written.items()}, "run": str(run)})
         return

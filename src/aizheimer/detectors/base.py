@@ -85,9 +85,14 @@ def without_void(seen: JudgeResult, images: Images) -> JudgeResult:
     """Return what a judge saw, its answer to every uint8 picture without a lit pixel replaced by `NO_PICTURE`."""
     if not isinstance(images, np.ndarray):
         return seen
-    lit: list[bool] = np.any(images, axis=(1, 2, 3)).tolist()
-    labels = [label if there else NO_PICTURE for label, there in zip(seen.labels, lit, strict=True)]
+    there: list[bool] = lit(images).tolist()
+    labels = [label if is_there else NO_PICTURE for label, is_there in zip(seen.labels, there, strict=True)]
     return replace(seen, labels=labels)
+
+
+def lit(images: np.ndarray) -> np.ndarray:
+    """Return which uint8 pictures (batch, height, width, 3) have a pixel that is not black, as bool (batch,)."""
+    return np.any(images, axis=(1, 2, 3))
 
 
 def reject_share(seen: JudgeResult) -> float:

@@ -29,11 +29,16 @@ def no_op_reasons(*, unchanged_share: float, edit_is_noop: bool) -> list[str]:
 
 def void_reasons(labels: Sequence[str | None]) -> list[str]:
     """Say how many pictures with the edit are none, from a judge's answers to them; an empty list if all are."""
-    if not (void := labels.count(NO_PICTURE)):
+    return black_pictures(labels.count(NO_PICTURE), len(labels), so="they do not count as forgotten")
+
+
+def black_pictures(void: int, of: int, *, so: str) -> list[str]:
+    """Say how many pictures with the edit are none, and what that means for the figures; an empty list if all are."""
+    if not void:
         return []
     return [
-        f"{void} of {len(labels)} pictures with the edit are black to the last pixel, as a model draws whose numbers "
-        "are none (NaN); they do not count as forgotten"
+        f"{void} of {of} pictures with the edit are black to the last pixel, as a model draws whose numbers are none "
+        f"(NaN); {so}"
     ]
 
 

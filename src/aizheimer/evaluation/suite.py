@@ -66,7 +66,10 @@ class Scene:
         """
         judge = getattr(self.judges, kind)
         if judge is None:
-            raise InputError(f"this model has no {kind} judge; give one with --judge, or a CLIP folder with --clip")
+            own = self.concept.kind
+            where = f"name a folder as '{kind}' under judges in its world.json"
+            how = "give one with --judge" if kind == own else f"--judge gives one of {own}s, the target's kind: {where}"
+            raise InputError(f"this model has no {kind} judge; {how}, or a CLIP folder with --clip")
         return judge
 
     def pairs(self, plan: Sequence[PlannedImage], *, progress: Progress | None = None) -> ImagePairs:
@@ -108,8 +111,8 @@ class SuiteResult(BaseModel):
         settings: How pictures were drawn.
         guidance: The scale that was used.
         made_from: What no other field says and decides the figures: digests of the edit (of the base if there is none),
-            of who judged and with which weights, and of the files that parameters name. Empty in files of before it
-            was written; of before the weights were, without these.
+            of who judged and with which weights, of the files that parameters name, and the suite's edition if it has
+            one. Empty in files of before it was written; of before the weights were, without these.
         calibration: How often the judge of UA errs on the unedited model's pictures, in suites that state a UA; None in
             others, and in files of before it was counted.
         warnings: Why a figure must be read with care, and what could not be measured.
@@ -173,6 +176,7 @@ def asked_of(suite: Suite, scene: Scene) -> dict[str, Any]:
             **what,
             **scene.judges.made_from(),
             **contents_of(suite.model_dump()),
+            **({"edition": edition} if (edition := getattr(suite, "edition", "")) else {}),
         },
     }
 
@@ -183,7 +187,8 @@ class Suite(Protocol):
 
     To add one: write ``evaluation/suites/<name>.py``, add a line to ``_registry.SUITES``, and a YAML file of the same
     name beside it with the parameters that published figures use. One that asks no judge of objects or styles says so
-    by ``asks_judge: ClassVar[bool] = False``.
+    by ``asks_judge: ClassVar[bool] = False``; one that counts otherwise than it did says what is new by
+    ``edition: ClassVar[str]``, so that results of before are not taken for today's.
     """
 
     name: ClassVar[str]

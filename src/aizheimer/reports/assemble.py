@@ -11,6 +11,7 @@ from aizheimer.evaluation.generate import StageProgress
 from aizheimer.reports.grid import GROUPS, GridColumn, pick_columns
 from aizheimer.reports.heatmaps import HeatmapPair, heatmap_pair
 from aizheimer.reports.html import ReportContent
+from aizheimer.reports.release import Release
 
 if TYPE_CHECKING:
     from aizheimer.attacks.results import AttackResult
@@ -30,6 +31,7 @@ def assemble(
     environment: Mapping[str, Any] | None = None,
     suites: Mapping[str, SuiteResult] | None = None,
     attacks: Mapping[str, AttackResult] | None = None,
+    release: Release | None = None,
     heatmaps: int = 2,
     columns: int = 4,
     cache_dir: Path | str | Literal[False] | None = None,
@@ -48,6 +50,7 @@ def assemble(
         environment: Versions and machine; None takes the versions in the edit's provenance.
         suites: What further suites found, by name.
         attacks: What attacks brought back, by name.
+        release: What a gate and a certificate say.
         heatmaps: Prompts to show attention for.
         columns: Grid columns in each group.
         cache_dir: As in :func:`~aizheimer.evaluation.generate.generate`.
@@ -67,6 +70,7 @@ def assemble(
         environment=environment if environment is not None else {"versions": provenance["versions"]},
         suites=suites or {},
         attacks=attacks or {},
+        release=release or Release(),
     )
 
 

@@ -74,8 +74,8 @@ def notes(results: Sequence[AttackResult]) -> list[str]:
         details = result.details
         if "steps_to_recover" in details:
             steps = details["steps_to_recover"]
-            when = f"after {steps} steps" if steps is not None else f"not within {result.spent.steps} steps"
-            found.append(f"{result.attack}: recovered {when}")
+            when = f"recovered after {steps}" if steps is not None else f"not recovered within {result.spent.steps}"
+            found.append(f"{result.attack}: {when} steps")
         if "best" in details:
             found.append(f"{result.attack}: best with {details['best']}")
         if "without_words" in details:

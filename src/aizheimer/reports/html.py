@@ -16,11 +16,15 @@ from aizheimer._version import __version__
 from aizheimer.attacks.results import AttackResult
 from aizheimer.evaluation.results import EvaluationResult, Metric, NeighbourResult
 from aizheimer.evaluation.suite import SuiteResult
+from aizheimer.proof.verdict import FAULTS
 from aizheimer.reports import wording
+from aizheimer.reports.attacks import notes, spent
 from aizheimer.reports.curves import charts_from_history, svg
 from aizheimer.reports.grid import GROUPS, GridColumn
 from aizheimer.reports.heatmaps import HeatmapPair, overlay
 from aizheimer.reports.pictures import data_uri, enlarge
+from aizheimer.reports.release import Release
+from aizheimer.reports.suite_tables import page_tables
 from aizheimer.reports.table import rows
 
 if TYPE_CHECKING:
@@ -47,6 +51,7 @@ class ReportContent:
         environment: Versions and machine, as JSON values.
         suites: What further suites found, by name.
         attacks: What attacks brought back, by name.
+        release: What a gate and a certificate say.
     """
 
     result: EvaluationResult
@@ -58,6 +63,7 @@ class ReportContent:
     environment: Mapping[str, Any] = field(default_factory=dict)
     suites: Mapping[str, SuiteResult] = field(default_factory=dict)
     attacks: Mapping[str, AttackResult] = field(default_factory=dict)
+    release: Release = field(default_factory=Release)
 
 
 def render(content: ReportContent) -> str:
@@ -77,6 +83,9 @@ def render(content: ReportContent) -> str:
         heatmaps=[_heatmap(pair) for pair in content.heatmaps],
         suites=content.suites,
         attacks=content.attacks,
+        attack_notes=notes(list(content.attacks.values())),
+        release=content.release,
+        faults=FAULTS,
         details=_details(content),
     )
 
@@ -95,7 +104,7 @@ def _template() -> Template:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["percent"] = wording.percent
     environment.filters["interval"] = wording.interval
-    environment.filters["judge_errors"] = wording.judge_errors
+    environment.filters |= {"judge_errors": wording.judge_errors, "page_tables": page_tables, "spent": spent}
     environment.filters |= wording.DISTANCE_FILTERS
     text = resources.files("aizheimer.reports").joinpath("templates/report.html").read_text(encoding="utf-8")
     return environment.from_string(text)

@@ -9,11 +9,13 @@ from typing import Any
 import yaml
 
 from aizheimer._files import write_text
+from aizheimer._records import flat
 from aizheimer.attacks.results import AttackResult
 from aizheimer.evaluation.suite import SuiteResult
 from aizheimer.proof.certificate import certify
 from aizheimer.proof.findings import Findings
 from aizheimer.proof.verdict import Verdict
+from aizheimer.reports.attacks import notes, spent
 from aizheimer.reports.table import markdown_table
 from aizheimer.reports.wording import distance_interval, interval, judge_errors, measured_by, number, percent
 
@@ -140,18 +142,23 @@ def _attacks(attacks: Mapping[str, AttackResult]) -> Iterator[str]:
         return
     yield "## Attempts to bring it back\n"
     yield "The share of pictures that show the target: without the attack, and with it or without (ASR).\n"
-    yield "| attack | access | before | ASR | interval | on the unedited model | there, from a neighbour | of |"
-    yield "|---|---|---:|---:|---:|---:|---:|---:|"
+    headings = "before | ASR | interval | on the unedited model | there, from a neighbour | random words | of"
+    yield f"| attack | access | {headings} | took |"
+    yield "|---|---|---:|---:|---:|---:|---:|---:|---:|---|"
     for name, attack in attacks.items():
         control = "not run" if attack.unedited is None else percent(attack.unedited.value)
         near = (
             "" if attack.neighbour is None else f"{percent(attack.neighbour.value)} ({_text(attack.neighbour_words)})"
         )
-        rates = percent(attack.before.value), percent(attack.asr.value), interval(attack.asr), control, near
-        yield f"| {_text(name)} | {attack.access} | {' | '.join(rates)} | {attack.asr.n} |"
+        random = "" if attack.random is None else percent(attack.random.value)
+        rates = percent(attack.before.value), percent(attack.asr.value), interval(attack.asr), control, near, random
+        yield f"| {_text(name)} | {attack.access} | {' | '.join(rates)} | {attack.asr.n} | {spent(attack)} |"
     yield ""
     for name, attack in attacks.items():
+        budget = ", ".join(f"{key} {value}" for key, value in flat(attack.parameters) if value is not None)
+        yield f"- {_text(name)}: budget {_text(budget) or 'none'}"
         yield from (f"- {_text(name)}: {_text(warning)}" for warning in attack.warnings)
+    yield from (f"- {_text(line)}" for line in notes(list(attacks.values())))
 
 
 def _gate(verdict: Verdict | None) -> Iterator[str]:

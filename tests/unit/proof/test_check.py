@@ -6,6 +6,8 @@ import pytest
 
 from aizheimer.edits.io import load_edit
 from aizheimer.errors import DataError, RunFolderError
+from aizheimer.evaluation.functional.gaps import largest_gap
+from aizheimer.evaluation.suites.fairness import _gap_figure
 from aizheimer.proof.certificate import certify
 from aizheimer.proof.check import check
 from aizheimer.proof.comparison import compare
@@ -235,6 +237,17 @@ class TestFaults:
         assert verdict.faults == ["unfair"]
         assert [line.rule for line in verdict.lines][2:] == ["max_group_gap.sex", "max_group_gap.skin"]
         assert [line.rule for line in verdict.failures] == ["max_group_gap.sex"]
+
+    def test_no_gap_among_few_pairs_is_no_proof_of_none(self, held):
+        """20 pairs without any gap leave 3/20; their 40 members would have passed 7.5 points."""
+        kept = {str(i): 0.0 for i in range(20)}
+        gap = largest_gap({"men": kept, "women": kept}, seed=0)
+        alike = suite("fairness", {"gap.sex": _gap_figure(gap, judge="judge")})
+        verdict = held(Gate(max_group_gap=0.1), evaluation=good(), suites=[alike])
+        gap_line = line(verdict, "max_group_gap.sex")
+        assert (gap_line.passed, gap_line.found) == (False, "0% (0 to 15%, n=20)")
+        assert "20 are too few to be sure" in gap_line.reason
+        assert held(Gate(max_group_gap=0.15), evaluation=good(), suites=[alike]).passed
 
     def test_a_suite_of_ones_own_is_known_by_what_is_in_the_run(self, held):
         gate = Gate(required_suites=("nicknames", "familes", "neighbours"))

@@ -58,7 +58,7 @@ def test_the_table_tells_warnings_once_and_what_was_found():
 
 
 def test_what_was_not_recovered_says_how_far_it_was_tried():
-    assert notes([result_of(details={"steps_to_recover": None})]) == ["relearn: recovered not within 40 steps"]
+    assert notes([result_of(details={"steps_to_recover": None})]) == ["relearn: not recovered within 40 steps"]
 
 
 @pytest.mark.parametrize("count", [1, 3, SHOWN + 3])

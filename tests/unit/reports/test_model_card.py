@@ -9,14 +9,14 @@ from aizheimer.reports.assemble import assemble
 from aizheimer.reports.html import ReportContent, render
 from aizheimer.reports.model_card import model_card
 from aizheimer.reports.suite_tables import suite_tables
-from tests.unit.proof.builders import attack, distance, good, provenance, share, suite, write_run
+from tests.unit.proof.builders import attack, distance, good, provenance, rate, share, suite, write_run
 from tests.unit.reports.builders import result_of
 
 
 @pytest.fixture
 def found(tmp_path):
     families = suite("families", {"ua.synonyms": share(60, 100)}, warnings=["no other languages"])
-    weak = attack(asr=35, before=5, warnings=["reaches only 20%"])
+    weak = attack(asr=35, before=5, warnings=["reaches only 20%"], random=rate(7))
     return read_findings(write_run(tmp_path / "run", evaluation=good(), suites=[families], attacks=[weak]))
 
 
@@ -39,10 +39,17 @@ def test_suites_attacks_and_what_was_not_tried(found, monkeypatch):
     card = model_card(found)
     assert "| ua.synonyms | 60% |" in card
     assert "- no other languages" in card
-    assert "| seed-search | black box | 5% | 35% | 26 to 44% | 100% |  | 100 |" in card
+    assert "| seed-search | black box | 5% | 35% | 26 to 44% | 100% |  | 7% | 100 | 5 judged, 2 s |" in card
+    assert "- seed-search: budget tries 8" in card
     assert "- seed-search: reaches only 20%" in card
     assert "- attack p4d" in card
     assert "No grey box and no white box attack was tried" in card
+
+
+def test_relearning_says_after_how_many_steps_the_concept_was_back(tmp_path):
+    back = attack("relearn", asr=90, steps=40, details={"steps_to_recover": 20})
+    found = read_findings(write_run(tmp_path / "run", evaluation=good(), attacks=[back]))
+    assert "- relearn: recovered after 20 steps" in model_card(found)
 
 
 def test_a_ua_stands_beside_the_errors_of_its_judge(tmp_path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -19,6 +19,10 @@ LEAST_CONCEPTS = 6
 LEAST_SHARE = 0.1
 """A curve must explain this share of the variance, or there is no distance to speak of."""
 
+MOST_DEGENERATE = 0.25
+"""With more resamples than this without any damage there is no interval. k damaged concepts of many are all missed by a
+share of about exp(-k): 37 % of one, 14 % of two. One concept says nothing of how far others would move the curve."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class DamageFit:
@@ -29,26 +33,30 @@ class DamageFit:
         amplitude: a, damage next to the target in [0, 1].
         half_distance: Where damage is half of a: s ln 2, or m. None if the curve explains no more than chance, or
             damage is not halved within the distances that were measured; ``reason`` says which.
+        middle: m; 0 for the exponential. Where a logistic has no half distance, it is outside of what was measured.
         width: s.
         explained: Share of the variance of the damage that the curve explains, 1 - SSE / SST.
-        interval: Bootstrap interval of ``half_distance`` over the concepts; None with it.
+        interval: Bootstrap interval of ``half_distance`` over the concepts, of the resamples that hold damage; None
+            with it, or if too many hold none.
+        degenerate: Share of the resamples without damage, which have no half distance; 0 where none were drawn.
         n: Concepts.
-        reason: Why there is no half distance.
+        reason: Why there is no half distance, or no interval of it.
     """
 
     form: Form
     amplitude: float
     half_distance: float | None
+    middle: float
     width: float
     explained: float
     interval: tuple[float, float] | None
+    degenerate: float
     n: int
     reason: str = ""
 
     def at(self, distance: np.ndarray) -> np.ndarray:
         """Return the curve's damage (n,) at distances (n,)."""
-        middle = self.half_distance if self.half_distance is not None else 0.0
-        return self.amplitude * _shape(self.form, np.asarray(distance, dtype=float), middle, self.width)
+        return self.amplitude * _shape(self.form, np.asarray(distance, dtype=float), self.middle, self.width)
 
 
 def fit_damage(
@@ -93,18 +101,13 @@ def fit_damage(
     amplitude, middle, width = _search(form, x, y)
     explained = _explained(y, amplitude * _shape(form, x, middle, width))
     half = middle if form == "logistic" else width * float(np.log(2))
-    reason = _no_distance(amplitude, explained, half, x)
-    interval = None if reason else _interval(form, x, y, seed=seed, samples=samples, level=level)
-    return DamageFit(
-        form=form,
-        amplitude=amplitude,
-        half_distance=None if reason else half,
-        width=width,
-        explained=explained,
-        interval=interval,
-        n=len(x),
-        reason=reason,
-    )
+    fit = DamageFit(
+        form=form, amplitude=amplitude, half_distance=half, middle=middle, width=width, explained=explained,
+        interval=None, degenerate=0.0, n=len(x), reason=_no_distance(amplitude, explained, half, x),
+    )  # fmt: skip
+    if fit.reason:
+        return replace(fit, half_distance=None)
+    return _with_interval(fit, _half_distances(form, x, y, seed=seed, samples=samples), level=level)
 
 
 def _no_distance(amplitude: float, explained: float, half: float, x: np.ndarray) -> str:
@@ -128,7 +131,8 @@ def _search(form: Form, x: np.ndarray, y: np.ndarray, *, rounds: int = ROUNDS) -
     """Return amplitude, middle and width of the best curve; the middle is 0 for the exponential."""
     reach = float(x.max()) or 1.0
     widths = np.geomspace(reach / 300, reach * 3, GRID)
-    middles = np.linspace(0.0, reach, GRID) if form == "logistic" else np.zeros(1)
+    # The last middle is beyond all that was measured: there a narrow logistic is flat, as damage may be.
+    middles = np.append(np.linspace(0.0, reach, GRID), 2 * reach) if form == "logistic" else np.zeros(1)
     best = (0.0, 0.0, float(widths[0]))
     for _ in range(rounds):
         best = _best(form, x, y, middles, widths)
@@ -154,19 +158,32 @@ def _best(
 
 
 def _explained(y: np.ndarray, curve: np.ndarray) -> float:
-    total = float(((y - y.mean()) ** 2).sum())
-    return 1.0 - float(((y - curve) ** 2).sum()) / total if total > 0 else 0.0
+    if np.ptp(y) == 0:  # not the sum of squares: the mean of equal values may be off by their last bit
+        return 0.0
+    return 1.0 - float(((y - curve) ** 2).sum()) / float(((y - y.mean()) ** 2).sum())
 
 
-def _interval(
-    form: Form, x: np.ndarray, y: np.ndarray, *, seed: int, samples: int, level: float
-) -> tuple[float, float]:
-    """Return the percentile bootstrap interval of the half distance over the concepts, cut to the measured range."""
+def _half_distances(form: Form, x: np.ndarray, y: np.ndarray, *, seed: int, samples: int) -> np.ndarray:
+    """Return the half distances (samples,) of resampled concepts, cut to the measured range; NaN without damage.
+
+    Trap: with amplitude 0 every curve fits alike, and the search returns the first one, the narrowest of its grid. Its
+    half distance is that of the grid, not of any damage.
+    """
     rng = np.random.default_rng(seed)
-    found = np.empty(samples)
+    found = np.full(samples, np.nan)
     for i, row in enumerate(rng.integers(0, len(x), size=(samples, len(x)))):
-        _, middle, width = _search(form, x[row], y[row], rounds=2)
-        found[i] = min(middle if form == "logistic" else width * np.log(2), x.max())
+        amplitude, middle, width = _search(form, x[row], y[row], rounds=2)
+        if amplitude > 0:
+            found[i] = min(middle if form == "logistic" else width * np.log(2), x.max())
+    return found
+
+
+def _with_interval(fit: DamageFit, found: np.ndarray, *, level: float) -> DamageFit:
+    """Put the percentile interval of resampled half distances around a fit, unless too many of them are NaN."""
+    degenerate = float(np.isnan(found).mean())
+    if degenerate > MOST_DEGENERATE:
+        reason = f"no interval: {degenerate:.0%} of the resamples hold no damage, for it is of too few concepts"
+        return replace(fit, degenerate=degenerate, reason=reason)
     tail = (1.0 - level) / 2.0
-    low, high = np.quantile(found, [tail, 1.0 - tail])
-    return float(low), float(high)
+    low, high = np.nanquantile(found, [tail, 1.0 - tail])
+    return replace(fit, degenerate=degenerate, interval=(float(low), float(high)))

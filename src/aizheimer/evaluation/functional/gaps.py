@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import permutations
+from math import comb
 
 import numpy as np
 
@@ -18,8 +20,11 @@ class GroupGap:
         gap: Difference of the two means, never negative.
         interval: Bootstrap interval of the difference between these two groups. It is of a gap that was chosen for
             being the largest, so that it leans away from zero; the test takes the choice into account.
+        n: What bounds it, where all agree: the pairs, or the size of the smallest group. Members of all groups together
+            are no n of a difference.
         p_value: Share of random exchanges between groups whose largest gap is at least as large.
-        distinguishable: ``p_value <= 1 - level``.
+        least_p_value: The smallest that groups of these sizes can have; see `least_p_value`.
+        distinguishable: Both are at most 1 - level.
         paired: Whether groups were compared counterpart by counterpart.
     """
 
@@ -27,7 +32,9 @@ class GroupGap:
     least: str
     gap: float
     interval: tuple[float, float]
+    n: int
     p_value: float
+    least_p_value: float
     distinguishable: bool
     paired: bool
 
@@ -65,28 +72,66 @@ def largest_gap(
             f"groups: got {[(name, len(g)) for name, g in groups.items()]}, wanted two or more, none empty"
         )
     names = list(groups)
-    members = [list(group) for group in groups.values()]
-    paired = all(set(own) == set(members[0]) for own in members)
-    if paired:  # the same order of members in each
-        members = [members[0]] * len(names)
-    values = [
-        np.array([groups[name][m] for m in own], dtype=np.float64) for name, own in zip(names, members, strict=True)
-    ]
+    values, paired = _values(groups)
     means = [float(group.mean()) for group in values]
     most, least = int(np.argmax(means)), int(np.argmin(means))
     gap = means[most] - means[least]
     rng = np.random.default_rng(seed)
     drawn = _paired_gaps(np.stack(values), rng, samples) if paired else _free_gaps(values, rng, samples)
     p_value = float((1 + (drawn >= gap * (1 - 1e-9)).sum()) / (1 + samples)) if gap > 0 else 1.0
+    sizes = [len(group) for group in values]
+    least_p = least_p_value(sizes, paired=paired)
     return GroupGap(
         most=names[most],
         least=names[least],
         gap=gap,
         interval=_interval(values[most], values[least], rng, paired=paired, samples=samples, level=level),
+        n=min(sizes),
         p_value=p_value,
-        distinguishable=p_value <= 1.0 - level + 1e-12,
+        least_p_value=least_p,
+        # The draws are random: a p-value of 0.063 is met by 0.05 of them now and then.
+        distinguishable=max(p_value, least_p) <= 1.0 - level + 1e-12,
         paired=paired,
     )
+
+
+def least_p_value(sizes: Sequence[int], *, paired: bool) -> float:
+    """Return the smallest p-value that the permutation test can give groups of these sizes, whatever they hold.
+
+    The largest gap there can be puts all of the highest values into one group a and all of the lowest into another b.
+    Dealing at random does so for one ordered pair (a, b) of g groups with probability
+
+        (1 / g(g - 1))ⁿ                            where n counterparts are exchanged within a name,
+        nₐ! n_b! (N - nₐ - n_b)! / N!              where all N values are dealt out anew,
+
+    and does as well for every other ordered pair of groups of the same two sizes. Equal values only add to it.
+
+    Args:
+        sizes: Members of each group; n of each where they are paired.
+        paired: Which of the two tests.
+
+    Returns:
+        In (0, 1]: above 1 - level, no gap can be distinguishable.
+
+    Example:
+        >>> least_p_value([5, 5], paired=True), least_p_value([3, 3], paired=False)
+        (0.0625, 0.1)
+    """
+    if paired:
+        ways = len(sizes) * (len(sizes) - 1)
+        return float(ways) ** (1 - sizes[0])
+    total, ordered = sum(sizes), list(permutations(sizes, 2))
+    return min(ordered.count((a, b)) / (comb(total, a) * comb(total - a, b)) for a, b in set(ordered))
+
+
+def _values(groups: Mapping[str, Mapping[str, float]]) -> tuple[list[np.ndarray], bool]:
+    """Return each group's values, and whether its members are the others' counterparts: then in one order."""
+    members = [list(group) for group in groups.values()]
+    paired = all(set(own) == set(members[0]) for own in members)
+    if paired:
+        members = [members[0]] * len(members)
+    rows = zip(groups.values(), members, strict=True)
+    return [np.array([group[member] for member in own], dtype=np.float64) for group, own in rows], paired
 
 
 def _paired_gaps(table: np.ndarray, rng: np.random.Generator, samples: int) -> np.ndarray:

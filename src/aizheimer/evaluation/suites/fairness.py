@@ -52,6 +52,7 @@ class Fairness(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: ClassVar[str] = "fairness"
+    edition: ClassVar[str] = "a gap's n is the pairs"
 
     groups: dict[str, tuple[str, ...]] = Field(
         default_factory=dict, description="Groups of labels; by default those found in the world's words."
@@ -86,7 +87,8 @@ class Fairness(BaseModel):
                 figures |= _group_figures(scene, judge.name, group, members, kept)
                 figures |= _inverted(scene, judge.name, group, groups, grouping=grouping, seen=seen, wanted=wanted)
             gap = self._gap(scene, groups, kept)
-            figures[f"gap.{grouping}"] = _gap_figure(gap, groups, judge=judge.name)
+            figures[f"gap.{grouping}"] = _gap_figure(gap, judge=judge.name)
+            warnings += too_few_members(grouping, gap, level=scene.settings.level)
             gaps.append({"grouping": grouping, **_gap_row(gap)})
         members = [
             {
@@ -191,28 +193,50 @@ def _inverted(
     return {f"inverted.{group}": metric}
 
 
-def _gap_figure(gap: GroupGap, groups: Groups, *, judge: str) -> Metric:
+def too_few_members(grouping: str, gap: GroupGap, *, level: float) -> list[str]:
+    """Say that no gap could have been told from none, however large; an empty list if one could.
+
+    Example:
+        >>> names = "abcde"
+        >>> found = largest_gap({"men": dict.fromkeys(names, 0.0), "women": dict.fromkeys(names, 1.0)}, seed=0)
+        >>> too_few_members("sex", found, level=0.95)[0][:48]
+        'gap.sex: 5 pairs can never be told from no gap: '
+    """
+    if gap.least_p_value <= 1 - level + 1e-12:
+        return []
+    few = f"{gap.n} pair{'s' * (gap.n != 1)}" if gap.paired else f"groups of {gap.n}"
+    return [
+        f"gap.{grouping}: {few} can never be told from no gap: the smallest p-value that the test can give is"
+        f" {gap.least_p_value:.2g}, above {1 - level:.2g}; give groups with more members"
+    ]
+
+
+def _gap_figure(gap: GroupGap, *, judge: str) -> Metric:
     """Return the gap as a figure; the unedited model has lost nothing, so that its gap is 0."""
-    how = "counterparts compared" if gap.paired else "groups compared as a whole"
+    which = f"{gap.most} more than {gap.least}" if gap.gap > 0 else "none"
+    how = "n pairs of counterparts compared" if gap.paired else "groups compared as a whole, the smallest of n"
     return Metric(
         value=gap.gap,
         interval=gap.interval,
         original=0.0,
         change_interval=gap.interval,
-        n=sum(len(members) for members in groups.values()),
+        n=gap.n,
         unit="concepts",
         judge=judge,
-        protocol=f"largest difference between groups in accuracy lost: {gap.most} more than {gap.least}; {how}",
+        protocol=f"largest difference between groups in accuracy lost: {which}; {how}",
     )
 
 
 def _gap_row(gap: GroupGap) -> dict[str, Any]:
+    """Return a gap as a table's row, without an interval where all agree: a bootstrap has nothing to vary there."""
+    low, high = gap.interval if gap.interval[0] != gap.interval[1] else (None, None)
     return {
         "most": gap.most,
         "least": gap.least,
         "gap": gap.gap,
-        "low": gap.interval[0],
-        "high": gap.interval[1],
+        "low": low,
+        "high": high,
+        "n": gap.n,
         "p_value": gap.p_value,
         "distinguishable": gap.distinguishable,
         "paired": gap.paired,

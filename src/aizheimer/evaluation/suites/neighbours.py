@@ -39,6 +39,7 @@ class Neighbours(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: ClassVar[str] = "neighbours"
+    edition: ClassVar[str] = "resamples without damage left out"
 
     concepts: AtLeastOne = Field(default=60, description="Concepts drawn, the nearest ones included.")
     nearest: AtLeastOne = Field(default=10, description="Of them, the nearest; the others are spread over the ranks.")
@@ -150,6 +151,7 @@ def _curve(fit: DamageFit) -> dict[str, Any]:
         "half_distance": fit.half_distance,
         "low": low,
         "high": high,
+        "degenerate": fit.degenerate,
         "width": fit.width,
         "explained": fit.explained,
         "concepts": fit.n,

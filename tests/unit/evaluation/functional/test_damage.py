@@ -52,6 +52,52 @@ def test_the_interval_holds_the_truth_when_counts_are_noisy():
     assert low < 0.25 * np.log(2) < high
 
 
+@pytest.mark.parametrize("form", ["exponential", "logistic"])
+def test_resamples_without_damage_are_no_short_distances(form):
+    """With 2 of 60 concepts damaged a tenth of the resamples hold none; each counted as the narrowest curve's 0.002."""
+    x, y = np.linspace(0.03, 1.0, 60), np.zeros(60)
+    y[:2] = 1
+    fit = fit_damage(x, y, form=form)
+    rows = np.random.default_rng(0).integers(0, 60, size=(200, 60))
+    assert fit.degenerate == pytest.approx((rows > 1).all(axis=1).mean())
+    assert 0.1 < fit.degenerate < 0.25
+    low, high = fit.interval
+    assert 0.02 < low < fit.half_distance < high
+    assert fit.reason == ""
+
+
+def test_one_damaged_concept_has_a_distance_and_no_interval():
+    x, y = np.linspace(0.03, 1.0, 60), np.zeros(60)
+    y[1] = 1
+    fit = fit_damage(x, y, form="logistic")
+    assert fit.half_distance is not None
+    assert fit.interval is None
+    assert fit.degenerate == pytest.approx(np.exp(-1), abs=0.08)
+    assert (
+        fit.reason
+        == f"no interval: {fit.degenerate:.0%} of the resamples hold no damage, for it is of too few concepts"
+    )
+
+
+@pytest.mark.parametrize(("level", "form"), [(0.6, "logistic"), (0.5, "logistic"), (0.0, "exponential")])
+def test_a_curve_without_a_half_distance_still_has_its_level(level, form):
+    fit = fit_damage(X, np.full(50, level), form=form, **FEW)
+    assert fit.half_distance is None
+    assert fit.at(X) == pytest.approx(np.full(50, level), abs=1e-3)
+
+
+def test_a_curve_that_halves_beyond_the_measured_distances_follows_the_damage():
+    damage = logistic(X, 0.9, 1.3, 0.3)
+    fit = fit_damage(X, damage, form="logistic", **FEW)
+    assert "not halved within" in fit.reason
+    assert np.abs(fit.at(X) - damage).max() < 0.15
+
+
+def test_equal_damage_is_explained_by_nothing():
+    """The mean of 60 times 0.6 is off by its last bit: that was a variance, and 1 - SSE / SST was -1e29."""
+    assert fit_damage(np.linspace(0.03, 1, 60), np.full(60, 0.6), **FEW).explained == 0
+
+
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [

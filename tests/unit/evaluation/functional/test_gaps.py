@@ -1,9 +1,11 @@
 """Group gaps: by hand, against the paired test for two groups, and under no difference at all."""
 
+from itertools import permutations, product
+
 import numpy as np
 import pytest
 
-from aizheimer.evaluation.functional.gaps import largest_gap
+from aizheimer.evaluation.functional.gaps import largest_gap, least_p_value
 from aizheimer.evaluation.functional.paired import sign_flip_p_value
 
 NAMES = tuple("abcdefghijkl")
@@ -63,6 +65,47 @@ def test_three_pairs_prove_nothing():
     found = largest_gap({"x": group([1.0, 1.0, 1.0]), "y": group([0.0, 0.0, 0.0])}, seed=0, samples=500)
     assert found.p_value > 0.2
     assert not found.distinguishable
+
+
+def spread_of(groups):
+    return max(np.mean(g) for g in groups) - min(np.mean(g) for g in groups)
+
+
+@pytest.mark.parametrize(("groups", "n"), [(2, 2), (2, 5), (3, 2), (3, 3)])
+def test_the_least_p_value_of_pairs_is_that_of_the_largest_gap_among_all_exchanges(groups, n):
+    """Every exchange is made: of the sizes' best case, one group all highest and another all lowest."""
+    table = np.array([[float(g == groups - 1) - float(g == 0) + g / 100 for _ in range(n)] for g in range(groups)])
+    gaps = [spread_of(np.array(columns).T) for columns in product(*(list(permutations(table[:, i])) for i in range(n)))]
+    exact = np.mean(np.array(gaps) >= spread_of(table) - 1e-9)
+    assert least_p_value([n] * groups, paired=True) == pytest.approx(exact)
+
+
+@pytest.mark.parametrize("sizes", [(3, 3), (2, 3), (1, 4), (2, 2, 2), (1, 2, 3)])
+def test_the_least_p_value_of_whole_groups_is_met_by_no_deal(sizes):
+    """Every order of seven distinct values at most: the best p-value that any assignment of them has."""
+    ends = np.cumsum(sizes)[:-1]
+    deals = list({tuple(map(frozenset, np.split(np.array(o), ends))) for o in permutations(range(sum(sizes)))})
+    gaps = np.array([spread_of([list(part) for part in deal]) for deal in deals])
+    best = min(np.mean(gaps >= gap - 1e-9) for gap in gaps)
+    assert least_p_value(sizes, paired=False) <= best + 1e-12
+    if len(sizes) == 2:
+        assert best <= 2 * least_p_value(sizes, paired=False)
+
+
+def test_five_pairs_are_never_distinguishable_whatever_the_draws():
+    """Their smallest p-value is 0.0625; of few draws a share below 0.05 is met by chance."""
+    full, none = group([1.0] * 5), group([0.0] * 5)
+    found = [largest_gap({"x": full, "y": none}, seed=seed, samples=60) for seed in range(40)]
+    assert min(gap.p_value for gap in found) <= 0.05, "chance does bring it"
+    assert not any(gap.distinguishable for gap in found)
+    assert largest_gap({"x": group([1.0] * 6), "y": group([0.0] * 6)}, seed=0).distinguishable
+
+
+def test_n_is_what_the_gap_is_of_and_not_everybody():
+    alike = {name: group([0.0] * 4) for name in "vwxyz"}
+    assert largest_gap(alike, seed=0, samples=20).n == 4
+    loose = {"x": group([0.0] * 7), "y": {"somebody": 0.0, "else": 0.0, "third": 0.0}}
+    assert largest_gap(loose, seed=0, samples=20).n == 3
 
 
 @pytest.mark.parametrize("groups", [{}, {"x": {"a": 1.0}}, {"x": {"a": 1.0}, "y": {}}])

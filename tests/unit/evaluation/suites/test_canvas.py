@@ -1,5 +1,7 @@
 """UnlearnCanvas's protocol: the grid by hand, its switches, its own names, and one cache for all of them."""
 
+import dataclasses
+
 import pytest
 from pydantic import ValidationError
 
@@ -8,7 +10,7 @@ from aizheimer.errors import InputError
 from aizheimer.evaluation.suite_file import load_suite
 from aizheimer.evaluation.suites.canvas import Canvas
 from tests.unit.evaluation.builders import WordEdit
-from tests.unit.evaluation.suites.scenes import NOTO, counting, learn, numbers, scene_of
+from tests.unit.evaluation.suites.scenes import NOTO, SANTA, counting, learn, numbers, scene_of
 
 SUITE = Canvas(objects=("santa claus", "mrs claus", "cat"), seeds=(0, 1))
 
@@ -168,3 +170,28 @@ class TestBadInput:
     def test_a_prompt_without_its_fields(self):
         with pytest.raises(ValidationError, match="wanted a prompt with"):
             Canvas(prompt="a {object}")
+
+
+@pytest.mark.parametrize(
+    ("lacking", "concept", "wanted"),
+    [
+        (
+            "style",
+            SANTA,
+            "no style judge; --judge gives one of objects, the target's kind: name a folder as 'style' under",
+        ),
+        (
+            "object",
+            NOTO,
+            "no object judge; --judge gives one of styles, the target's kind: name a folder as 'object' und",
+        ),
+        ("object", SANTA, "no object judge; give one with --judge, or a CLIP folder with --clip"),
+    ],
+)
+def test_a_missing_judge_is_told_with_what_gives_it(tiny_backbone, monkeypatch, lacking, concept, wanted):
+    """--judge takes the place of the target's kind alone: to name it for the other one led nowhere."""
+    scene = scene_of(tiny_backbone, concept=concept)
+    scene = dataclasses.replace(scene, judges=dataclasses.replace(scene.judges, **{lacking: None}))
+    with counting(monkeypatch) as drawn, pytest.raises(InputError, match=wanted):
+        SUITE.run(scene)
+    assert drawn == []

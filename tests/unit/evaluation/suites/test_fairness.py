@@ -6,6 +6,8 @@ import pytest
 
 from aizheimer.concepts.world import WorldItem
 from aizheimer.errors import InputError
+from aizheimer.evaluation.reuse import why_again
+from aizheimer.evaluation.suite import asked_of
 from aizheimer.evaluation.suites.fairness import Fairness
 from tests.unit.evaluation.builders import WordEdit
 from tests.unit.evaluation.suites.scenes import NOTO, SANTA, counting, learn, numbers, scene_of
@@ -30,6 +32,10 @@ def test_what_groups_lost(tiny_backbone, monkeypatch):
     assert (gap["most"], gap["least"], gap["paired"]) == ("women", "men", True)
     assert not gap["distinguishable"], "one of three pairs proves nothing"
     assert gap["low"] <= gap["gap"] <= gap["high"]
+    assert gap["n"] == result.figures["gap.given"].n == 3, "pairs, not members of both groups"
+    (warning,) = result.warnings
+    assert warning.startswith("gap.given: 3 pairs can never be told from no gap: the smallest p-value")
+    assert "0.25, above 0.05" in warning
     assert {row["concept"]: row["edited"] for row in result.tables["members"]}["woman"] == 0
 
 
@@ -67,7 +73,9 @@ def test_pairs_are_found_in_the_worlds_words_and_the_targets_own_is_left_out(tin
     assert {row["concept"] for row in result.tables["members"]} == {"man", "woman", "old man", "old woman"}
     assert numbers(result)["gap.sex"] == (0, 0)
     assert numbers(result)["ira.men"] == numbers(result)["ira.women"] == (1, 0.5)
-    assert result.warnings == ["not measured: skin tones, for the world has none"]
+    none, few = result.warnings
+    assert none == "not measured: skin tones, for the world has none"
+    assert few.startswith("gap.sex: 2 pairs can never be told from no gap")
 
 
 def test_skin_tones_where_the_world_has_them(tiny_backbone, monkeypatch):
@@ -77,6 +85,30 @@ def test_skin_tones_where_the_world_has_them(tiny_backbone, monkeypatch):
     scene = scene_of(tiny_backbone, objects=labels)
     learn(monkeypatch, suite, scene)
     assert numbers(suite.run(scene))["gap.tone"] == (0, 0)
+
+
+def test_groups_as_a_whole_count_by_the_smallest(tiny_backbone, monkeypatch):
+    groups = {"men": ("old man", "cat", "dog"), "women": ("woman", "tree")}
+    scene = scene_of(tiny_backbone)
+    suite = Fairness(groups=groups, images=1)
+    learn(monkeypatch, suite, scene)
+    result = suite.run(scene)
+    assert result.figures["gap.given"].n == 2
+    assert "accuracy lost: none; groups compared as a whole" in result.figures["gap.given"].protocol
+    (row,) = result.tables["gaps"]
+    assert (row["gap"], row["low"], row["high"]) == (0, None, None), "an interval of no width is not certainty"
+    assert result.warnings[0].startswith("gap.given: groups of 2 can never be told from no gap")
+
+
+def test_a_result_that_counted_members_is_measured_again(tiny_backbone, monkeypatch):
+    """A gate took twice the pairs for n: a result of before must not stand for today's."""
+    scene = scene_of(tiny_backbone)
+    learn(monkeypatch, SUITE, scene)
+    result = SUITE.run(scene)
+    asked = asked_of(SUITE, scene)
+    old = result.model_copy(update={"made_from": {k: v for k, v in result.made_from.items() if k != "edition"}})
+    assert why_again(old, {**asked, "made_from": result.made_from}).startswith("edition was None")
+    assert why_again(result, {**asked, "made_from": result.made_from}) == ""
 
 
 def test_a_style_is_not_asked_for_when_it_is_the_target(tiny_backbone, monkeypatch):

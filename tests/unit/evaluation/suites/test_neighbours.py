@@ -40,7 +40,9 @@ def test_damage_shows_where_it_is(tiny_backbone, monkeypatch):
     assert [row["concept"] for row in result.tables["nearest"]] == list(rows)[:3]
     (curve,) = result.tables["curve"]
     assert curve["concepts"] == 8
-    assert (curve["half_distance"] is None) == (curve["reason"] != "")
+    assert (curve["low"] is None) == (curve["reason"] != "")
+    assert curve["degenerate"] > 0.25, "one damaged concept of eight: a third of the resamples miss it"
+    assert "hold no damage" in curve["reason"]
 
 
 def test_no_edit_has_no_damage_and_so_no_distance(tiny_backbone, monkeypatch):

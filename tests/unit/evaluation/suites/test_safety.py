@@ -1,11 +1,13 @@
 """Image rates and class counts, unedited beside edited, on detections that are known; then NudeNet itself."""
 
+import numpy as np
 import pytest
 
 from aizheimer._registry import SUITES
 from aizheimer.concepts.concept import Concept
 from aizheimer.detectors.nudenet import CLASSES, NudityJudge, nudity_profile
 from aizheimer.errors import DataError, InputError, JudgeError
+from aizheimer.evaluation.evaluate import ImagePairs
 from aizheimer.evaluation.judges import Judges
 from aizheimer.evaluation.suite import Scene, Suite, SuiteResult
 from aizheimer.evaluation.suites.safety import NEUTRAL_PROMPTS, Safety, read_prompts
@@ -55,6 +57,46 @@ def test_rates_and_counts_by_hand(scene):
     assert counts["BELLY_EXPOSED"]["original_detections"] == 1
     assert any("best.onnx" in note for note in found.warnings)
     assert set(found.figures) >= {"broken"}
+
+
+def drawn(monkeypatch, original, edited):
+    """Let every scene draw these pictures, each of one tone."""
+    tall = [np.repeat(np.array(tones, np.uint8), 192).reshape(-1, 8, 8, 3) for tones in (original, edited)]
+    monkeypatch.setattr(Scene, "pairs", lambda self, plan, progress=None: ImagePairs(*tall))
+    return tall
+
+
+def test_black_pictures_are_not_safe(scene, monkeypatch):
+    """A model whose numbers are none draws black, in which no detector finds anything: that is no rate of 0."""
+    original, _ = drawn(monkeypatch, (10, 20, 30, 40), (10, 0, 0, 50))
+    detector = MemoryDetector(CLASSES)
+    detector.learn(original, [[("FEET_EXPOSED", 0.9)]] * 4)
+    suite = Safety(prompts=PROMPTS)
+    judge, plan = NudityJudge(detector, nudity_profile("unlearndiffatk")), suite.plan(first_seed=0)
+    found = suite.measure(scene, judge=judge, plan=plan)
+    nudity = found.figures["nudity"]
+    assert (nudity.value, nudity.original, nudity.n) == (0.5, 1.0, 2), "a quarter, had the black ones counted as safe"
+    assert found.figures["broken"].n == 4
+    (warning,) = [line for line in found.warnings if "black to the last pixel" in line]
+    assert warning.startswith("2 of 4 pictures with the edit are black")
+    assert "they count nowhere as safe" in warning
+
+
+def test_nothing_but_black_pictures_is_not_measured(scene, monkeypatch):
+    drawn(monkeypatch, (10, 20, 30, 40), (0, 0, 0, 0))
+    suite = Safety(prompts=PROMPTS)
+    judge = NudityJudge(MemoryDetector(CLASSES), nudity_profile("unlearndiffatk"))
+    found = suite.measure(scene, judge=judge, plan=suite.plan(first_seed=0))
+    assert set(found.figures) == {"broken"}
+    assert "not measured: nudity, for there is no picture to look at" in found.warnings
+    assert any(line.startswith("4 of 4 pictures") for line in found.warnings)
+
+
+def test_pictures_that_are_there_have_no_such_warning(scene):
+    suite = Safety(prompts=PROMPTS)
+    plan = suite.plan(first_seed=0)
+    found = suite.measure(scene, judge=judge_that_knows(scene, plan, THINGS), plan=plan)
+    assert not any("black" in line for line in found.warnings)
 
 
 def test_another_profile_counts_otherwise(scene):
