@@ -24,7 +24,7 @@ from aizheimer.detectors.features import CLIPFeatures
 from aizheimer.detectors.nudenet import CLASSES, PROFILES, NudeNetDetector, NudityJudge, nudity_profile
 from aizheimer.errors import DataError, InputError, JudgeError
 from aizheimer.evaluation.calibration import calibrate
-from aizheimer.evaluation.distances import comparable, side_by_side
+from aizheimer.evaluation.distances import check_comparable, comparable
 from aizheimer.evaluation.functional.distances import frechet_distance, least_pictures
 from aizheimer.evaluation.functional.identity import identity_accuracy
 from aizheimer.evaluation.judges import Judges
@@ -217,10 +217,10 @@ class TestFID:
         assert comparable(FID, FID.model_copy(update={"value": 30.0}))
         assert not comparable(FID, other)
         assert comparable(FID, other).reason == f"fid: {reason}"
-        with pytest.raises(InputError, match=r"ours and theirs cannot stand in one table: fid: .*one suite file"):
-            side_by_side({"ours": FID, "theirs": other})
-        rows = side_by_side({"ours": FID, "again": FID})
-        assert rows[1] == {"name": "again", "metric": "fid", "value": 20.0, "original": 10.0, "n": 3000}
+        alike, mixed = ([("ours", FID.model_dump()), ("theirs", d.model_dump())] for d in (FID, other))
+        check_comparable("fid", alike)
+        with pytest.raises(InputError, match=r"ours and theirs cannot stand in one table: fid: .*measure both alike"):
+            check_comparable("fid", mixed)
 
 
 class TestCLIPScore:

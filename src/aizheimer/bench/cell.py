@@ -21,10 +21,11 @@ from aizheimer.bench.twins import adopt, measured_row
 from aizheimer.edits.edit import Edit
 from aizheimer.edits.storage import RECORD
 from aizheimer.engine.run_folder import RunFolder
+from aizheimer.evaluation.distances import MUST_AGREE
 from aizheimer.evaluation.evaluate import evaluate
 from aizheimer.evaluation.generate import StageProgress, staged
 from aizheimer.evaluation.judges import JudgeNetworks, Judges
-from aizheimer.evaluation.results import EvaluationResult, Metric
+from aizheimer.evaluation.results import Distance, EvaluationResult, Metric
 from aizheimer.evaluation.reuse import Say, quiet
 from aizheimer.evaluation.suite import Scene
 from aizheimer.proof.findings import EVALUATION
@@ -204,18 +205,18 @@ def _of_trials(trials: Trials) -> Row:
         for figure, metric in suite.figures.items():
             found |= _columns(f"{name}.{figure}", metric)
         for figure, distance in suite.distances.items():
-            own = {
-                "": distance.value,
-                ".original": distance.original,
-                ".n": distance.n,
-                ".extractor": distance.extractor,
-            }
-            found |= {f"{name}.{figure}{key}": value for key, value in own.items()}
+            found |= _distance(f"{name}.{figure}", distance)
     for name, attack in trials.attacks.items():
         found |= _attack(name, attack)
     if trials.refused:
         found["refused"] = "; ".join(f"{name}: {reason}" for name, reason in trials.refused.items())
     return found
+
+
+def _distance(name: str, distance: Distance) -> Row:
+    """Return a distance with all that must agree before it may be averaged with another."""
+    row: Row = {name: distance.value, f"{name}.original": distance.original}
+    return row | {f"{name}.{field}": getattr(distance, field) for field in MUST_AGREE}
 
 
 def _attack(name: str, attack: AttackResult) -> Row:

@@ -20,7 +20,7 @@ from aizheimer.bench.lock import locked
 from aizheimer.bench.plan import BenchPlan, Cell, differing, slug
 from aizheimer.bench.rows import Row, read_row
 from aizheimer.bench.table import write_table
-from aizheimer.errors import RunFolderError
+from aizheimer.errors import InputError, RunFolderError
 from aizheimer.evaluation.generate import StageProgress
 from aizheimer.evaluation.suite_file import load_suites
 
@@ -78,6 +78,7 @@ def run_bench(
 
     Raises:
         RunFolderError: If another bench holds the folder, or one with other measurements was run in it.
+        InputError: If rows were not measured alike and have no mean: before a job is run, or after all of them.
     """
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
@@ -92,18 +93,31 @@ def run_bench(
             say(f"{len(cells) - len(left)} of {len(cells)} jobs are done already")
         here = {"say": say, "progress": progress} if backend == "local" else {}
         work = functools.partial(_work, plan=plan, folder=folder, **here)
-        if not left:
+        if rows or not left:
             write_table(folder, _ordered(cells, rows))
+        refused = ""
         started = time.perf_counter()
         for ended, (cell, row) in enumerate(_answers(left, work, backend=backend, workers=workers), start=1):
             rows[cell.key] = row
-            write_table(folder, _ordered(cells, rows))
+            refused = _tabled(folder, _ordered(cells, rows), refused=refused, say=say)
             if on_step is not None:
-                pace = (time.perf_counter() - started) / ended
-                remaining = pace * (len(left) - ended)
+                remaining = (time.perf_counter() - started) / ended * (len(left) - ended)
                 done = len(cells) - len(left) + ended
                 on_step(Step(cell=cell, row=row, done=done, total=len(cells), seconds_left=remaining))
+    if refused:
+        raise InputError(refused)
     return _ordered(cells, rows)
+
+
+def _tabled(folder: Path, rows: Sequence[Row], *, refused: str, say: Callable[[str], None]) -> str:
+    """Write the table; say once, and return, why its rows have no mean: the jobs that are left run all the same."""
+    try:
+        write_table(folder, rows)
+    except InputError as error:
+        if str(error) != refused:
+            say(f"no leaderboard: {error}; the other jobs go on")
+        return str(error)
+    return ""
 
 
 def _work(cell: Cell, *, plan: BenchPlan, folder: Path, **told: Any) -> Row:

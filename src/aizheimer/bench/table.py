@@ -10,6 +10,7 @@ from typing import Any
 
 from aizheimer._files import atomic, write_text
 from aizheimer._imports import require
+from aizheimer.errors import InputError
 from aizheimer.reports.leaderboard import write_leaderboard
 
 JSONL, PARQUET, PAGE = "results.jsonl", "results.parquet", "leaderboard.html"
@@ -30,13 +31,21 @@ def write_table(folder: Path, rows: Sequence[Mapping[str, Any]]) -> list[Path]:
 
     Returns:
         The files, each written as a whole.
+
+    Raises:
+        InputError: If rows were not measured alike and so have no mean: the rows are written, the leaderboard is not,
+            and one of before is removed.
     """
     table = tidy(rows)
     write_text(folder / JSONL, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in table))
     files = [folder / JSONL]
     if has_parquet():
         files.append(write_parquet(folder / PARQUET, table))
-    return [*files, write_leaderboard(folder / PAGE, table)]
+    try:
+        return [*files, write_leaderboard(folder / PAGE, table)]
+    except InputError:
+        (folder / PAGE).unlink(missing_ok=True)
+        raise
 
 
 def tidy(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

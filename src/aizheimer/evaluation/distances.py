@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,33 +73,46 @@ def comparable(first: Distance, second: Distance) -> Comparison:
         >>> comparable(fid, fid.model_copy(update={"n": 500})).reason
         'fid: another number of pictures (200 and 500)'
     """
-    for name, words in MUST_AGREE.items():
-        mine, other = getattr(first, name), getattr(second, name)
-        if mine != other:
-            return Comparison(f"{first.metric}: {words} ({mine} and {other})")
-    return Comparison()
+    reason, _, _ = _differing(first.metric, [("", first.model_dump()), ("", second.model_dump())], MUST_AGREE)
+    return Comparison(reason)
 
 
-def side_by_side(distances: Mapping[str, Distance]) -> list[dict[str, Any]]:
-    """Return one row of a table for each number, if they may stand in one.
+def check_comparable(
+    metric: str, computed: Iterable[tuple[str, Mapping[str, Any]]], *, fields: Iterable[str] = MUST_AGREE
+) -> None:
+    """Refuse to put numbers of one metric into one table, or into one mean, unless they were computed alike.
 
     Args:
-        distances: By what the rows are called: runs, methods.
+        metric: What the numbers are, for the message.
+        computed: What each row is called, and what its number was computed with: `MUST_AGREE` has the keys. What a row
+            does not say, as files of before it was written, is not held against it.
+        fields: The keys that must agree here.
 
     Raises:
         InputError: If two of them were not computed alike; the message names both and the difference.
+
+    Example:
+        >>> check_comparable("fid", [("esd", {"n": 200}), ("uce", {"n": None}), ("sld", {"n": 200})])
     """
-    first: tuple[str, Distance] | None = None
-    rows = []
-    for name, distance in distances.items():
-        if first is None:
-            first = name, distance
-        elif not (verdict := comparable(first[1], distance)):
-            raise InputError(
-                f"{first[0]} and {name} cannot stand in one table: {verdict.reason}; evaluate both with one suite file"
-            )
-        rows.append({"name": name, **distance.model_dump(mode="json", include={"metric", "value", "original", "n"})})
-    return rows
+    reason, first, second = _differing(metric, computed, fields)
+    if reason:
+        raise InputError(f"{first} and {second} cannot stand in one table: {reason}; measure both alike")
+
+
+def _differing(
+    metric: str, computed: Iterable[tuple[str, Mapping[str, Any]]], fields: Iterable[str]
+) -> tuple[str, str, str]:
+    """Return the first difference in words, and the two rows that have it; empty strings if there is none."""
+    wanted = list(fields)
+    stated: dict[str, tuple[str, Any]] = {}
+    for name, own in computed:
+        for field in wanted:
+            if (value := own.get(field)) is None:
+                continue
+            other, there = stated.setdefault(field, (name, value))
+            if there != value:
+                return f"{metric}: {MUST_AGREE[field]} ({there} and {value})", other, name
+    return "", "", ""
 
 
 def check_size(metric: str, *, n: int, extractor: FeatureExtractor) -> None:

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from aizheimer._files import write_text
 from aizheimer.evaluation.functional.bootstrap import bootstrap_interval
 from aizheimer.evaluation.functional.paired import paired_difference
+from aizheimer.reports.alike import EXTRACTOR, Row, check_rows
 from aizheimer.reports.page import render_page
 from aizheimer.reports.wording import percent
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-Row: TypeAlias = Mapping[str, Any]
 
 SCORED = ("ua", "ira", "cra")
 """What the score is the harmonic mean of."""
@@ -83,7 +82,11 @@ def standings(rows: Sequence[Row]) -> list[Standing]:
 
     Args:
         rows: Of a bench.
+
+    Raises:
+        InputError: If rows have distances that were not computed alike, which have no mean.
     """
+    check_rows(rows)
     methods = dict.fromkeys(str(row["method"]) for row in rows)
     found = [_standing(method, [row for row in rows if row["method"] == method]) for method in methods]
     ranked = sorted((s for s in found if s.score is not None), key=lambda s: -(s.score or 0.0))
@@ -121,12 +124,12 @@ def _names(rows: Sequence[Row]) -> list[str]:
     there = dict.fromkeys(name for row in rows for name in row if row[name] is not None)
     before = [name for name in there if name.startswith("asr.") and name.endswith(BEFORE)]
     told = {*COSTS, *before[:1], *(name for name in there if name.endswith(SURVIVED))}
-    return [name for name in there if f"{name}.low" in there or f"{name}.extractor" in there or name in told]
+    return [name for name in there if f"{name}.low" in there or f"{name}{EXTRACTOR}" in there or name in told]
 
 
 def _is_share(rows: Sequence[Row], name: str) -> bool:
     """Return whether a figure is a share; distances such as KID name their extractor and are numbers, as are steps."""
-    return not name.endswith(SURVIVED) and not any(row.get(f"{name}.extractor") for row in rows)
+    return not name.endswith(SURVIVED) and not any(row.get(f"{name}{EXTRACTOR}") for row in rows)
 
 
 def _mean(rows: Sequence[Row], name: str) -> Mean | None:

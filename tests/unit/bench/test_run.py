@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from aizheimer import api
+from aizheimer._files import write_json
 from aizheimer.bench import cell as cells
 from aizheimer.bench.backends import run_on_ray
 from aizheimer.bench.cell import MADE, run_cell
@@ -20,12 +21,14 @@ from aizheimer.bench.table import tidy, write_parquet
 from aizheimer.concepts.world import World
 from aizheimer.edits.io import load_edit
 from aizheimer.engine.callbacks import Callbacks
-from aizheimer.errors import MissingDependencyError, RunFolderError
+from aizheimer.errors import InputError, MissingDependencyError, RunFolderError
+from aizheimer.evaluation.distances import MUST_AGREE
 from aizheimer.evaluation.results import EvaluationResult
 from aizheimer.evaluation.suite import SuiteResult
 from tests.cli.conftest import QUICK
 from tests.ray_runs import printed
 from tests.trained import same_edit
+from tests.unit.proof.builders import distance
 from tests.unit.reports.test_attacks import result_of
 
 PLAN = Path(__file__).parents[3] / "benchmarks" / "leaderboard" / "plan.yaml"
@@ -211,6 +214,28 @@ class TestOneTableOneMeaning:
         with pytest.raises(RunFolderError, match="holds rows of the suite mine with other parameters"):
             run_bench(asked, tmp_path / "b", say=quiet)
 
+    def test_distances_that_were_not_computed_alike_have_no_leaderboard(self, plan, tmp_path, monkeypatch):
+        """The jobs all run and are kept; the mean is refused, and so is a bench that begins with such rows."""
+        computed = {"cat": {"quality.kid.extractor": "clip"}, "dog": {"quality.kid.extractor": "inception"}}
+
+        def measured(cell, **_):
+            row = {"method": cell.method.name, "concept": cell.concept, "seed": cell.seed, "status": "done"}
+            row |= {"quality.kid": 1.0, **computed.get(cell.concept, {})}
+            write_json(tmp_path / "runs" / cell.key / ROW, row)
+            return row
+
+        monkeypatch.setattr("aizheimer.bench.run.run_cell", measured)
+        said, both = [], plan(concepts=["cat", "dog", "tree"])
+        wanted = "negative-prompt, cat, seed 0 and negative-prompt, dog, seed 0 cannot stand in one table: quality.kid"
+        with pytest.raises(InputError, match=wanted):
+            run_bench(both, tmp_path, say=said.append)
+        assert [line.split(":")[0] for line in said] == ["no leaderboard"]
+        assert len((tmp_path / "results.jsonl").read_text().splitlines()) == 3
+        assert not (tmp_path / "leaderboard.html").exists()
+        monkeypatch.setattr("aizheimer.bench.run.run_cell", None)
+        with pytest.raises(InputError, match=wanted):
+            run_bench(plan(concepts=["cat", "dog", "tree", "sun"]), tmp_path, say=said.append)
+
     def test_two_at_once_are_refused(self, plan, tmp_path):
         from aizheimer.bench.lock import locked
 
@@ -234,6 +259,12 @@ def test_attacks_and_what_cannot_be_asked_are_in_the_row(plan, tmp_path):
     assert row["refused"].startswith("seed-search: this model has no object judge")
     found = EvaluationResult.load(tmp_path / row["run"] / "evaluation.json")
     assert found.target == "cat"
+
+
+def test_a_distance_is_in_the_row_with_all_that_must_agree():
+    row = cells._distance("quality.kid", distance(value=0.5))
+    assert (row["quality.kid"], row["quality.kid.original"]) == (0.5, 0.0045)
+    assert {name: row[f"quality.kid.{name}"] for name in MUST_AGREE} == distance().model_dump(include=set(MUST_AGREE))
 
 
 @pytest.mark.parametrize(("needed", "survived"), [(5, 5), (None, 40)])

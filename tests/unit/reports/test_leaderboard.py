@@ -2,6 +2,8 @@
 
 import pytest
 
+from aizheimer.errors import InputError
+from aizheimer.evaluation.distances import MUST_AGREE
 from aizheimer.reports.leaderboard import columns, harmonic, leaderboard_tables, standings, write_leaderboard
 
 CONCEPTS = [f"thing {i}" for i in range(8)]
@@ -120,3 +122,54 @@ def test_a_distance_is_a_number_and_no_share(tmp_path):
     rows = [row("a", c, **{"quality.kid": 0.0123, "quality.kid.extractor": "clip"}) for c in CONCEPTS]
     page = write_leaderboard(tmp_path / "page.html", rows).read_text()
     assert "<td>0.0123<small>0.0123 to 0.0123</small></td>" in page
+
+
+def fid(method, concept, value=5.0, **changes):
+    """A row with a FID of 200 pictures by a network called "clip"."""
+    computed = {
+        "metric": "fid", "extractor": "clip", "dim": 128, "weights": "w", "n": 200, "n_reference": 200,
+        "reference": "r", "protocol": "p", "implementation": "i",
+    }  # fmt: skip
+    assert computed.keys() == MUST_AGREE.keys()
+    stated = {f"quality.fid.{name}": found for name, found in {**computed, **changes}.items()}
+    return row(method, concept, **{"quality.fid": value}, **stated)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"extractor": "inception", "n": 5000}, r"another feature extractor \(clip and inception\)"),
+        ({"n": 5000}, r"another number of pictures \(200 and 5000\)"),
+        ({"weights": "v"}, "other weights, or pictures fed in otherwise"),
+        ({"protocol": "q"}, "another protocol"),
+        ({"implementation": "j"}, "another implementation"),
+    ],
+)
+@pytest.mark.parametrize("concept", ["cat", "dog"])
+def test_distances_that_were_not_computed_alike_have_no_mean(changes, said, concept, tmp_path):
+    """FIDs of 5 (CLIP, 200 pictures) and 500 (Inception, 5,000) had a mean of 252.5."""
+    rows = [fid("a", "cat"), fid("b", concept, 500.0, **changes)]
+    with pytest.raises(InputError, match=rf"^a, cat, seed 0 and b, {concept}, seed 0 cannot .*: quality.fid: {said}"):
+        write_leaderboard(tmp_path / "page.html", rows)
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(InputError):
+        leaderboard_tables(rows)
+
+
+def test_the_reference_is_one_for_a_target_and_another_for_the_next():
+    rows = [fid("a", "cat"), fid("a", "dog", 7.0, reference="s")]
+    assert standings(rows)[0].figures["quality.fid"].value == 6.0
+    with pytest.raises(InputError, match=r"a, cat, seed 0 and b, cat, seed 0 cannot .*another reference \(r and s\)"):
+        standings([*rows, fid("b", "cat", reference="s")])
+
+
+def test_rows_of_before_are_held_to_what_they_say():
+    """They name their extractor and n, or the extractor alone; those without a word stand between two that differ."""
+    unsaid = dict.fromkeys(MUST_AGREE)
+    old = {**unsaid, "extractor": "clip", "n": 200}
+    rows = [fid("a", "cat", **old), fid("b", "cat"), fid("c", "cat", **{**unsaid, "extractor": "clip"})]
+    assert len(standings(rows)) == 3
+    with pytest.raises(InputError, match=r"a, cat, seed 0 and b, dog, seed 0 .*another number of pictures"):
+        standings([*rows, fid("b", "dog", n=5000)])
+    with pytest.raises(InputError, match=r"b, cat, seed 0 and d, dog, seed 0 .*other weights"):
+        standings([*rows, fid("d", "dog", weights="v")])
