@@ -29,13 +29,17 @@ from methods_table import between_marks
 from aizheimer.bench.plan import Cell, load_plan
 from aizheimer.bench.rows import ROW, RUNS
 from aizheimer.edits.storage import RECORD
+from aizheimer.evaluation.distances import MUST_AGREE
+from aizheimer.reports.alike import check_rows
 from aizheimer.reports.leaderboard import Mean, Standing, mean_by_concept, standings
 
 matplotlib.use("Agg")
 
 ATTACKS = ("concept-inversion", "soft-prompt", "relearn", "noise-inversion", "quantise")
-OMITTED = (".n", ".extractor", ".seconds")
-"""Columns that say the same in each row, or that other work on the machine moves."""
+STATED = (".judge", ".attack", ".parameters", *(f".{field}" for field in MUST_AGREE))
+"""Ends of columns that say how a number was measured, the same in nearly all rows: each is kept once."""
+OMITTED = (*STATED, ".seconds")
+"""Columns that are not kept with their rows; other work on the machine moves the seconds."""
 BINS = np.array([0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.2])
 """Of the distance (one minus the cosine of the text embeddings), for the damage curve."""
 LEAST_PICTURES = 10
@@ -43,7 +47,7 @@ LEAST_PICTURES = 10
 OWN_JUDGE = "judge-filter"
 PLAN = Path(__file__).parent / "leaderboard" / "plan.yaml"
 Content = dict[str, Any]
-EMPTY: Content = {"rows": [], "found": {}, "unassigned": {}}
+EMPTY: Content = {"rows": [], "found": {}, "stated": {}, "unassigned": {}}
 
 
 def collect(folders: Sequence[Path], earlier: Content) -> Content:
@@ -54,22 +58,30 @@ def collect(folders: Sequence[Path], earlier: Content) -> Content:
         earlier: What an earlier call returned, `EMPTY` if nothing.
 
     Returns:
-        ``rows`` in the plan's order, rounded; ``found``, by job: the damage by distance and the worst family; and
-        ``unassigned``, the sums of the same over jobs whose own were not kept.
+        ``rows`` in the plan's order, rounded; ``found``, by job: the damage by distance and the worst family;
+        ``stated``, by column: who judged, by what protocol, of how many pictures, all values that rows have; and
+        ``unassigned``, the sums of what was found over jobs whose own was not kept.
+
+    Raises:
+        InputError: If rows were not measured alike.
     """
-    rows = {_key(row): row for row in earlier["rows"]}
+    whole = {_key(row): row for row in earlier["rows"]}
     found = dict(earlier["found"])
     for folder in folders:
         for row in map(json.loads, (folder / "results.jsonl").read_text().splitlines()):
-            if (key := _key(row)) in rows and not (folder / row["run"] / RECORD).is_file():
+            if (key := _key(row)) in whole and not (folder / row["run"] / RECORD).is_file():
                 continue  # restored: it says nothing new
-            rows[key] = _kept(row)
+            whole[key] = row
             if row["status"] == "done":
                 found[key] = _found(folder / row["run"])
+    check_rows(list(whole.values()))
     order = {_name(cell): place for place, cell in enumerate(load_plan(PLAN, {}).cells())}
-    kept = {key: rows[key] for key in sorted(rows, key=lambda key: order.get(key, len(order)))}
-    return {"rows": list(kept.values()), "found": {key: found[key] for key in kept if key in found}} | {
-        "unassigned": earlier["unassigned"]
+    keys = sorted(whole, key=lambda key: order.get(key, len(order)))
+    return {
+        "rows": [_kept(whole[key]) for key in keys],
+        "found": {key: found[key] for key in keys if key in found},
+        "stated": _stated(list(whole.values()), earlier.get("stated", {})),
+        "unassigned": earlier["unassigned"],
     }
 
 
@@ -105,6 +117,16 @@ def _kept(row: Content) -> Content:
         for name, value in row.items()
         if value is not None and not (name.endswith(OMITTED) and name != "quality.kid.extractor")
     }
+
+
+def _stated(rows: list[Content], earlier: Content) -> Content:
+    """Add what rows say of how they were measured to what earlier ones said, by column."""
+    values = {name: set(own) for name, own in earlier.items()}
+    for row in rows:
+        for name, value in row.items():
+            if name.endswith(STATED) and value is not None:
+                values.setdefault(name, set()).add(value)
+    return {name: sorted(own) for name, own in values.items()}
 
 
 def _found(run: Path) -> Content:

@@ -13,24 +13,22 @@ from aizheimer._files import write_json
 from aizheimer._interrupts import interruptible
 from aizheimer._version import __version__
 from aizheimer.attacks.base import AttackSettings
-from aizheimer.attacks.results import AttackResult
 from aizheimer.backbones.base import Backbone
+from aizheimer.bench.columns import evaluation_columns, trial_columns
 from aizheimer.bench.plan import BenchPlan, Cell
 from aizheimer.bench.rows import ROW, RUNS, Row
 from aizheimer.bench.twins import adopt, measured_row
 from aizheimer.edits.edit import Edit
 from aizheimer.edits.storage import RECORD
 from aizheimer.engine.run_folder import RunFolder
-from aizheimer.evaluation.distances import MUST_AGREE
 from aizheimer.evaluation.evaluate import evaluate
 from aizheimer.evaluation.generate import StageProgress, staged
 from aizheimer.evaluation.judges import JudgeNetworks, Judges
-from aizheimer.evaluation.results import Distance, EvaluationResult, Metric
+from aizheimer.evaluation.results import EvaluationResult
 from aizheimer.evaluation.reuse import Say, quiet
 from aizheimer.evaluation.suite import Scene
 from aizheimer.proof.findings import EVALUATION
 from aizheimer.proof.trials import Trials, run_trials
-from aizheimer.proof.units import FIGURES
 
 MADE = "made.json"
 """What making a cell's edit took, in its run folder: written when the edit is whole."""
@@ -99,8 +97,8 @@ def _measure(cell: Cell, *, plan: BenchPlan, run: Path, say: Say, progress: Stag
         "megabytes": round(edit.size_bytes / 1e6, 6),
         "no_op": result.no_op,
         "collapse": result.collapse,
-        **_figures(result),
-        **_of_trials(trials),
+        **evaluation_columns(result),
+        **trial_columns(trials),
     }
 
 
@@ -177,62 +175,3 @@ def _trials(plan: BenchPlan, scene: Scene, *, run: Path, say: Say, progress: Sta
         say=say,
         progress=progress,
     )
-
-
-def _figures(result: EvaluationResult) -> Row:
-    found: Row = {}
-    for name in FIGURES:
-        metric: Metric | None = getattr(result, name)
-        if metric is not None:
-            found |= _columns(name, metric)
-    return found
-
-
-def _columns(name: str, metric: Metric) -> Row:
-    low, high = metric.interval
-    return {
-        name: metric.value,
-        f"{name}.low": low,
-        f"{name}.high": high,
-        f"{name}.original": metric.original,
-        f"{name}.n": metric.n,
-    }
-
-
-def _of_trials(trials: Trials) -> Row:
-    found: Row = {}
-    for name, suite in trials.suites.items():
-        for figure, metric in suite.figures.items():
-            found |= _columns(f"{name}.{figure}", metric)
-        for figure, distance in suite.distances.items():
-            found |= _distance(f"{name}.{figure}", distance)
-    for name, attack in trials.attacks.items():
-        found |= _attack(name, attack)
-    if trials.refused:
-        found["refused"] = "; ".join(f"{name}: {reason}" for name, reason in trials.refused.items())
-    return found
-
-
-def _distance(name: str, distance: Distance) -> Row:
-    """Return a distance with all that must agree before it may be averaged with another."""
-    row: Row = {name: distance.value, f"{name}.original": distance.original}
-    return row | {f"{name}.{field}": getattr(distance, field) for field in MUST_AGREE}
-
-
-def _attack(name: str, attack: AttackResult) -> Row:
-    low, high = attack.asr.interval
-    row: Row = {
-        f"asr.{name}": attack.asr.value,
-        f"asr.{name}.low": low,
-        f"asr.{name}.high": high,
-        f"asr.{name}.before": attack.before.value,
-        f"asr.{name}.seconds": attack.spent.seconds,
-    }
-    for control in ("unedited", "neighbour", "random"):
-        if (rate := getattr(attack, control)) is not None:
-            row[f"asr.{name}.{control}"] = rate.value
-    if "steps_to_recover" in attack.details:
-        needed = attack.details["steps_to_recover"]
-        row[f"asr.{name}.steps_to_recover"] = needed
-        row[f"asr.{name}.steps_survived"] = attack.spent.steps if needed is None else needed
-    return row

@@ -78,7 +78,7 @@ def comparable(first: Distance, second: Distance) -> Comparison:
 
 
 def check_comparable(
-    metric: str, computed: Iterable[tuple[str, Mapping[str, Any]]], *, fields: Iterable[str] = MUST_AGREE
+    metric: str, computed: Iterable[tuple[str, Mapping[str, Any]]], *, fields: Mapping[str, str] = MUST_AGREE
 ) -> None:
     """Refuse to put numbers of one metric into one table, or into one mean, unless they were computed alike.
 
@@ -86,7 +86,7 @@ def check_comparable(
         metric: What the numbers are, for the message.
         computed: What each row is called, and what its number was computed with: `MUST_AGREE` has the keys. What a row
             does not say, as files of before it was written, is not held against it.
-        fields: The keys that must agree here.
+        fields: The keys that must agree here, and what each is called where it does not.
 
     Raises:
         InputError: If two of them were not computed alike; the message names both and the difference.
@@ -100,18 +100,17 @@ def check_comparable(
 
 
 def _differing(
-    metric: str, computed: Iterable[tuple[str, Mapping[str, Any]]], fields: Iterable[str]
+    metric: str, computed: Iterable[tuple[str, Mapping[str, Any]]], fields: Mapping[str, str]
 ) -> tuple[str, str, str]:
     """Return the first difference in words, and the two rows that have it; empty strings if there is none."""
-    wanted = list(fields)
     stated: dict[str, tuple[str, Any]] = {}
     for name, own in computed:
-        for field in wanted:
+        for field, words in fields.items():
             if (value := own.get(field)) is None:
                 continue
             other, there = stated.setdefault(field, (name, value))
             if there != value:
-                return f"{metric}: {MUST_AGREE[field]} ({there} and {value})", other, name
+                return f"{metric}: {words} ({there} and {value})", other, name
     return "", "", ""
 
 

@@ -13,6 +13,7 @@ from aizheimer._files import write_text
 from aizheimer.evaluation.functional.bootstrap import bootstrap_interval
 from aizheimer.evaluation.functional.paired import paired_difference
 from aizheimer.reports.alike import EXTRACTOR, Row, check_rows
+from aizheimer.reports.judge_errors import is_judge_error, judge_errors_of
 from aizheimer.reports.page import render_page
 from aizheimer.reports.wording import percent
 
@@ -121,7 +122,7 @@ def _names(rows: Sequence[Row]) -> list[str]:
 
     What is drawn without an attack is the same for all attacks of a bench, so the first one's is enough.
     """
-    there = dict.fromkeys(name for row in rows for name in row if row[name] is not None)
+    there = dict.fromkeys(name for row in rows for name in row if row[name] is not None and not is_judge_error(name))
     before = [name for name in there if name.startswith("asr.") and name.endswith(BEFORE)]
     told = {*COSTS, *before[:1], *(name for name in there if name.endswith(SURVIVED))}
     return [name for name in there if f"{name}.low" in there or f"{name}{EXTRACTOR}" in there or name in told]
@@ -215,6 +216,7 @@ def write_leaderboard(path: Path, rows: Sequence[Row]) -> Path:
             figures=shown,
             shares=shares,
             costs=costs,
+            judges=judge_errors_of([row for row in rows if row["status"] == "done"]),
             rows=rows,
             failures=failures,
         ),

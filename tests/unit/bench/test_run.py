@@ -22,14 +22,11 @@ from aizheimer.concepts.world import World
 from aizheimer.edits.io import load_edit
 from aizheimer.engine.callbacks import Callbacks
 from aizheimer.errors import InputError, MissingDependencyError, RunFolderError
-from aizheimer.evaluation.distances import MUST_AGREE
 from aizheimer.evaluation.results import EvaluationResult
 from aizheimer.evaluation.suite import SuiteResult
 from tests.cli.conftest import QUICK
 from tests.ray_runs import printed
 from tests.trained import same_edit
-from tests.unit.proof.builders import distance
-from tests.unit.reports.test_attacks import result_of
 
 PLAN = Path(__file__).parents[3] / "benchmarks" / "leaderboard" / "plan.yaml"
 TOO_LONG = "cat " * 60
@@ -259,19 +256,6 @@ def test_attacks_and_what_cannot_be_asked_are_in_the_row(plan, tmp_path):
     assert row["refused"].startswith("seed-search: this model has no object judge")
     found = EvaluationResult.load(tmp_path / row["run"] / "evaluation.json")
     assert found.target == "cat"
-
-
-def test_a_distance_is_in_the_row_with_all_that_must_agree():
-    row = cells._distance("quality.kid", distance(value=0.5))
-    assert (row["quality.kid"], row["quality.kid.original"]) == (0.5, 0.0045)
-    assert {name: row[f"quality.kid.{name}"] for name in MUST_AGREE} == distance().model_dump(include=set(MUST_AGREE))
-
-
-@pytest.mark.parametrize(("needed", "survived"), [(5, 5), (None, 40)])
-def test_a_row_says_how_many_steps_an_edit_survived(needed, survived):
-    row = cells._attack("relearn", result_of(details={"steps_to_recover": needed}))
-    assert row["asr.relearn.steps_to_recover"] == needed
-    assert row["asr.relearn.steps_survived"] == survived
 
 
 class TestParquet:

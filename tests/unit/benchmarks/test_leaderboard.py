@@ -7,6 +7,7 @@ import pytest
 
 from aizheimer.bench.plan import load_plan
 from aizheimer.bench.rows import read_row
+from aizheimer.errors import InputError
 from tests.architecture.source import REPOSITORY
 
 BENCHMARKS = REPOSITORY / "benchmarks"
@@ -90,6 +91,31 @@ def test_a_bench_goes_on_from_restored_rows_which_say_nothing_new(leaderboard, f
     (there / "results.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
     assert leaderboard.collect([there], content) == content
     assert leaderboard.restore(content, there) == 0
+
+
+def test_what_rows_say_of_how_they_were_measured_is_kept_once(leaderboard, folder):
+    file = folder / "results.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    said = {"ua.judge": "j", "ua.protocol": "p", "quality.kid.weights": "w", "ua.false_negative": 0.1}
+    file.write_text("".join(json.dumps({**row, **said}) + "\n" for row in rows))
+    content = json.loads(json.dumps(leaderboard.collect([folder], leaderboard.EMPTY)))
+    assert content["stated"]["ua.judge"] == ["j"]
+    assert content["stated"]["ua.n"] == [10]
+    assert (content["stated"]["ua.protocol"], content["stated"]["quality.kid.weights"]) == (["p"], ["w"])
+    assert content["rows"][0]["ua.false_negative"] == 0.1
+    assert not {"ua.judge", "ua.protocol", "quality.kid.weights"} & content["rows"][0].keys()
+    old = {name: own for name, own in content.items() if name != "stated"}
+    assert leaderboard.collect([], old)["rows"] == content["rows"], "kept before how they were measured was"
+    assert leaderboard.collect([], content) == content
+
+
+def test_rows_that_were_measured_otherwise_are_refused(leaderboard, folder):
+    file = folder / "results.jsonl"
+    lines = file.read_text().splitlines()
+    other = {**json.loads(lines[1]), "quality.kid.extractor": "inception"}
+    file.write_text("\n".join([lines[0], json.dumps(other), *lines[2:]]) + "\n")
+    with pytest.raises(InputError, match=r"quality\.kid: another feature extractor \(clip and inception\)"):
+        leaderboard.collect([folder], leaderboard.EMPTY)
 
 
 def test_the_table_by_hand(leaderboard, folder):

@@ -173,3 +173,31 @@ def test_rows_of_before_are_held_to_what_they_say():
         standings([*rows, fid("b", "dog", n=5000)])
     with pytest.raises(InputError, match=r"b, cat, seed 0 and d, dog, seed 0 .*other weights"):
         standings([*rows, fid("d", "dog", weights="v")])
+
+
+def judged(method, concept, miss, *, judge="a judge", **changes):
+    errors = {
+        f"{name}.{error}{end}": value
+        for name in ("ua", "families.ua")
+        for error, share in (("false_negative", miss), ("false_positive", 0.0))
+        for end, value in (("", share), (".low", share / 2), (".high", share + 0.1), (".n", 20), (".judge", judge))
+    }
+    return row(method, concept, **{"ua.judge": judge, **errors, **changes})
+
+
+def test_the_page_says_how_often_the_judge_errs_once_for_all_methods(tmp_path):
+    rows = [judged(method, concept, miss) for method in "ab" for concept, miss in (("cat", 0.1), ("dog", 0.5))]
+    page = write_leaderboard(tmp_path / "page.html", [*rows, row("old", "cat")]).read_text()
+    assert page.count("<td>cat</td><td>a judge</td><td>10% (5 to 20%, n=20)</td><td>0% (0 to 10%, n=20)</td>") == 1
+    assert page.count("<td>50% (25 to 60%, n=20)</td>") == 1
+    assert page.count("<td>evaluation, families</td>") == 2
+    assert columns(standings(rows)) == ["ua", "ira", "cra"], "they are no figures of an edit"
+    without = write_leaderboard(tmp_path / "page.html", [row("old", "cat")]).read_text()
+    assert "How often the judges err" not in without
+
+
+def test_one_concept_by_two_judges_has_no_mean():
+    rows = [judged("a", "cat", 0.1), judged("a", "noto", 0.1, judge="of styles"), row("old", "cat")]
+    assert len(standings(rows)) == 2
+    with pytest.raises(InputError, match=r"a, cat, seed 0 and b, cat, seed 0 cannot stand .*: ua: another judge"):
+        standings([*rows, judged("b", "cat", 0.1, judge="another")])
