@@ -61,6 +61,24 @@ def test_it_writes_a_result_and_a_picture_and_does_not_do_it_twice(attack, run, 
     assert "already" not in attack("--attack", "quantise", "bits=[4]", "--seed", 1).err, "controls are missing"
 
 
+def test_one_attack_with_two_budgets_stands_in_one_run(attack, run):
+    """The second replaced the first: a battery of LoRA and full fine-tuning had one result."""
+    words = ("--attack", "img2img", "--attack", "img2img-far=img2img", "--no-controls", "img2img-far.strength=0.9")
+    done = attack(*words, "img2img.curve=[]", "img2img-far.curve=[]", "--json")
+    assert done.code == 0, done.err
+    assert list(json.loads(done.out)["attacks"]) == ["img2img", "img2img-far"]
+    near, far = (AttackResult.load(run / f"attack-{label}.json") for label in ("img2img", "img2img-far"))
+    assert (near.attack, near.called, far.attack, far.called) == ("img2img", "img2img", "img2img", "img2img-far")
+    assert near.parameters["strength"] != far.parameters["strength"] == 0.9
+    assert (run / "attack-img2img-far.png").is_file()
+    again = attack("--attack", "img2img-far=img2img", "--no-controls", "strength=0.9", "curve=[]")
+    assert "img2img-far is there already" in again.err
+    (run / "attack-img2img-far.png").unlink()
+    again = attack("--attack", "img2img-far=img2img", "--no-controls", "strength=0.5", "curve=[]")
+    assert "attack-img2img-far.json is measured again: parameters.strength was 0.9 and is 0.5" in again.err
+    assert "img2img-far" in again.out
+
+
 def test_another_edit_in_the_folder_is_attacked_anew(attack, run, tiny_pipeline):
     words = ("--attack", "img2img", "curve=[]", "--no-controls")
     attack(*words)
@@ -111,7 +129,8 @@ def test_one_that_means_nothing_here_is_skipped_in_company_and_an_error_alone(at
         (["--attack", "relern"], "unknown attack 'relern'. Did you mean 'relearn'?"),
         (["--attack", "relearn", "step=3"], "unknown key 'step'. Did you mean 'steps'"),
         (["--attack", "relearn", "--attack", "quantise", "steps=3"], "write relearn.steps=3"),
-        (["--attack", "relearn", "--attack", "relearn"], "twice"),
+        (["--attack", "relearn", "--attack", "relearn"], "give one a label: relearn-2=relearn"),
+        (["--attack", "full=relearn"], "got the label 'full', wanted relearn- and small letters"),
         (["--attack", "stack", "edit=gone"], "gone holds no edit"),
     ],
 )

@@ -68,6 +68,7 @@ class AttackResult(_Frozen):
     Attributes:
         schema_version: Of this file.
         attack: Its name.
+        label: What this result is called, where one attack was run with several parameters; empty: by its name.
         parameters: Its budget and hyper-parameters.
         target: The concept.
         kind: "object" or "style".
@@ -98,6 +99,7 @@ class AttackResult(_Frozen):
 
     schema_version: Literal[1] = 1
     attack: str
+    label: str = ""
     parameters: dict[str, Any]
     target: str
     kind: Literal["object", "style"]
@@ -120,6 +122,11 @@ class AttackResult(_Frozen):
     details: dict[str, Any] = Field(default_factory=dict)
     warnings: list[str] = Field(default_factory=list)
     answers: Answers | None = None
+
+    @property
+    def called(self) -> str:
+        """Its label, or the attack's name."""
+        return self.label or self.attack
 
     def save(self, path: str | Path) -> None:
         """Write JSON, all of it or nothing."""

@@ -169,7 +169,7 @@ def _trials(plan: BenchPlan, scene: Scene, *, run: Path, say: Say, progress: Sta
         scene,
         folder=run,
         suites=plan.suites,
-        attacks=[entry.attack() for entry in plan.attacks],
+        attacks=[entry.loaded() for entry in plan.attacks],
         attack_settings=settings,
         controls=plan.controls,
         say=say,

@@ -14,8 +14,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from aizheimer.attacks.base import Attack, Controls
-from aizheimer.attacks.load import load_attack
+from aizheimer.attacks.base import Controls
+from aizheimer.attacks.load import LoadedAttack, load_attack
 from aizheimer.errors import InputError
 from aizheimer.evaluation.settings import EvaluationSettings, Precision
 from aizheimer.evaluation.suite_file import load_suites
@@ -58,31 +58,38 @@ class Entry(BaseModel):
 
 
 class AttackEntry(BaseModel):
-    """One attack, with parameters of its own if need be.
+    """One attack, with parameters of its own if need be; the same may stand in a bench twice under two labels.
 
     Example:
-        >>> AttackEntry.model_validate({"name": "quantise", "parameters": {"bits": [4]}}).attack().bits
+        >>> AttackEntry.model_validate({"name": "quantise", "parameters": {"bits": [4]}}).loaded().attack.bits
         (4,)
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    label: str = Field(
+        min_length=1, description="What the columns call it: by default the name, else one that begins with it."
+    )
     name: str = Field(min_length=1, description="As `aizheimer ls attacks` lists it.")
     parameters: dict[str, Any] = Field(default_factory=dict, description="Parameters on top of its defaults.")
 
     @model_validator(mode="before")
     @classmethod
     def _from_name(cls, value: Any) -> Any:
-        """Accept a name alone."""
-        return {"name": value} if isinstance(value, str) else value
+        """Accept a name alone; the label is the name where it is not said."""
+        if isinstance(value, str):
+            value = {"name": value}
+        if isinstance(value, Mapping) and isinstance(name := value.get("name"), str):
+            return {"label": name.replace("_", "-"), **value}
+        return value
 
-    def attack(self) -> Attack:
+    def loaded(self) -> LoadedAttack:
         """Return the attack.
 
         Raises:
-            RecipeError: If it or a parameter is unknown.
+            InputError: If it or a parameter is unknown, or the label is none of this attack's.
         """
-        return load_attack(self.name, _spelt(self.parameters))
+        return LoadedAttack(label=self.label, attack=load_attack(self.name, _spelt(self.parameters)))
 
 
 class BenchPlan(BaseModel):
@@ -99,7 +106,7 @@ class BenchPlan(BaseModel):
     evaluation_seed: Seed = Field(default=0, description="First seed of the pictures, the same for all edits.")
     suites: tuple[str, ...] = Field(default=(), description="Suites to run on each edit: names, or YAML files.")
     attacks: tuple[AttackEntry, ...] = Field(
-        default=(), description="Attacks to run on each edit: names, or tables of a name and parameters."
+        default=(), description="Attacks to run on each edit: names, or tables of a name, parameters and a label."
     )
     steps: AtLeastOne = Field(default=20, description="DDIM steps of each evaluation's pictures.")
     precision: Precision = Field(default="model", description="What is computed in while pictures are drawn.")
@@ -115,7 +122,7 @@ class BenchPlan(BaseModel):
     def _consistent(self) -> BenchPlan:
         if self.full and self.samples is not None:
             raise ValueError("got full and samples; choose one")
-        named = {"methods": [entry.name for entry in self.methods], "attacks": [entry.name for entry in self.attacks]}
+        named = {"methods": [entry.name for entry in self.methods], "attacks": [entry.label for entry in self.attacks]}
         for what, names in {**named, "concepts": self.concepts}.items():
             slugs = [slug(name) for name in names]
             if twice := [name for name, own in zip(names, slugs, strict=True) if slugs.count(own) > 1]:
@@ -150,7 +157,7 @@ class BenchPlan(BaseModel):
         asked: list[Callable[[], object]] = [
             *(partial(load_recipe, entry.recipe, entry.overrides, seed=self.seeds[0]) for entry in self.methods),
             partial(load_suites, self.suites),
-            *(entry.attack for entry in self.attacks),
+            *(entry.loaded for entry in self.attacks),
         ]
         for ask in asked:
             try:

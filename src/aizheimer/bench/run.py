@@ -184,7 +184,7 @@ def _check_entries(before: dict[str, Any], after: dict[str, Any], folder: Path) 
     """Refuse a method or an attack of the same name that means something else now."""
     meant = {
         "methods": "{} with another recipe or other parameters; give it another name",
-        "attacks": "the attack {} with other parameters; give another folder",
+        "attacks": "the attack {} with other parameters; give it another label, or another folder",
     }
     for what, words in meant.items():
         old, new = _by_name(before.get(what, [])), _by_name(after[what])
@@ -193,5 +193,11 @@ def _check_entries(before: dict[str, Any], after: dict[str, Any], folder: Path) 
 
 
 def _by_name(entries: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Return what entries mean by their name's slug: other spellings of it share a folder or a column."""
-    return {slug(entry["name"]): {**entry, "name": ""} for entry in entries}
+    """Return what entries mean by the slug of their name or label: other spellings share a folder or a column.
+
+    Plans of before attacks had labels call them by their names.
+    """
+    return {
+        slug(entry.get("label") or entry["name"]): {**entry, "name": slug(entry["name"]), "label": ""}
+        for entry in entries
+    }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,7 +15,8 @@ from aizheimer.cli.options import Base, Clip, Debug, Device, Guidance, Json, Jud
 from aizheimer.errors import InputError
 
 if TYPE_CHECKING:
-    from aizheimer.attacks.base import Attack, AttackSettings
+    from aizheimer.attacks.base import AttackSettings
+    from aizheimer.attacks.load import LoadedAttack
     from aizheimer.attacks.results import AttackResult
     from aizheimer.backbones.base import Backbone
     from aizheimer.concepts.concept import Concept
@@ -24,17 +25,34 @@ if TYPE_CHECKING:
     from aizheimer.evaluation.generate import StageProgress
 
 
+Names = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--attack",
+        metavar="[LABEL=]NAME",
+        help="An attack of 'aizheimer ls attacks'; may be repeated, one attack under labels such as "
+        "relearn-full=relearn.",
+    ),
+]
+Controlled = Annotated[
+    bool,
+    typer.Option(
+        "--controls/--no-controls",
+        help="Also attack the unedited model, there from a neighbour's words too, and by chance.",
+    ),
+]
+
+
 def attack(
     run: Run,
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="KEY=VALUE...", help="The attack's parameters; with several, relearn.steps=20."),
+        typer.Argument(
+            metavar="KEY=VALUE...", help="The attack's parameters; with several, relearn.steps=20 by name or label."
+        ),
     ] = None,
     *,
-    names: Annotated[
-        list[str] | None,
-        typer.Option("--attack", metavar="NAME", help="An attack of 'aizheimer ls attacks'; may be repeated."),
-    ] = None,
+    names: Names = None,
     every: Annotated[bool, typer.Option("--all", help="Every attack there is.")] = False,
     model: Base = None,
     device: Device = None,
@@ -42,13 +60,7 @@ def attack(
     steps: Annotated[int, typer.Option("--steps", min=1, help="Denoising steps of a picture.")] = 20,
     guidance: Guidance = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random.")] = 0,
-    controls: Annotated[
-        bool,
-        typer.Option(
-            "--controls/--no-controls",
-            help="Also attack the unedited model, there from a neighbour's words too, and by chance.",
-        ),
-    ] = True,
+    controls: Controlled = True,
     clip: Clip = None,
     judge_name: JudgeName = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Run attacks again whose results are there.")] = False,
@@ -57,8 +69,9 @@ def attack(
 ) -> None:
     """Try to bring the forgotten concept back, and say how often that succeeds, beside the rate before and controls.
 
-    Writes attack-NAME.json and attack-NAME.png into the run. An attack that is there already, made with the same
-    parameters, seed, judge and files on the same edit, is not run again: an interrupted command goes on where it was.
+    Writes attack-LABEL.json and attack-LABEL.png into the run; the label is the name if none is given. An attack that
+    is there already, made with the same parameters, seed, judge and files on the same edit, is not run again: an
+    interrupted command goes on where it was.
     """
     del debug
     wanted = _wanted(names or [], every=every)
@@ -79,7 +92,7 @@ def attack(
     work.all(chosen, overwrite=overwrite)
     results = list(work.results.values())
     if as_json:
-        found = {result.attack: result.model_dump(mode="json") for result in results}
+        found = {result.called: result.model_dump(mode="json") for result in results}
         streams.print_json({"run": str(run), "attacks": found, "skipped": work.skipped})
     else:
         _print(results, run)
@@ -109,7 +122,7 @@ class _Work:
     results: dict[str, AttackResult] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
 
-    def all(self, attacks: Sequence[Attack], *, overwrite: bool) -> None:
+    def all(self, attacks: Sequence[LoadedAttack], *, overwrite: bool) -> None:
         """Run attacks, keeping each as soon as it is done; one that means nothing here is skipped if it has company."""
         from aizheimer.attacks.base import NotApplicable
         from aizheimer.cli.live import progress_bar
@@ -117,42 +130,45 @@ class _Work:
         with progress_bar() as advance:
             for one in attacks:
                 if not overwrite and (found := self.finished(one)) is not None:
-                    streams.say(f"{one.name} is there already; --overwrite runs it again")
-                    self.results[one.name] = found
+                    streams.say(f"{one.label} is there already; --overwrite runs it again")
+                    self.results[one.label] = found
                     continue
                 try:
                     with on_interrupt(f"What was finished is in {self.run}; the same command goes on from there."):
-                        self.results[one.name] = self.made(one, advance)
+                        self.results[one.label] = self.made(one, advance)
                 except NotApplicable as error:
                     if len(attacks) == 1:
                         raise
-                    self.skipped[one.name] = str(error)
+                    self.skipped[one.label] = str(error)
                     streams.say(f"skipped    {error}")
 
-    def finished(self, attack: Attack) -> AttackResult | None:
+    def finished(self, loaded: LoadedAttack) -> AttackResult | None:
         """Return the result that is there already with its picture, if this very attack on this very edit made it."""
         from aizheimer.attacks.base import Subject
         from aizheimer.attacks.resume import finished
 
-        if not _file(self.run, attack.name, "png").is_file():
-            return None
         subject = Subject(
             backbone=self.backbone, edit=self.edit, concept=self.target, judge=self.judge, settings=self.settings
         )
-        file = _file(self.run, attack.name, "json")
-        return finished(file, attack, subject=subject, controls=self.controls, say=streams.say)
+        file, picture = (_file(self.run, loaded.label, suffix) for suffix in ("json", "png"))
+        found = finished(file, loaded.attack, subject=subject, controls=self.controls, say=streams.say)
+        if found is not None and not picture.is_file():
+            streams.say(f"{file.name} is measured again: its picture is not there")
+            return None
+        return found
 
-    def made(self, attack: Attack, advance: StageProgress) -> AttackResult:
+    def made(self, loaded: LoadedAttack, advance: StageProgress) -> AttackResult:
         """Run one attack and write what it found; the result last, so that it stands for all."""
         from aizheimer.attacks.run import run_attack
         from aizheimer.reports.attacks import save_attack_picture
 
         done = run_attack(
-            attack, backbone=self.backbone, edit=self.edit, concept=self.target, judge=self.judge,
+            loaded.attack, backbone=self.backbone, edit=self.edit, concept=self.target, judge=self.judge,
             settings=self.settings, controls=self.controls, progress=advance,
         )  # fmt: skip
-        save_attack_picture(done, _file(self.run, attack.name, "png"))
-        done.result.save(_file(self.run, attack.name, "json"))
+        done = replace(done, result=done.result.model_copy(update={"label": loaded.label}))
+        save_attack_picture(done, _file(self.run, loaded.label, "png"))
+        done.result.save(_file(self.run, loaded.label, "json"))
         return done.result
 
 
@@ -169,4 +185,4 @@ def _print(results: Sequence[AttackResult], run: Path) -> None:
         return
     streams.print_rich(attack_table(results))
     for result in results:
-        streams.print_result(f"picture    {_file(run, result.attack, 'png')}")
+        streams.print_result(f"picture    {_file(run, result.called, 'png')}")

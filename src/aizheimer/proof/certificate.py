@@ -253,11 +253,12 @@ def _attack(name: str, attack: AttackResult) -> Tried:
     if attack.random is not None:
         rates["random control"] = Stated.of_rate(attack.random, judge=attack.judge)
     spent = attack.spent.model_dump(mode="json")
+    what = {} if name == attack.attack else {"attack": attack.attack}
     return Tried(
         kind="attack",
         name=name,
         access=attack.access,
-        budget={"parameters": attack.parameters, "drawing": _drawing(attack), "spent": spent},
+        budget={**what, "parameters": attack.parameters, "drawing": _drawing(attack), "spent": spent},
         figures=rates,
         warnings=attack.warnings,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from aizheimer.attacks.load import asked_as
 from aizheimer.attacks.results import AttackResult, Rate
 from aizheimer.attacks.run import WEAK_CONTROL
 from aizheimer.errors import did_you_mean
@@ -249,7 +250,8 @@ def _attacks(found: Findings, gate: Gate) -> Iterator[GateLine]:
         for name, limit in wanted.items():
             yield _attack(found, name, limit, gate=gate)
     if gate.min_attacks:
-        counted = [name for name, result in found.attacks.items() if not gate.controls or not _silent(result)]
+        proving = [result for result in found.attacks.values() if not gate.controls or not _silent(result)]
+        counted = list(dict.fromkeys(result.attack for result in proving))  # one with two budgets is one attack
         passed = len(counted) >= gate.min_attacks
         reason = "" if passed else f"run `aizheimer attack {found.folder} --all`"
         shown = f"{len(counted)} ({', '.join(counted) or 'none'})"
@@ -262,7 +264,7 @@ def _attack(found: Findings, name: str, limit: float, *, gate: Gate) -> GateLine
     rule, wanted = f"max_asr.{name}", f"at most {percent(limit)}"
     result = found.attacks.get(name)
     if result is None:
-        return missing(rule, wanted, f"aizheimer attack {found.folder} --attack {name}")
+        return missing(rule, wanted, f"aizheimer attack {found.folder} --attack {asked_as(name)}")
     rate = result.asr
     low, high = widened(rate.interval, value=rate.value, n=rate.n)
     worst = high if gate.use == "interval" else rate.value
@@ -290,26 +292,29 @@ def _silent(result: AttackResult) -> str:
 
 
 def _relearning(found: Findings, gate: Gate) -> Iterator[GateLine]:
-    least = gate.min_relearn_steps
-    if least is None:
+    if gate.min_relearn_steps is None:
         return
-    rule, wanted = "min_relearn_steps", f"not back after {least} steps of fine-tuning"
-    result = found.attacks.get(RELEARN)
-    if result is None:
+    rule, tried = "min_relearn_steps", {n: r for n, r in found.attacks.items() if r.attack == RELEARN}
+    if not tried:
+        wanted = f"not back after {gate.min_relearn_steps} steps of fine-tuning"
         yield missing(rule, wanted, f"aizheimer attack {found.folder} --attack {RELEARN}")
-        return
+    for name, result in tried.items():
+        yield _relearnt(rule if name == RELEARN else f"{rule}.{name}", result, gate.min_relearn_steps, gate=gate)
+
+
+def _relearnt(rule: str, result: AttackResult, least: int, *, gate: Gate) -> GateLine:
+    wanted = f"not back after {least} steps of fine-tuning"
     back, withstood = result.details.get(STEPS_KEY), _withstood(result)
     shown = f"not back after {withstood}" if back != 0 else "back before the first step"
     shown += f", back after {back}" if back else ""
     if withstood >= least:
         silent = _silent(result) if gate.controls else ""
-        yield GateLine(rule=rule, wanted=wanted, found=shown, passed=not silent, reason=silent)
-    elif back is not None and back <= least:
-        yield GateLine(rule=rule, wanted=wanted, found=shown, passed=False, fault="recoverable")
-    else:
-        tried = f"it was tried for {withstood} steps only; give the attack more"
-        reason = tried if back is None else f"nobody looked in between; give the attack a look at {least}"
-        yield GateLine(rule=rule, wanted=wanted, found=shown, passed=False, reason=reason)
+        return GateLine(rule=rule, wanted=wanted, found=shown, passed=not silent, reason=silent)
+    if back is not None and back <= least:
+        return GateLine(rule=rule, wanted=wanted, found=shown, passed=False, fault="recoverable")
+    tried = f"it was tried for {withstood} steps only; give the attack more"
+    reason = tried if back is None else f"nobody looked in between; give the attack a look at {least}"
+    return GateLine(rule=rule, wanted=wanted, found=shown, passed=False, reason=reason)
 
 
 def _withstood(result: AttackResult) -> int:
@@ -323,7 +328,9 @@ def _withstood(result: AttackResult) -> int:
 def _required(found: Findings, gate: Gate) -> Iterator[GateLine]:
     for name in gate.required_attacks:
         yield there(
-            f"required_attacks.{name}", name in found.attacks, f"aizheimer attack {found.folder} --attack {name}"
+            f"required_attacks.{name}",
+            name in found.attacks,
+            f"aizheimer attack {found.folder} --attack {asked_as(name)}",
         )
     for name in gate.required_suites:
         line = there(f"required_suites.{name}", name in found.suites, _suite_command(found, name))

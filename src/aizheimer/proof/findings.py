@@ -120,7 +120,8 @@ def read_findings(folder: str | Path) -> Findings:
 
 
 def _read_all(folder: Path, prefix: str, load: Callable[[Path], T]) -> dict[str, T]:
-    return {path.stem.removeprefix(prefix): load(path) for path in sorted(folder.glob(f"{prefix}*.json"))}
+    files = sorted(folder.glob(f"{prefix}*.json"), key=lambda path: path.stem)  # "relearn" before "relearn-full"
+    return {path.stem.removeprefix(prefix): load(path) for path in files}
 
 
 def _read_record(path: Path) -> tuple[Provenance, str, Mapping[str, Any] | None]:

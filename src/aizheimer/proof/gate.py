@@ -8,6 +8,7 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field
 
 from aizheimer._registry import ATTACKS
+from aizheimer.attacks.load import attack_of
 from aizheimer.errors import InputError, did_you_mean
 from aizheimer.recipes.files import checked, read_mapping
 
@@ -49,7 +50,7 @@ class Gate(BaseModel):
     )
     max_asr: Share | dict[str, Share] | None = Field(
         default=None,
-        description="Greatest attack success rate, of every attack that was run, or of the attacks named.",
+        description="Greatest attack success rate, of every attack that was run, or of those named by label.",
     )
     min_attacks: int = Field(default=0, ge=0, description="Attacks that must have been run.")
     controls: bool = Field(
@@ -62,7 +63,7 @@ class Gate(BaseModel):
         ge=1,
         description="Steps of fine-tuning after which the concept must not be back (attack relearn).",
     )
-    required_attacks: tuple[str, ...] = Field(default=(), description="Attacks that must have been run.")
+    required_attacks: tuple[str, ...] = Field(default=(), description="Attacks that must have been run, by label.")
     required_suites: tuple[str, ...] = Field(
         default=(), description="Suites that must have been run, by the names of their results."
     )
@@ -118,12 +119,12 @@ def _find(source: str | Path) -> Path:
 
 
 def _unknown(attacks: list[str]) -> list[str]:
-    """Name the attacks that nobody knows; a file of that name could never be there."""
+    """Name the attacks that nobody knows, nor by a label: a file of that name could never be there."""
     known = ATTACKS.names()
     return [
         f"unknown {ATTACKS.kind} '{name}'.{did_you_mean(name, known)}".rstrip(".")
         for name in dict.fromkeys(attacks)
-        if name not in known
+        if not attack_of(name)
     ]
 
 

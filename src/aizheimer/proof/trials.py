@@ -9,7 +9,7 @@ from typing import Any
 
 from aizheimer._registry import ATTACKS, SUITES
 from aizheimer.attacks.base import Attack, AttackSettings, Controls, Subject
-from aizheimer.attacks.load import load_attack
+from aizheimer.attacks.load import LoadedAttack, labelled
 from aizheimer.attacks.results import AttackResult
 from aizheimer.attacks.resume import finished
 from aizheimer.attacks.run import judge_for, run_attack
@@ -28,7 +28,7 @@ class Trials:
 
     Args:
         suites: By label: a suite's name, or its file's.
-        attacks: By name.
+        attacks: By label: an attack's name, or what a plan calls it.
         refused: Why a suite or an attack could not be put to this edit: name to reason.
     """
 
@@ -42,7 +42,7 @@ def run_trials(
     *,
     folder: Path,
     suites: Iterable[str | Path] | None = None,
-    attacks: Iterable[str | Attack] | None = None,
+    attacks: Iterable[str | Attack | LoadedAttack] | None = None,
     attack_settings: AttackSettings | None = None,
     controls: Controls = True,
     say: Say = quiet,
@@ -54,10 +54,11 @@ def run_trials(
 
     Args:
         scene: The edit and how its pictures are drawn.
-        folder: The run folder: ``suite-<name>.json`` and ``attack-<name>.json`` are written into it, each as soon as it
-            is known, so that an interruption costs one of them.
+        folder: The run folder: ``suite-<label>.json`` and ``attack-<label>.json`` are written into it, each as soon as
+            it is known, so that an interruption costs one of them.
         suites: Names, or YAML files; None takes all that are registered.
-        attacks: Names, or attacks with their parameters; None takes all that are registered.
+        attacks: Names, or attacks with their parameters, under labels where one is run twice; None takes all that are
+            registered.
         attack_settings: How many pictures decide, and how they are drawn.
         controls: Also attack the unedited model, and with random words.
         say: Told in one line what is measured again, and why.
@@ -67,20 +68,19 @@ def run_trials(
         The results; a suite or an attack that means nothing for this model, target or edit is refused with its reason.
 
     Raises:
-        InputError: For a name that is not registered, or a suite's file that cannot be read.
+        InputError: For a name that is not registered, a label given twice, or a suite's file that cannot be read.
     """
     wanted_suites = load_suites(SUITES.names() if suites is None else list(suites))
-    asked = ATTACKS.names() if attacks is None else attacks
-    wanted_attacks = [load_attack(attack) if isinstance(attack, str) else attack for attack in asked]
+    wanted_attacks = labelled(ATTACKS.names() if attacks is None else attacks)
     done = Trials(suites={}, attacks={}, refused={})
     told: dict[str, Any] = {"say": say, "progress": progress}
     for suite in wanted_suites:
         file = folder / f"{SUITE}{suite.label}.json"
         _keep(done.suites, done.refused, suite.label, lambda s=suite, f=file: _suite(s, scene, f, **told))
     for attack in wanted_attacks:
-        file = folder / f"{ATTACK}{attack.name}.json"
+        file = folder / f"{ATTACK}{attack.label}.json"
         options: dict[str, Any] = {"settings": attack_settings, "controls": controls, **told}
-        _keep(done.attacks, done.refused, attack.name, lambda a=attack, f=file, o=options: _attack(a, scene, f, **o))
+        _keep(done.attacks, done.refused, attack.label, lambda a=attack, f=file, o=options: _attack(a, scene, f, **o))
     return done
 
 
@@ -103,7 +103,7 @@ def _suite(
 
 
 def _attack(
-    attack: Attack,
+    loaded: LoadedAttack,
     scene: Scene,
     file: Path,
     *,
@@ -112,6 +112,7 @@ def _attack(
     say: Say,
     progress: StageProgress | None,
 ) -> AttackResult:
+    attack = loaded.attack
     if not isinstance(scene.edit, Edit):
         raise InputError(f"{attack.name}: attacks need an edit of aizheimer, which can be lifted; got {scene.edit!r}")
     judge = judge_for(scene.concept, object_judge=scene.judges.object, style_judge=scene.judges.style)
@@ -124,8 +125,8 @@ def _attack(
         return found
     made = run_attack(
         attack, backbone=scene.backbone, edit=scene.edit, concept=scene.concept, judge=judge, settings=drawn,
-        controls=controls, progress=_of(attack.name, progress),
-    ).result  # fmt: skip
+        controls=controls, progress=_of(loaded.label, progress),
+    ).result.model_copy(update={"label": loaded.label})  # fmt: skip
     made.save(file)
     return made
 

@@ -29,7 +29,7 @@ def attack_rows(results: Sequence[AttackResult]) -> list[tuple[str, ...]]:
     """Return a row of words for each attack: its name, then what `HEADINGS` says."""
     return [
         (
-            result.attack,
+            result.called,
             percent(result.before.value),
             percent(result.asr.value),
             interval(result.asr),
@@ -75,12 +75,12 @@ def notes(results: Sequence[AttackResult]) -> list[str]:
         if "steps_to_recover" in details:
             steps = details["steps_to_recover"]
             when = f"recovered after {steps}" if steps is not None else f"not recovered within {result.spent.steps}"
-            found.append(f"{result.attack}: {when} steps")
+            found.append(f"{result.called}: {when} steps")
         if "best" in details:
-            found.append(f"{result.attack}: best with {details['best']}")
+            found.append(f"{result.called}: best with {details['best']}")
         if "without_words" in details:
             alone = percent(details["without_words"])
-            found.append(f"{result.attack}: {alone} with the empty prompt, which the start gives by itself")
+            found.append(f"{result.called}: {alone} with the empty prompt, which the start gives by itself")
     return found
 
 
@@ -96,7 +96,7 @@ def attack_picture(run: AttackRun, *, edge: int = EDGE) -> Image.Image:
     result, count = run.result, min(SHOWN, len(run.jobs))
     rows = (
         ("edited model", f"target in {percent(result.before.value)}", run.before),
-        (f"with {result.attack}", f"target in {percent(result.alone.value)}", run.attacked),
+        (f"with {result.called}", f"target in {percent(result.alone.value)}", run.attacked),
         ("unedited model", f"target in {percent(float(run.unedited.seen.mean()))}", run.unedited),
     )
     title, caption, label = (_font(size) for size in (24, 17, 18))

@@ -34,8 +34,15 @@ def test_the_command_line_replaces_what_the_file_says(tmp_path):
 
 def test_attacks_may_have_parameters(tmp_path):
     text = "methods: [esd]\nconcepts: [cat]\nattacks: [seed-search, {name: relearn, parameters: {steps: 7}}]\n"
-    search, relearn = (entry.attack() for entry in load_plan(written(tmp_path, text), {}).attacks)
+    search, relearn = (entry.loaded().attack for entry in load_plan(written(tmp_path, text), {}).attacks)
     assert (search.name, relearn.name, relearn.steps) == ("seed-search", "relearn", 7)
+
+
+def test_one_attack_under_two_labels(tmp_path):
+    full = "{label: relearn-full, name: relearn, parameters: {weights: full}}"
+    plan = load_plan(written(tmp_path, f"methods: [esd]\nconcepts: [cat]\nattacks: [relearn, {full}]\n"), {})
+    found = [(loaded.label, loaded.attack.weights) for loaded in (entry.loaded() for entry in plan.attacks)]
+    assert found == [("relearn", "lora"), ("relearn-full", "full")]
 
 
 def test_the_plan_says_how_pictures_are_drawn():
@@ -61,6 +68,7 @@ def test_a_long_concept_has_a_short_folder_of_its_own():
         ("methods: [esd]\nconcepts: [cat]\nattacks: [seed-serch]", "unknown attack 'seed-serch'"),
         ("methods: [esd]\nconcepts: [cat]\nattacks: [p4d, p4d]", "'p4d' and 'p4d' would share a folder"),
         ("methods: [esd]\nconcepts: [cat]\nattacks: [{name: p4d, parameters: {stps: 1}}]", "unknown key 'stps'"),
+        ("methods: [esd]\nconcepts: [cat]\nattacks: [{label: far, name: p4d}]", "got the label 'far', wanted p4d-"),
         ("methods: [esd]\nconcepts: [cat]\nsuites: [nothing, gone.yaml]", "unknown suite 'nothing'"),
         ("methods: [esd]\nconcepts: [cat]\nsuites: [nothing, gone.yaml]", "the suite file gone.yaml does not exist"),
         ("methods: [esd]\nconcepts: [cat]\nsuites: [safety, safety]", "suite 'safety' is given more than once"),

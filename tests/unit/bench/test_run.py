@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from aizheimer import api
-from aizheimer._files import write_json
+from aizheimer._files import write_json, write_yaml
 from aizheimer.bench import cell as cells
 from aizheimer.bench.backends import run_on_ray
 from aizheimer.bench.cell import MADE, run_cell
@@ -164,6 +164,21 @@ def test_the_plan_of_the_leaderboard_goes_on_in_a_folder_of_its_first_seed(tmp_p
     whole = load_plan(PLAN, {})
     _describe(whole.model_copy(update={"seeds": (0,)}), tmp_path)
     _describe(whole, tmp_path)
+
+
+def test_a_folder_of_before_attacks_had_labels_goes_on(plan, tmp_path):
+    asked = plan(attacks=[{"name": "noise_inversion", "parameters": {"strength": 0.5}}, "quantise"])
+    before = asked.model_dump(mode="json")
+    for entry in before["attacks"]:
+        del entry["label"]
+    write_yaml(tmp_path / "bench.yaml", before)
+    _describe(asked, tmp_path)
+    labelled = {"label": "quantise-4", "name": "quantise", "parameters": {"bits": [4]}}
+    _describe(plan(attacks=[*asked.attacks, labelled]), tmp_path)
+    with pytest.raises(
+        RunFolderError, match="rows of the attack quantise-4 with other parameters; give it another label"
+    ):
+        _describe(plan(attacks=[{**labelled, "parameters": {"bits": [8]}}]), tmp_path)
 
 
 class TestOneTableOneMeaning:

@@ -100,7 +100,7 @@ def write_run(folder, *, evaluation=None, suites=(), attacks=(), edit=None, hook
     for label, found in {**{found.suite: found for found in suites}, **(files or {})}.items():
         stamped(found, "made_from", {"edit": made.digest}).save(folder / f"suite-{label}.json")
     for found in attacks:
-        stamped(found, "edit", made.digest).save(folder / f"attack-{found.attack}.json")
+        stamped(found, "edit", made.digest).save(folder / f"attack-{found.called}.json")
     return folder
 
 

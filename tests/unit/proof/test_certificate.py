@@ -334,3 +334,12 @@ class TestVerify:
         assert {images[i].role for i in chosen} == {"target", "neighbour", "other"}
         assert chosen == sample_of(images, samples=3, seed=0)
         assert sample_of(images, samples=100, seed=0) == list(range(len(images)))
+
+
+def test_one_attack_under_two_labels_is_stated_twice_and_says_what_it_is(tmp_path):
+    full = attack("relearn", label="relearn-full", asr=90, parameters={"weights": "full"})
+    found = read_findings(write_run(tmp_path / "run", evaluation=good(), attacks=[attack("relearn"), full]))
+    stated = {one.name: one.budget for one in certify(found).tried if one.kind == "attack"}
+    assert list(stated) == ["relearn", "relearn-full"]
+    assert ("attack" in stated["relearn"], stated["relearn-full"]["attack"]) == (False, "relearn")
+    assert "relearn" not in [one.name for one in certify(found).not_tried]

@@ -61,3 +61,12 @@ def test_the_rule_of_three_widens_only_what_has_no_width():
     assert widened((0.0, 0.0), value=0.0, n=30, lowest=-1) == (-0.1, 0.1)
     assert widened((0.0, 0.0), value=0.0, n=2) == (0.0, 1.0)
     assert widened((0.2, 0.6), value=0.4, n=2) == (0.2, 0.6)
+
+
+def test_a_gate_may_name_an_attack_by_a_label_of_its_own(tmp_path):
+    path = tmp_path / "gate.yaml"
+    path.write_text("max_asr: {relearn: 0.1, relearn-full: 0.3}\nrequired_attacks: [relearn-full]\n")
+    assert load_gate(path).names()[0] == ["relearn", "relearn-full", "relearn-full"]
+    path.write_text("required_attacks: [relern-full]\n")
+    with pytest.raises(InputError, match="unknown attack 'relern-full'"):
+        load_gate(path)

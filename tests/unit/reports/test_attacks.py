@@ -72,3 +72,9 @@ def test_the_picture_frames_what_the_judge_sees(count):
     frames = red[pixels.shape[0] - 24 - 3 * 64 - 2 * 6 :]
     assert frames.sum() == ring * (1 + shown)
     assert {60, 120, 180} <= set(pixels[..., 0][(pixels[..., 0] == pixels[..., 1])].tolist())
+
+
+def test_a_result_is_called_by_its_label():
+    full = result_of(label="relearn-full", details={"steps_to_recover": 5})
+    assert [row[0] for row in attack_rows([result_of(), full])] == ["relearn", "relearn-full"]
+    assert notes([full]) == ["relearn-full: recovered after 5 steps"]
