@@ -173,7 +173,9 @@ def test_from_python(tiny_pipeline, clip_folder, monkeypatch, shared_cache):
         settings=AttackSettings(images=2, steps=2), progress=lambda stage, done, total: stages.append(stage),
     )  # fmt: skip
     assert (run.result.attack, run.result.target, run.result.edit) == ("img2img", "cat", edit.digest)
-    assert list(dict.fromkeys(stages)) == ["img2img", "img2img, unedited", "img2img, random"]
+    assert run.result.neighbour_words
+    controls = ("unedited", run.result.neighbour_words, "random")
+    assert list(dict.fromkeys(stages)) == ["img2img", *(f"img2img, {control}" for control in controls)]
     assert same(before, bits(tiny_pipeline))
     with pytest.raises(InputError, match="put them into it"):
         api.attack(tiny_pipeline, edit, attack=Img2Img(), strength=0.5)
