@@ -92,6 +92,17 @@ def test_stack_minus_and_diff(cli, uce_run, session_run):
     assert "wanted RUN or RUN@STRENGTH" in cli("stack", f"{uce_run}@much", "--out", "x").error
 
 
+def test_show_lists_what_a_sum_is_made_of(cli, uce_run, session_run):
+    assert cli("stack", session_run, f"{uce_run}@-0.5", "--out", "s").code == 0
+    lines = [line.split() for line in cli("show", "s").out.splitlines()]
+    for said in ("forgets santa claus", "exaggerates cat", "forgets santa claus aizheimer strength 1"):
+        assert said.split() in lines
+    assert ["exaggerates", "cat", "uce", "strength", "-0.5"] in lines
+    found = json.loads(cli("show", "s", "--json").out)
+    assert found["targets"] == ["santa claus"]
+    assert [(part["concept"], part["strength"]) for part in found["parts"]] == [("santa claus", 1.0), ("cat", -0.5)]
+
+
 @pytest.mark.filterwarnings("always")
 def test_stack_minus_lists_what_is_left_and_refuses_what_is_not_in_it(cli, uce_run, session_run):
     assert cli("stack", f"{session_run}@0.5", uce_run, "--out", "s").code == 0

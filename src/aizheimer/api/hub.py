@@ -12,6 +12,7 @@ from typing import Any
 from aizheimer import _files
 from aizheimer.edits.edit import Edit
 from aizheimer.edits.io import load_edit
+from aizheimer.edits.parts import doing
 from aizheimer.errors import AizheimerError, InputError, RunFolderError
 from aizheimer.proof.check import check
 from aizheimer.proof.findings import read_findings
@@ -57,26 +58,24 @@ def push(
     _check_name(repository)
     with tempfile.TemporaryDirectory(prefix="aizheimer-") as place:
         folder = Path(place)
-        concept = stage(run, folder, licence=licence, gate=gate)
+        words = stage(run, folder, licence=licence, gate=gate)
         try:
             api = HfApi()
             api.create_repo(repository, private=private, exist_ok=True)
-            sent: Any = api.upload_folder(
-                repo_id=repository, folder_path=folder, commit_message=f"An edit that forgets {concept}"
-            )
+            sent: Any = api.upload_folder(repo_id=repository, folder_path=folder, commit_message=f"An edit to {words}")
         except Exception as error:
             raise _not_done(f"{repository} could not be pushed to", error) from error
     return str(getattr(sent, "commit_url", "") or f"https://huggingface.co/{repository}")
 
 
 def stage(run: str | Path, folder: Path, *, licence: str = "", gate: str | Path | None = None) -> str:
-    """Put what is pushed into an empty folder, and return the concept.
+    """Put what is pushed into an empty folder, and return what the edit makes a model do.
 
     Raises:
         InputError: The run holds no edit, or there is no such gate.
     """
     run = Path(run)
-    edit = load_edit(run)
+    load_edit(run)  # a damaged one is not sent
     found = read_findings(run)
     verdict: Verdict | None = None
     if gate is not None:
@@ -86,7 +85,7 @@ def stage(run: str | Path, folder: Path, *, licence: str = "", gate: str | Path 
             shutil.copyfile(file, folder / file.name)
     _write_environment(run, folder)
     write_model_card(folder / "README.md", found, licence=licence, verdict=verdict)
-    return edit.provenance.concept.target
+    return doing(found.parts)
 
 
 def pull(repository: str, out: str | Path, *, revision: str | None = None) -> Edit:

@@ -107,6 +107,29 @@ def told(part: Mapping[str, Any]) -> str:
     return "forgets" if strength > 0 else "exaggerates" if strength < 0 else "leaves"
 
 
+def doing(parts: Sequence[Mapping[str, Any]]) -> str:
+    """Return what an edit of these parts makes a model do, as the end of a sentence.
+
+    Example:
+        >>> doing([{"concept": "cat", "method": "uce", "strength": 1.0, "digest": "a"}])
+        'forget “cat”'
+    """
+    done = {"forget": forgotten(parts), "exaggerate": exaggerated(parts)}
+    clauses = [f"{verb} {listing(words)}" for verb, words in done.items() if words]
+    return " and ".join(clauses) or "draw what it drew before"
+
+
+def listing(words: Sequence[str]) -> str:
+    """Return words in quotes, the last after an "and".
+
+    Example:
+        >>> listing(["cat", "dog", "fox"])
+        '“cat”, “dog” and “fox”'
+    """
+    *others, last = [f"“{word}”" for word in words]
+    return f"{', '.join(others)} and {last}" if others else last
+
+
 def same_strength(one: float, other: float) -> bool:
     """Return whether two strengths are equal but for the rounding of their products."""
     return math.isclose(one, other, rel_tol=_SAME_STRENGTH, abs_tol=_SAME_STRENGTH)

@@ -47,6 +47,7 @@ class ReportContent:
         environment: Versions and machine, as JSON values.
         suites: What further suites found, by name.
         attacks: What attacks brought back, by name.
+        parts: What an edit that is a sum is made of, in words.
     """
 
     result: EvaluationResult
@@ -58,6 +59,7 @@ class ReportContent:
     environment: Mapping[str, Any] = field(default_factory=dict)
     suites: Mapping[str, SuiteResult] = field(default_factory=dict)
     attacks: Mapping[str, AttackResult] = field(default_factory=dict)
+    parts: Sequence[str] = ()
 
 
 def render(content: ReportContent) -> str:
@@ -77,6 +79,7 @@ def render(content: ReportContent) -> str:
         heatmaps=[_heatmap(pair) for pair in content.heatmaps],
         suites=content.suites,
         attacks=content.attacks,
+        parts=content.parts,
         details=_details(content),
     )
 

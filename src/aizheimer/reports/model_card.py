@@ -10,6 +10,7 @@ import yaml
 
 from aizheimer._files import write_text
 from aizheimer.attacks.results import AttackResult
+from aizheimer.edits.parts import doing, exaggerated, forgotten, listing, named, told
 from aizheimer.evaluation.suite import SuiteResult
 from aizheimer.proof.certificate import certify
 from aizheimer.proof.findings import Findings
@@ -36,11 +37,12 @@ def model_card(found: Findings, *, licence: str = "", verdict: Verdict | None = 
         InputError: If the folder holds no edit.
     """
     stated = certify(found)
-    target = _text(found.target)
     parts = [
-        f"# “{target}” forgotten\n",
-        f"An edit that makes a text-to-image model forget “{target}”, made with the method {_text(stated.method)} of "
-        f"aizheimer on {_text(stated.model_name) or 'a model without a name'}. It is {_text(stated.acts)}.\n",
+        f"# {_text(_title(found))}\n",
+        f"An edit that makes a text-to-image model {_text(doing(found.parts))}, made with the method "
+        f"{_text(stated.method)} of aizheimer on {_text(stated.model_name) or 'a model without a name'}. It is "
+        f"{_text(stated.acts)}.\n",
+        *_made_of(found),
         *_usage(found),
         *_evaluation(found),
         *_suites(found.suites),
@@ -95,6 +97,22 @@ def _metadata(found: Findings, licence: str) -> dict[str, Any]:
         {"name": found.name, "results": [{"task": task, "dataset": dataset, "metrics": metrics}]}
     ]
     return metadata
+
+
+def _title(found: Findings) -> str:
+    words = {"forgotten": forgotten(found.parts), "exaggerated": exaggerated(found.parts)}
+    return ", ".join(f"{listing(about)} {done}" for done, about in words.items() if about) or "Nothing forgotten"
+
+
+def _made_of(found: Findings) -> Iterator[str]:
+    """List the parts of a sum, and of an edit that is about several concepts or not at strength 1."""
+    if len(found.parts) == 1 and not found.unmeasured and found.parts[0]["strength"] == 1:
+        return
+    yield "## What it is made of\n"
+    yield from (f"- {told(part)} {_text(named(part))}" for part in found.parts)
+    if not found.parts:
+        yield "- nothing: every part was taken away"
+    yield ""
 
 
 def _usage(found: Findings) -> Iterator[str]:

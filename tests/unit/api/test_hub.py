@@ -58,7 +58,7 @@ def run(tiny_backbone, tmp_path) -> Path:
 def test_there_and_back(hub, run, tmp_path, tiny_backbone):
     url = api.push(run, "somebody/no-santa", licence="openrail", gate="quick", private=True)
     assert url == "https://hub/somebody/no-santa/commit/1"
-    assert hub.asked == [("create", "somebody/no-santa", True), ("upload", "An edit that forgets santa claus")]
+    assert hub.asked == [("create", "somebody/no-santa", True), ("upload", "An edit to forget “santa claus”")]
     repository = hub.root / "somebody/no-santa"
     names = {path.name for path in repository.iterdir()}
     assert names == {"edit.safetensors", "edit.json", "env.json", "evaluation.json", "README.md"}

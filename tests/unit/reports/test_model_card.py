@@ -9,7 +9,7 @@ from aizheimer.reports.assemble import assemble
 from aizheimer.reports.html import ReportContent, render
 from aizheimer.reports.model_card import model_card
 from aizheimer.reports.suite_tables import suite_tables
-from tests.unit.proof.builders import attack, distance, good, provenance, share, suite, write_run
+from tests.unit.proof.builders import attack, distance, good, provenance, share, suite, sum_of, write_run
 from tests.unit.reports.builders import result_of
 
 
@@ -75,6 +75,39 @@ def test_an_edit_that_was_not_measured_says_so(tmp_path):
     card = model_card(read_findings(write_run(tmp_path / "run")))
     assert "Nothing: the edit was not evaluated." in card
     assert "model-index" not in metadata(card)
+
+
+class TestSum:
+    """A sum's card names every concept, not the first one alone."""
+
+    def card(self, folder, **options):
+        return model_card(read_findings(write_run(folder / "run", **options)))
+
+    def test_all_its_concepts_are_named_with_their_strengths(self, tmp_path):
+        card = self.card(tmp_path, edit=sum_of(1.0, 0.5, -0.25), evaluation=good())
+        assert "# “Santa Claus” and “dog” forgotten, “cat” exaggerated\n" in card
+        assert "model forget “Santa Claus” and “dog” and exaggerate “cat”, made with the method stack" in card
+        assert "- forgets dog (uce, strength 0.5)\n- exaggerates cat (uce, strength -0.25)" in card
+        assert (
+            "also about “dog” and “cat”. Every figure is about “Santa Claus”: nothing is stated of the others." in card
+        )
+
+    def test_one_of_which_nothing_is_left_forgets_nothing(self, tmp_path):
+        card = self.card(tmp_path, edit=sum_of())
+        assert "# Nothing forgotten\n" in card
+        assert "- nothing: every part was taken away" in card
+
+    def test_concepts_of_one_run_are_named_too(self, tmp_path):
+        card = self.card(tmp_path, edit=provenance(recipe={"also": ["dog", "fox"]}))
+        assert "# “Santa Claus”, “dog” and “fox” forgotten\n" in card
+
+    def test_an_edit_of_one_concept_needs_no_list(self, tmp_path):
+        assert "What it is made of" not in self.card(tmp_path)
+        assert "- exaggerates Santa Claus (esd, strength -1)" in self.card(tmp_path, edit=provenance(strength=-1.0))
+
+    def test_its_report_names_them_beside_the_figures(self):
+        page = render(ReportContent(result=result_of(), columns=[], parts=["forgets a<b (uce, strength 1)", "x"]))
+        assert "it forgets a&lt;b (uce, strength 1); x. All figures here are about" in page
 
 
 def test_words_from_outside_end_no_cell_and_are_no_markup(tmp_path):
