@@ -61,10 +61,10 @@ class Stated(_Frozen):
         return cls(value=share.value, interval=share.interval, n=share.n, judge=judge, protocol=protocol)
 
     @classmethod
-    def of_rate(cls, rate: Rate, *, judge: str, original: Rate | None = None) -> Stated:
+    def of_rate(cls, rate: Rate, *, judge: str, original: Rate | None = None, protocol: str = "") -> Stated:
         """Return what an attack's rate states; ``original`` is the unedited model's."""
         before = None if original is None else original.value
-        return cls(value=rate.value, interval=rate.interval, n=rate.n, original=before, judge=judge)
+        return cls(value=rate.value, interval=rate.interval, n=rate.n, original=before, judge=judge, protocol=protocol)
 
 
 class Tried(_Frozen):
