@@ -9,7 +9,7 @@ from typing import Any
 from aizheimer._imports import require
 from aizheimer.studio.cards import card, now_card
 from aizheimer.studio.choices import FIRST, attacks, method_note, methods
-from aizheimer.studio.forms import MOST_KEPT, STRONGEST
+from aizheimer.studio.forms import BOXES, MOST_KEPT, STRONGEST
 from aizheimer.studio.orders import Studio
 from aizheimer.studio.uploads import SUFFIXES
 
@@ -226,7 +226,8 @@ def _export(gr: Any) -> dict[str, Any]:
             with gr.Row():
                 found["rank"] = gr.Slider(1, 128, value=32, step=1, label="Rank", min_width=180)
                 found["strength"] = gr.Slider(0.05, STRONGEST, value=1.0, step=0.05, label="Strength", min_width=180)
-            found["partial"] = gr.Checkbox(False, label="Leave out what a LoRA cannot hold")
+            for option, label in BOXES.items():
+                found[option] = gr.Checkbox(False, label=label, elem_id=option)
             found["write"] = gr.Button("Export", variant="primary", elem_id="write")
             with gr.Accordion("Delete this edit", open=False):
                 found["delete"] = gr.Button("Delete it for good", variant="stop", size="sm", elem_id="delete")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from aizheimer.errors import AizheimerError, InputError
 from aizheimer.studio.cards import KINDS, card, message, now_card
 from aizheimer.studio.choices import method_note
+from aizheimer.studio.forms import BOXES
 from aizheimer.studio.jobs import JobView
 from aizheimer.studio.orders import Studio
 from aizheimer.studio.visitors import COOKIE, Visitor
@@ -195,9 +196,8 @@ def wire(gr: Any, blocks: Any, studio: Studio, parts: Parts) -> None:
     button(measure, "evaluate", "evaluate", run=measure["run"], samples=measure["samples"])
     attacked = {name: measure[name] for name in ("run", "attack", "images", "controls")}
     button(measure, "go", "attack", **attacked)
-    button(
-        export, "write", "export", **{name: export[name] for name in ("run", "format", "rank", "strength", "partial")}
-    )
+    written = ("run", "format", "rank", "strength", *BOXES)
+    button(export, "write", "export", **{name: export[name] for name in written})
     on(export["delete"].click, wiring.delete, [export["run"]], now)
     on(combine["add"].click, wiring.stack, [combine["names"], *combine["sliders"]], now)
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aizheimer import _files
-from aizheimer.errors import InputError
-from aizheimer.studio.forms import AttackForm, EvaluateForm, ExportForm, StackForm, TryForm
+from aizheimer.errors import EditError, InputError
+from aizheimer.studio.forms import AttackForm, EvaluateForm, ExportForm, StackForm, TryForm, in_page_words
 from aizheimer.studio.jobs import Desk, Work
 from aizheimer.studio.shelf import Shelf
 from aizheimer.studio.visitors import Visitor
@@ -216,8 +216,12 @@ def export_work(form: ExportForm, shop: Workshop) -> Work:
         _, backbone, edit = shop.opened(form.run, desk)
         desk.progress("writing", 0, 0)
         out = shop.visitor.new_file("exports", f"{form.run} {form.format}", "" if kind.folder else ".safetensors")
-        options: dict[str, Any] = {"format": form.format, "model": backbone, "rank": form.rank, "partial": form.partial}
-        exported = api.export(edit.scale(form.strength), out=out, **options)
+        options: dict[str, Any] = {"format": form.format, "model": backbone, "rank": form.rank}
+        options |= {"partial": form.partial, "ungated": form.ungated}
+        try:
+            exported = api.export(edit.scale(form.strength), out=out, **options)
+        except EditError as error:
+            raise EditError(in_page_words(str(error))) from error
         file = exported.path
         if kind.folder:
             file = Path(shutil.make_archive(str(out), "zip", out))

@@ -12,6 +12,10 @@ from aizheimer.studio.jobs import JobQueue
 from aizheimer.studio.orders import NOBODY, Studio
 from aizheimer.studio.shelf import Shelf
 from aizheimer.studio.visitors import Visitor, new_token
+from aizheimer.studio.works import remember
+from tests.unit.edits.artifacts import CROSS, NORM, edit_of_weights
+from tests.unit.edits.running import edit_of
+from tests.unit.edits.test_adapter_hooks import spm
 
 FAST = {"model": "pipeline", "concept": "santa claus", "keep": ["cat"], "method": "uce"}
 
@@ -132,6 +136,33 @@ def test_what_cannot_be_used_is_told_before_anything_is_queued(studio, ann, tmp_
         with pytest.raises(InputError):
             studio.ask(ann, kind, asked)
     assert studio.queue.all(ann.id) == []
+
+
+def test_a_gated_edit_is_exported_once_its_box_is_ticked(studio, ann, saved_tiny_pipeline):
+    from aizheimer.backbones.loading import load_pipeline
+
+    edit_of(load_pipeline(saved_tiny_pipeline), spm()).save(ann.new_run("gated"))
+    remember(ann.run("gated"), studio.shelf.names[0])
+    refused = studio.ask(ann, "export", {"run": "gated"})
+    assert studio.queue.wait(refused, timeout=150)
+    said = studio.queue.look(ann.id, refused).error
+    assert "or write it with the box “Let a gated edit (SPM) act on all prompts alike”" in said
+    assert "--" not in said
+    done = ended(studio, ann, studio.ask(ann, "export", {"run": "gated", "ungated": True}))
+    assert ann.file("exports", done.result["file"]).stat().st_size > 0
+
+
+def test_what_a_lora_cannot_hold_is_left_out_once_its_box_is_ticked(studio, ann, saved_tiny_pipeline):
+    from aizheimer.backbones.loading import load_pipeline
+
+    edit_of_weights(load_pipeline(saved_tiny_pipeline), (*CROSS, NORM)).save(ann.new_run("norm"))
+    remember(ann.run("norm"), studio.shelf.names[0])
+    refused = studio.ask(ann, "export", {"run": "norm"})
+    assert studio.queue.wait(refused, timeout=150)
+    said = studio.queue.look(ann.id, refused).error
+    assert "leave them out with the box “Leave out what a LoRA cannot hold”" in said
+    done = ended(studio, ann, studio.ask(ann, "export", {"run": "norm", "partial": True}))
+    assert done.result["left_out"] == 1
 
 
 @pytest.mark.long
