@@ -183,7 +183,8 @@ def stack_work(form: StackForm, shop: Workshop) -> Work:
 
     def work(desk: Desk) -> Mapping[str, Any]:
         from aizheimer import api
-        from aizheimer.edits.compose import targets_of
+        from aizheimer.edits.compose import parts_of
+        from aizheimer.edits.parts import doing
 
         parts = [(name, strength) for name, strength in form.parts if strength != 0]
         if not parts:
@@ -199,7 +200,7 @@ def stack_work(form: StackForm, shop: Workshop) -> Work:
         out = shop.visitor.new_run(" ".join(name for name, _ in parts))
         total = api.stack(edits, out=out, model=backbone)
         remember(out, model)
-        return {"run": out.name, "concepts": list(targets_of(total)), "parts": [list(part) for part in parts]}
+        return {"run": out.name, "does": doing(parts_of(total)), "parts": [list(part) for part in parts]}
 
     return work
 
@@ -235,7 +236,7 @@ def export_work(form: ExportForm, shop: Workshop) -> Work:
             "exact": exported.error <= EXACT,
             "left_out": len(exported.left_out),
             "summary": kind.summary,
-            "load": exported.load.replace("FILE", file.name).replace("FOLDER", out.name),
+            "load": exported.load.replace("FILE", f'"{file.name}"').replace("FOLDER", f'"{out.name}"'),
         }
 
     return work
