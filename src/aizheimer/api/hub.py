@@ -58,7 +58,7 @@ def push(
     _check_name(repository)
     with tempfile.TemporaryDirectory(prefix="aizheimer-") as place:
         folder = Path(place)
-        words = stage(run, folder, licence=licence, gate=gate)
+        words = stage(run, folder, licence=licence, gate=gate, repository=repository)
         try:
             api = HfApi()
             api.create_repo(repository, private=private, exist_ok=True)
@@ -68,7 +68,9 @@ def push(
     return str(getattr(sent, "commit_url", "") or f"https://huggingface.co/{repository}")
 
 
-def stage(run: str | Path, folder: Path, *, licence: str = "", gate: str | Path | None = None) -> str:
+def stage(
+    run: str | Path, folder: Path, *, licence: str = "", gate: str | Path | None = None, repository: str = ""
+) -> str:
     """Put what is pushed into an empty folder, and return what the edit makes a model do.
 
     Raises:
@@ -84,7 +86,8 @@ def stage(run: str | Path, folder: Path, *, licence: str = "", gate: str | Path 
         for file in sorted(run.glob(pattern)):
             shutil.copyfile(file, folder / file.name)
     _write_environment(run, folder)
-    write_model_card(folder / "README.md", found, licence=licence, verdict=verdict)
+    card = {"licence": licence, "base": hub_base(run), "repository": repository}
+    write_model_card(folder / "README.md", found, verdict=verdict, **card)
     return doing(found.parts)
 
 
@@ -127,13 +130,24 @@ def _check_name(repository: str) -> None:
         raise InputError(f"got the repository {repository!r}, wanted owner/name, such as somebody/no-santa-claus.")
 
 
-def _write_environment(run: Path, folder: Path) -> None:
-    """Write ``env.json`` without the place of a model on this machine; a bundled one's name or a hub id stays."""
+def hub_base(run: Path) -> str:
+    """Return the hub id of the model that a run is for; "" for a folder, a file, a bundled or an unnamed model."""
+    name = str(_environment(run).get("model", "")).partition("@")[0]
+    return name if _REPOSITORY.fullmatch(name) and not Path(name).exists() else ""
+
+
+def _environment(run: Path) -> dict[str, Any]:
     try:
         content = json.loads((run / "env.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return
-    if not isinstance(content, dict):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _write_environment(run: Path, folder: Path) -> None:
+    """Write ``env.json`` without the place of a model on this machine; a bundled one's name or a hub id stays."""
+    content = _environment(run)
+    if not content:
         return
     if Path(str(content.get("model", ""))).is_absolute():
         del content["model"]

@@ -32,6 +32,7 @@ def report(
     """
     del debug
     from aizheimer import api
+    from aizheimer.api.hub import hub_base
     from aizheimer.cli.live import progress_bar
     from aizheimer.engine.run_folder import RunFolder
     from aizheimer.evaluation.results import EvaluationResult
@@ -57,7 +58,9 @@ def report(
             progress=advance,
         )
     file = write_report(out if out is not None else run / "report.html", content)
-    written = {"report": file} | ({"card": write_model_card(run / "README.md", found)} if card else {})
+    written = {"report": file}
+    if card:
+        written["card"] = write_model_card(run / "README.md", found, base=hub_base(run))
     if as_json:
         streams.print_json({**{name: str(path) for name, path in written.items()}, "run": str(run)})
         return

@@ -77,6 +77,39 @@ def test_an_edit_that_was_not_measured_says_so(tmp_path):
     assert "model-index" not in metadata(card)
 
 
+class TestWithoutBeingAsked:
+    """What a card says that nobody gave a licence, a gate or an evaluation to."""
+
+    def test_what_was_not_given_is_said(self, found):
+        card = model_card(found)
+        assert "- licence of the base: not stated; an edit is under the licence of its base" in card
+        assert "## Gate\n\nThe edit was not held against a gate" in card
+        assert not {"license", "base_model"} & metadata(card).keys()
+        assert "- licence of the base: mit;" in model_card(found, licence="mit")
+
+    def test_a_base_on_the_hub_is_named_for_the_hub_and_in_the_usage(self, found):
+        card = model_card(found, base="somebody/sd-1-5", repository="me/no-santa")
+        assert metadata(card)["base_model"] == "somebody/sd-1-5"
+        assert 'load_model("somebody/sd-1-5")' in card
+        assert "$ pip install aizheimer\n$ aizheimer pull me/no-santa --out edit\n" in card
+        assert 'load_edit("edit")' in card
+
+    def test_no_folder_of_whoever_made_it_is_in_the_usage(self, found):
+        card = model_card(found)
+        assert f'load_edit("{found.name}")' not in card
+        assert "aizheimer pull OWNER/NAME --out edit" in card
+
+    def test_attacks_without_an_evaluation_reach_the_hub(self, tmp_path):
+        run = write_run(tmp_path / "run", attacks=[attack(asr=35)], edit=provenance(base_name="models/sd"))
+        card = model_card(read_findings(run))
+        (entry,) = metadata(card)["model-index"]
+        (result,) = entry["results"]
+        assert [(one["name"], one["value"]) for one in result["metrics"]] == [("ASR seed-search", 0.35)]
+        assert result["dataset"]["name"] == "prompts of models/sd"
+        assert "\n- evaluation\n" in card
+        assert "evaluation evaluation" not in card
+
+
 class TestSum:
     """A sum's card names every concept, not the first one alone."""
 
