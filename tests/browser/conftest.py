@@ -107,6 +107,35 @@ class Visit:
         """Type into a field."""
         self.page.locator(f"#{name} textarea, #{name} input").first.fill(text)
 
+    def slide(self, name, value):
+        """Move a slider to a value, by its number."""
+        field = self.page.locator(f"#{name} input[type=number]").first
+        field.fill(str(value))
+        field.press("Tab")
+
+    def fits(self):
+        """Whether nothing sticks out of the page to the right."""
+        wide, shown = self.page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
+        return wide <= shown + 1
+
+    def cut_off(self):
+        """Return the first words of tables that are wider than the place they have."""
+        return self.page.locator(".az-scroll:visible").evaluate_all(
+            "all => all.filter(one => one.scrollWidth > one.clientWidth + 1).map(one => one.innerText.slice(0, 40))"
+        )
+
+    def shots_of_both_widths(self, name):
+        """Take a picture of the page as it is, and on a telephone, where it must fit."""
+        self.shot(name)
+        assert self.cut_off() == []
+        before = self.page.viewport_size
+        self.page.set_viewport_size({"width": 390, "height": 800})
+        self.page.wait_for_timeout(300)
+        assert self.fits(), name
+        assert self.cut_off() == []
+        self.shot(f"narrow-{name}")
+        self.page.set_viewport_size(before)
+
     def tab(self, name):
         """Go to a tab; on a narrow screen the last ones are in a menu."""
         tab = self.page.get_by_role("tab", name=name, exact=True).locator("visible=true")

@@ -15,6 +15,38 @@ def forget(visit, concept="Santa Claus", method=FAST):
     visit.page.locator("#start").click()
 
 
+def measured_and_attacked(visit):
+    """Measure the edit, and try to bring its concept back, with as few pictures as the page allows."""
+    visit.tab("Measure")
+    visit.slide("samples", 8)
+    visit.page.locator("#evaluate").click()
+    figures = visit.wait("#evaluate-card table").inner_text()
+    assert "UA" in figures
+    assert "%" in figures
+    visit.choose("attack", "quantise")
+    visit.slide("images", 4)
+    visit.page.locator("#go-attack").click()
+    rates = visit.wait("#attack-card table").inner_text()
+    assert "%" in rates
+    visit.drawn("#attack-card img")
+    visit.shots_of_both_widths("5-measured")
+
+
+def added_up(visit):
+    """Add up the one edit there is at half its strength, which makes a second one; the slider stays where it was."""
+    visit.tab("Combine")
+    visit.wait("#part-0")
+    visit.slide("part-0", 0.5)
+    visit.page.locator("#add").click()
+    assert "makes a model forget “Santa Claus”" in visit.wait("#stack-card .az-good").inner_text()
+    visit.page.locator("#part-1").wait_for()
+    standing = visit.page.locator("#part-0 input[type=number], #part-1 input[type=number]")
+    names = [visit.page.locator(f"#part-{number}").inner_text().split()[0] for number in range(2)]
+    values = [standing.nth(number).input_value() for number in range(2)]
+    assert sorted(zip(names, values, strict=True)) == [("santa-claus", "0.5"), ("santa-claus-2", "0")]
+    visit.shots_of_both_widths("6-added-up")
+
+
 def test_from_a_concept_to_a_lora_that_other_programs_load(visit, tmp_path):
     page = visit.page
     visit.shot("1-first-visit")
@@ -44,10 +76,13 @@ def test_from_a_concept_to_a_lora_that_other_programs_load(visit, tmp_path):
     assert page.locator("#attention-card figure").count() == 2
     visit.shot("4-compared")
 
+    measured_and_attacked(visit)
+    added_up(visit)
+
     visit.tab("Export")
     page.locator("#write").click()
     link = visit.wait("#export-card .az-download")
-    visit.shot("5-exported")
+    visit.shot("7-exported")
     with page.expect_download() as download:
         link.click()
     file = tmp_path / download.value.suggested_filename
@@ -63,17 +98,17 @@ def test_a_training_is_watched_reloaded_stopped_and_its_best_state_kept(visit):
     text = page.locator("#forget-card").inner_text()
     assert "Attention on the target" in text
     assert "Drift of what is kept" in text
-    visit.shot("6-training")
+    visit.shot("8-training")
     page.reload(wait_until="domcontentloaded")
     visit.ready()
     assert "Santa Claus" in visit.wait("#now [data-state=running]").inner_text()
     visit.wait("#forget-card svg.chart")
-    visit.shot("7-reloaded")
+    visit.shot("9-reloaded")
     visit.wait("#stop").click()
     visit.wait("#forget-card .az-good")
     assert "best state" in page.locator("#forget-card").inner_text()
     page.locator("#now .az-idle").wait_for()
-    visit.shot("8-stopped")
+    visit.shot("10-stopped")
 
 
 def test_who_waits_can_leave_the_queue(visit, browser, address):
@@ -84,6 +119,7 @@ def test_who_waits_can_leave_the_queue(visit, browser, address):
     assert "1 job first" in other.wait("#now [data-state=waiting]").inner_text()
     shown = other.page.locator("#now, #forget-card").evaluate_all("parts => parts.map(part => part.outerHTML)")
     assert len(shown) == 2
+    other.shot("11-waiting")
     assert "Santa" not in "".join(shown)  # the page has an example of that name in its fields
     other.wait("#stop").click()
     other.wait("#now .az-idle")
@@ -105,7 +141,7 @@ def test_bad_input_is_told_and_shown_as_it_was_typed(visit):
     page.on("dialog", lambda dialog: visit.errors.append(f"a script ran: {dialog.message}"))
     forget(visit, evil)
     page.wait_for_function("name => document.body.innerText.includes(name)", arg=evil)
-    visit.shot("9-bad-input")
+    visit.shot("12-bad-input")
     assert page.locator("img[src='x']").count() == 0
     page.locator("#now .az-idle").wait_for()  # the forgetting of that name has come to its end
 
@@ -120,14 +156,15 @@ def test_a_file_that_is_no_picture_is_refused(visit, tmp_path):
     forget(visit, method="aizheimer-paper")
     # The message is there for ten seconds; a slow machine may take longer between two looks of `wait`.
     visit.page.get_by_text("no PNG, JPEG or WebP picture").first.wait_for()
+    visit.shot("13-refused-upload")
 
 
 def test_a_narrow_screen_shows_everything_below_each_other(narrow):
     page = narrow.page
-    for name in ("Forget", "Compare", "Measure", "Export"):
+    for name in ("Forget", "Compare", "Measure", "Combine", "Export"):
         narrow.tab(name)
         page.wait_for_timeout(300)
-        assert page.evaluate("document.documentElement.scrollWidth") <= 391, name
+        assert narrow.fits(), name
         narrow.shot(f"narrow-{name.lower()}")
     narrow.tab("Forget")
     start, shown = page.locator("#start").bounding_box(), page.locator("#forget-card").bounding_box()

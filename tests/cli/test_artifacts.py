@@ -1,6 +1,7 @@
 """export, import, stack, diff, push, pull and several concepts, as a user types them."""
 
 import json
+from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file, save_file
@@ -89,6 +90,39 @@ def test_stack_minus_and_diff(cli, uce_run, session_run):
     assert found["apart"] < 1e-5
     assert "apart" in cli("diff", uce_run, session_run).out
     assert "wanted RUN or RUN@STRENGTH" in cli("stack", f"{uce_run}@much", "--out", "x").error
+
+
+def test_show_lists_what_a_sum_is_made_of(cli, uce_run, session_run):
+    assert cli("stack", session_run, f"{uce_run}@-0.5", "--out", "s").code == 0
+    lines = [line.split() for line in cli("show", "s").out.splitlines()]
+    for said in ("forgets santa claus", "exaggerates cat", "forgets santa claus aizheimer strength 1"):
+        assert said.split() in lines
+    assert ["exaggerates", "cat", "uce", "strength", "-0.5"] in lines
+    found = json.loads(cli("show", "s", "--json").out)
+    assert found["targets"] == ["santa claus"]
+    assert [(part["concept"], part["strength"]) for part in found["parts"]] == [("santa claus", 1.0), ("cat", -0.5)]
+
+
+@pytest.mark.filterwarnings("always")
+def test_stack_minus_lists_what_is_left_and_refuses_what_is_not_in_it(cli, uce_run, session_run):
+    assert cli("stack", f"{session_run}@0.5", uce_run, "--out", "s").code == 0
+    done = cli("stack", "s", "--minus", session_run, "--out", "over")
+    assert done.code == 0, done.err
+    assert "exaggerates santa claus (aizheimer, strength -0.5)\nforgets    cat (uce, strength 1)" in done.out
+    assert "warning: more was taken away than was there: what is left exaggerates santa claus" in done.err
+    done = cli("stack", "s", "--minus", f"{session_run}@0.25", "--out", "rest", "--json")
+    parts = [(part["concept"], part["strength"]) for part in json.loads(done.out)["parts"]]
+    assert parts == [("santa claus", 0.25), ("cat", 1.0)]
+    assert "warning" not in done.err
+    refused = cli("stack", uce_run, "--minus", session_run, "--out", "never")
+    assert refused.code == 2
+    assert "the edit of santa claus (aizheimer, strength 1) is not in this one" in refused.error
+    assert "made of cat (uce, strength 1)" in refused.error
+    assert not Path("never").exists()
+    nothing = cli("stack", uce_run, "--minus", uce_run, "--out", "nothing")
+    assert nothing.code == 0
+    assert "forgets    nothing" in nothing.out
+    assert "warning: nothing is left: this edit changes nothing" in nothing.err
 
 
 @pytest.mark.long

@@ -12,6 +12,7 @@ from typing import Any
 from aizheimer import _files
 from aizheimer.edits.edit import Edit
 from aizheimer.edits.io import load_edit
+from aizheimer.edits.parts import doing
 from aizheimer.errors import AizheimerError, InputError, RunFolderError
 from aizheimer.proof.check import check
 from aizheimer.proof.findings import read_findings
@@ -57,26 +58,26 @@ def push(
     _check_name(repository)
     with tempfile.TemporaryDirectory(prefix="aizheimer-") as place:
         folder = Path(place)
-        concept = stage(run, folder, licence=licence, gate=gate)
+        words = stage(run, folder, licence=licence, gate=gate, repository=repository)
         try:
             api = HfApi()
             api.create_repo(repository, private=private, exist_ok=True)
-            sent: Any = api.upload_folder(
-                repo_id=repository, folder_path=folder, commit_message=f"An edit that forgets {concept}"
-            )
+            sent: Any = api.upload_folder(repo_id=repository, folder_path=folder, commit_message=f"An edit to {words}")
         except Exception as error:
             raise _not_done(f"{repository} could not be pushed to", error) from error
     return str(getattr(sent, "commit_url", "") or f"https://huggingface.co/{repository}")
 
 
-def stage(run: str | Path, folder: Path, *, licence: str = "", gate: str | Path | None = None) -> str:
-    """Put what is pushed into an empty folder, and return the concept.
+def stage(
+    run: str | Path, folder: Path, *, licence: str = "", gate: str | Path | None = None, repository: str = ""
+) -> str:
+    """Put what is pushed into an empty folder, and return what the edit makes a model do.
 
     Raises:
         InputError: The run holds no edit, or there is no such gate.
     """
     run = Path(run)
-    edit = load_edit(run)
+    load_edit(run)  # a damaged one is not sent
     found = read_findings(run)
     verdict: Verdict | None = None
     if gate is not None:
@@ -85,8 +86,9 @@ def stage(run: str | Path, folder: Path, *, licence: str = "", gate: str | Path 
         for file in sorted(run.glob(pattern)):
             shutil.copyfile(file, folder / file.name)
     _write_environment(run, folder)
-    write_model_card(folder / "README.md", found, licence=licence, verdict=verdict)
-    return edit.provenance.concept.target
+    card = {"licence": licence, "base": hub_base(run), "repository": repository}
+    write_model_card(folder / "README.md", found, verdict=verdict, **card)
+    return doing(found.parts)
 
 
 def pull(repository: str, out: str | Path, *, revision: str | None = None) -> Edit:
@@ -128,13 +130,24 @@ def _check_name(repository: str) -> None:
         raise InputError(f"got the repository {repository!r}, wanted owner/name, such as somebody/no-santa-claus.")
 
 
-def _write_environment(run: Path, folder: Path) -> None:
-    """Write ``env.json`` without the place of a model on this machine; a bundled one's name or a hub id stays."""
+def hub_base(run: Path) -> str:
+    """Return the hub id of the model that a run is for; "" for a folder, a file, a bundled or an unnamed model."""
+    name = str(_environment(run).get("model", "")).partition("@")[0]
+    return name if _REPOSITORY.fullmatch(name) and not Path(name).exists() else ""
+
+
+def _environment(run: Path) -> dict[str, Any]:
     try:
         content = json.loads((run / "env.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return
-    if not isinstance(content, dict):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _write_environment(run: Path, folder: Path) -> None:
+    """Write ``env.json`` without the place of a model on this machine; a bundled one's name or a hub id stays."""
+    content = _environment(run)
+    if not content:
         return
     if Path(str(content.get("model", ""))).is_absolute():
         del content["model"]

@@ -54,10 +54,15 @@ def pull(
     """Download an edit into a run folder; only safetensors, JSON, YAML and pictures are fetched."""
     del debug
     from aizheimer import api
+    from aizheimer.edits.compose import targets_of
+    from aizheimer.edits.parts import doing, recorded_parts
 
     folder = out if out is not None else RUNS / repository.rpartition("/")[2]
     edit = api.pull(repository, folder, revision=revision)
     if as_json:
-        streams.print_json({"run": str(folder), "concept": edit.provenance.concept.target})
+        streams.print_json(
+            {"run": str(folder), "concept": edit.provenance.concept.target, "concepts": list(targets_of(edit))}
+        )
     else:
-        streams.print_result(f"{'edit':<10} {folder / 'edit.safetensors'} (forgets {edit.provenance.concept.target})")
+        does = doing(recorded_parts(edit.provenance))
+        streams.print_result(f"{'edit':<10} {folder / 'edit.safetensors'} (makes a model {does})")

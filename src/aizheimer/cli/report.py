@@ -38,6 +38,7 @@ def report(
     """
     del debug
     from aizheimer import api
+    from aizheimer.api.hub import hub_base
     from aizheimer.cli.live import progress_bar
     from aizheimer.engine.run_folder import RunFolder
     from aizheimer.evaluation.results import EvaluationResult
@@ -68,7 +69,7 @@ def report(
         )
     written = {"report": write_report(file, content)}
     if card:
-        written["card"] = write_model_card(run / "README.md", found, verdict=release.verdict)
+        written["card"] = write_model_card(run / "README.md", found, verdict=release.verdict, base=hub_base(run))
     _tell(written, run=run, as_json=as_json)
 
 

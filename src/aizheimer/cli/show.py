@@ -41,6 +41,7 @@ def show(
 
 
 def _show_edit(run: Path, *, as_json: bool) -> None:
+    from aizheimer.edits.compose import parts_of, targets_of
     from aizheimer.edits.io import load_edit
 
     edit = load_edit(run)
@@ -49,15 +50,32 @@ def _show_edit(run: Path, *, as_json: bool) -> None:
         hook = None if edit.hook is None else {"name": edit.hook.name, "settings": dict(edit.hook.settings)}
         size = {"tensors": len(edit.deltas), "bytes": edit.size_bytes, "is_noop": edit.is_noop}
         kind = {"mergeable": edit.mergeable, "hook": hook}
-        streams.print_json({**provenance, **size, **kind, "names": sorted(edit.deltas)})
+        made = {"targets": list(targets_of(edit)), "parts": parts_of(edit)}
+        streams.print_json({**provenance, **made, **size, **kind, "names": sorted(edit.deltas)})
         return
     import yaml
 
     streams.print_result(streams.pairs(_summary(edit), indent=""))
+    _print_parts(edit)
     for title in ("recipe", "versions"):
         streams.print_result(title)
         for line in yaml.safe_dump(provenance[title], sort_keys=False, allow_unicode=True).splitlines():
             streams.print_result(f"  {line}")
+
+
+def _print_parts(edit: Edit) -> None:
+    """List what a sum is made of; an edit that is none has said it all with its method and strength."""
+    from aizheimer.edits.compose import parts_of
+    from aizheimer.edits.parts import MERGE, STACK, told, words_of
+
+    if edit.provenance.method not in {STACK, MERGE}:
+        return
+    rows = [
+        [told(part), ", ".join(words_of(part)), part["method"], f"strength {part['strength']:g}"]
+        for part in parts_of(edit)
+    ]
+    streams.print_result("parts")
+    streams.print_result(streams.columns(rows or [["nothing"]]))
 
 
 def changes(edit: Edit) -> str:
@@ -71,10 +89,15 @@ def changes(edit: Edit) -> str:
 
 
 def _summary(edit: Edit) -> dict[str, Any]:
+    from aizheimer.edits.parts import exaggerated, forgotten, recorded_parts
+
     record = edit.provenance
     base = f"{record.base_name or 'unnamed'} ({record.base_fingerprint})"
+    parts = recorded_parts(record)
     found = {
         "concept": f"{record.concept.target} ({record.concept.kind})",
+        "forgets": ", ".join(forgotten(parts)) or "-",
+        **({"exaggerates": ", ".join(words)} if (words := exaggerated(parts)) else {}),
         "anchor": record.concept.anchor or "-",
         "keep": ", ".join(record.concept.keep) or "-",
         "method": record.method,

@@ -39,7 +39,8 @@ def stack(
     """Add edits of one base into one edit, or take some away again.
 
     Changes of weights add up in whatever order. Edits that act while pictures are drawn are put on in the order given,
-    and every two of which one does are drawn in both orders, to say how far apart these are.
+    and every two of which one does are drawn in both orders, to say how far apart these are. What is taken away must be
+    in the sum; what remains of it is listed, with a warning if it is below 0, which exaggerates the concept.
     """
     del debug
     from aizheimer import api
@@ -59,8 +60,12 @@ def stack(
         ]
         streams.print_json({"run": str(out), "parts": _parts(total), "order": rows})
         return
+    from aizheimer.edits.parts import named, told
+
     for part in _parts(total):
-        streams.print_result(f"{'forgets':<10} {part['concept']} ({part['method']}, strength {part['strength']:g})")
+        streams.print_result(f"{told(part):<10} {named(part)}")
+    if not _parts(total):
+        streams.print_result(f"{'forgets':<10} nothing")
     _print_order(pairs, words)
     streams.print_result(f"{'edit':<10} {out / 'edit.safetensors'}")
 

@@ -6,6 +6,7 @@ other; whether their order matters is measured by `aizheimer.edits.commuting`.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,17 +15,16 @@ import torch
 from torch import Tensor
 
 from aizheimer.edits.edit import Edit
-from aizheimer.edits.hook import describe
+from aizheimer.edits.hook import Hook, describe
 from aizheimer.edits.hooks.stacked import flat_parts, hook_of, without
+from aizheimer.edits.parts import LISTED, MERGE, STACK, forgotten, less, named, recorded_parts, words_of
 from aizheimer.edits.provenance import TEXT_FIELDS, ConceptRecord, Provenance
 from aizheimer.errors import EditError
 
-STACK, MERGE = "stack", "merge"
-"""Methods of what is made here."""
-_PARTS = "stack"
-"""Where a provenance lists what an edit was made of."""
 _ROUNDING = 2.0**-22
 """What is left of a sum in float32, once a summand is taken away, when nothing should be."""
+_LEFT_OVER = 1e-3
+"""The same of all tensors together, over what was taken away last, once every summand is."""
 
 
 def scale(edit: Edit, factor: float) -> Edit:
@@ -49,9 +49,9 @@ def stack(*edits: Edit) -> Edit:
     """
     first = _one_base(edits)
     parts = [part for edit in edits for part in flat_parts(edit.hook, edit.provenance.strength)]
-    listed = [record for edit in edits for record in parts_of(edit)]
+    listed = [record for edit in edits for record in parts_of(edit) if record["strength"] != 0]
     keep = tuple(dict.fromkeys(word for edit in edits for word in edit.provenance.concept.keep))
-    targets = {words.casefold() for record in listed for words in _words_of(record)}
+    targets = {words.casefold() for record in listed for words in words_of(record)}
     concept = first.concept.model_copy(update={"keep": tuple(word for word in keep if word.casefold() not in targets)})
     provenance = _derived(edits, concept=concept, method=STACK, parts=listed)
     return Edit(_sum([(edit.provenance.strength, edit.deltas) for edit in edits]), provenance, hook_of(parts))
@@ -60,25 +60,37 @@ def stack(*edits: Edit) -> Edit:
 def subtract(edit: Edit, part: Edit) -> Edit:
     """Return an edit without one of its parts: what that part forgot is drawn again.
 
+    Strengths are subtracted: 0.5 of a part that is in at 1 leaves 0.5 of it, and 1 of a part that is in at 0.5 leaves
+    -0.5, which exaggerates its concept. The record lists what is left, and a warning says it of a part below 0, and
+    where nothing is left at all.
+
     Args:
         edit: A stack, or any edit of the same base.
-        part: What to take away, at the strength it was put in with.
+        part: What to take away: the very edit that was put in, at its strength or another one. A behaviour comes off at
+            the strength it was put in with, only.
 
     Raises:
-        EditError: If the bases differ, or ``part`` has a behaviour that is not in ``edit``.
+        EditError: If the bases differ, or ``part`` is not in ``edit``.
     """
     _one_base([edit, part])
-    theirs = flat_parts(part.hook, part.provenance.strength)
-    left = without(flat_parts(edit.hook, edit.provenance.strength), theirs)
-    if left is None:
-        raise EditError(
-            f"the behaviour of {part.provenance.method} for '{part.provenance.concept.target}' is not in this edit, so "
-            "it cannot be taken away; give the edit it was stacked with, at the same strength"
-        )
+    listed = less(parts_of(edit), parts_of(part))
+    left = _behaviours_without(edit, part)
     whole, away = (_sum([(one.provenance.strength, one.deltas)]) for one in (edit, part))
-    listed = _unlisted(parts_of(edit), parts_of(part))
-    provenance = _derived([edit, part], concept=_concept(listed, edit), method=STACK, parts=listed)
-    return Edit(_difference(whole, away), provenance, hook_of(left))
+    deltas = _difference(whole, away)
+    if not listed:
+        deltas = _nothing(deltas, away)
+    total = Edit(
+        deltas,
+        _derived([edit, part], concept=_concept(listed, edit), method=STACK, parts=listed),
+        hook_of(left),
+    )
+    if total.is_noop:
+        warnings.warn("nothing is left: this edit changes nothing", stacklevel=2)
+    before = parts_of(edit)
+    for record in listed:
+        if record["strength"] < 0 and record not in before:
+            warnings.warn(f"more was taken away than was there: what is left exaggerates {named(record)}", stacklevel=2)
+    return total
 
 
 def merge(*edits: Edit, weights: Sequence[float] | None = None) -> Edit:
@@ -102,7 +114,7 @@ def merge(*edits: Edit, weights: Sequence[float] | None = None) -> Edit:
                 f"{edit.hook.name!r}), which has no mean; stack such edits"
             )
     scaled = [edit.scale(share) for edit, share in zip(edits, shares, strict=True)]
-    listed = [record for edit in scaled for record in parts_of(edit)]
+    listed = [record for edit in scaled for record in parts_of(edit) if record["strength"] != 0]
     provenance = _derived(scaled, concept=edits[0].provenance.concept, method=MERGE, parts=listed)
     return Edit(_sum([(edit.provenance.strength, edit.deltas) for edit in scaled]), provenance)
 
@@ -157,26 +169,20 @@ def diff(first: Edit, second: Edit) -> EditDiff:
 
 
 def parts_of(edit: Edit) -> list[dict[str, Any]]:
-    """Return what an edit is made of: concept, method, strength and digest of each part, itself if it is no stack."""
+    """Return what an edit is made of: concept, method, strength and digest of each part, itself if it is no stack.
+
+    A part's digest is that of its edit at strength 1, so that it is found again at whatever strength.
+    """
     origin = edit.provenance
     if origin.method in {STACK, MERGE}:
-        listed = list(origin.extra.get(_PARTS, ()))
-        return [{**part, "strength": part["strength"] * origin.strength} for part in listed]
-    concept = origin.concept
-    own: dict[str, Any] = {"concept": concept.target, "kind": concept.kind, "anchor": concept.anchor}
-    if also := origin.recipe.get("also"):
-        own["also"] = list(also)
-    return [{**own, "method": origin.method, "strength": origin.strength, "digest": edit.digest}]
+        return recorded_parts(origin)
+    return recorded_parts(origin, digest=edit.scale_to(1.0).digest)
 
 
 def targets_of(edit: Edit) -> tuple[str, ...]:
-    """Return every concept that an edit forgets."""
-    return tuple(dict.fromkeys(words for part in parts_of(edit) for words in _words_of(part)))
-
-
-def _words_of(part: Mapping[str, Any]) -> list[str]:
-    """Return the concepts that a part forgets: one, and those that were forgotten in the same run."""
-    return [str(words) for words in (part["concept"], *part.get("also", ()))]
+    """Return every concept that an edit forgets: of a sum, those of parts above 0; else its own, at any strength."""
+    parts = parts_of(edit)
+    return forgotten(parts) if edit.provenance.method in {STACK, MERGE} else tuple(words_of(parts[0]))
 
 
 def _one_base(edits: Sequence[Edit]) -> Provenance:
@@ -216,30 +222,54 @@ def _derived(
         base_fingerprint=first.base_fingerprint,
         **texts,
         base_name=first.base_name,
-        extra={_PARTS: [dict(part) for part in parts]},
+        extra={LISTED: [dict(part) for part in parts]},
     )
 
 
-def _unlisted(listed: Sequence[dict[str, Any]], gone: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return parts without others: each takes away the very part, or the last of its concept and method."""
-    left = list(listed)
-    for away in gone:
-        same = [i for i, part in enumerate(left) if part["digest"] == away["digest"]]
-        alike = [
-            i for i, part in enumerate(left) if (part["concept"], part["method"]) == (away["concept"], away["method"])
-        ]
-        if found := same or alike:
-            del left[found[-1]]
+def _behaviours_without(edit: Edit, part: Edit) -> list[tuple[Hook, float]]:
+    """Return the behaviours of an edit without those of a part.
+
+    Raises:
+        EditError: If one is not there at that strength: two behaviours are not the sum of their strengths.
+    """
+    own, theirs = (flat_parts(one.hook, one.provenance.strength) for one in (edit, part))
+    left = without(own, theirs)
+    if left is None:
+        digests = {record["digest"] for record in parts_of(part)}
+        there = ", ".join(f"{one['strength']:g}" for one in parts_of(edit) if one["digest"] in digests)
+        raise EditError(
+            f"the behaviour of {part.provenance.method} for '{part.provenance.concept.target}' is not in this edit at "
+            f"strength {part.provenance.strength:g}, and comes off only as it was put on; take it away at strength "
+            f"{there}"
+        )
     return left
 
 
+def _nothing(deltas: dict[str, Tensor], away: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return no changes, once every part is taken away: rounding alone has left some.
+
+    Raises:
+        EditError: If it was more than rounding: the record did not list all that was in the edit.
+    """
+    sizes = [sum(_squared(tensor) for tensor in one.values()) ** 0.5 for one in (deltas, away)]
+    if sizes[0] > _LEFT_OVER * sizes[1]:
+        raise EditError(
+            "every part that this edit lists is taken away, and changes of weights are left: its record does not say "
+            "all that is in it; add up the edits that should stay"
+        )
+    return {}
+
+
 def _concept(listed: Sequence[Mapping[str, Any]], edit: Edit) -> ConceptRecord:
-    """Return what an edit is about whose parts these are: the first of them, or what it was."""
+    """Return what an edit is about whose parts these are: what it was, or else the first that is forgotten."""
     own = edit.provenance.concept
-    if not listed or any(part["concept"] == own.target for part in listed):
+    about = forgotten(listed)
+    candidates = [part for part in listed if part["concept"] in about] or listed
+    if not candidates or any(part["concept"] == own.target for part in candidates):
         return own
-    first = listed[0]
-    return ConceptRecord(target=first["concept"], kind=first["kind"], anchor=first["anchor"], keep=own.keep)
+    first = candidates[0]
+    kind, anchor = first.get("kind", "object"), first.get("anchor", "")
+    return ConceptRecord(target=first["concept"], kind=kind, anchor=anchor, keep=own.keep)
 
 
 def _sum(terms: Sequence[tuple[float, Mapping[str, Tensor]]]) -> dict[str, Tensor]:

@@ -115,7 +115,10 @@ class Edit:
 
     def scale(self, factor: float) -> Edit:
         """Return the same edit at ``factor`` times its strength; 0 changes nothing, less exaggerates the concept."""
-        strength = self.provenance.strength * factor
+        return self.scale_to(self.provenance.strength * factor)
+
+    def scale_to(self, strength: float) -> Edit:
+        """Return the same edit at this strength, whatever its own is."""
         provenance = Provenance.model_validate(self.provenance.model_dump() | {"strength": strength})
         return Edit(self.deltas, provenance, self.hook)
 

@@ -166,7 +166,7 @@ def _as_weights(edit: Edit, pipe: DiffusionPipeline, *, ungated: bool) -> Edit:
     if isinstance(edit.hook, WeightHook) and edit.hook.gated and not ungated:
         raise EditError(
             f"each prompt gets this edit of the method {edit.provenance.method} as far as it is about the concept, "
-            "which no file of weights can do; keep the edit, or add --ungated: all prompts get all of it then"
+            "which no file of weights can do; keep the edit, or write it with --ungated: all prompts get all of it then"
         )
     if edit.hook is not None and not isinstance(edit.hook, WeightHook):
         raise EditError(

@@ -193,7 +193,8 @@ def assembled(world: World, edits: Sequence[Edit], *, images: int, retained: int
     """Name the edits by what they forget, and plan the pictures.
 
     Raises:
-        InputError: There are fewer than two edits, two forget the same, or nothing is left to be kept.
+        InputError: There are fewer than two edits, two forget the same, one forgets nothing, or nothing is left to be
+            kept.
     """
     if len(edits) < 2:
         raise InputError(f"got {len(edits)} edit; name two or more, whose effect on each other is to be seen.")
@@ -201,6 +202,8 @@ def assembled(world: World, edits: Sequence[Edit], *, images: int, retained: int
     targets: dict[str, tuple[Concept, str]] = {}
     for edit in edits:
         words, own = targets_of(edit), edit.provenance.concept.to_concept()
+        if not words:
+            raise InputError(f"the edit of '{own.target}' forgets nothing: no part of it is above 0; leave it out.")
         name = " + ".join(words)
         named[name] = edit
         for word in words:

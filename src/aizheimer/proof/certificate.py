@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from aizheimer._records import load_record, save_record
 from aizheimer._registry import ATTACKS, SUITES
 from aizheimer.attacks.results import AttackResult, Rate
+from aizheimer.edits.parts import listing, words_of
 from aizheimer.edits.provenance import current_versions
 from aizheimer.errors import InputError
 from aizheimer.evaluation.results import Calibration, Distance, EvaluationResult, Metric, Share
@@ -99,14 +100,26 @@ class Threat(_Frozen):
     tried: list[str]
 
 
+class Part(_Frozen):
+    """One of the edits that a sum is made of; an edit that is no sum is its only part.
+
+    A strength below 0 exaggerates the concepts.
+    """
+
+    concepts: list[str]
+    method: str
+    strength: float
+
+
 class Certificate(_Frozen):
     """What is known of one edit.
 
     Attributes:
         schema_version: Of this file.
-        target: The concept.
+        target: The concept that results are about.
         kind: "object" or "style".
         method: What made the edit.
+        parts: What the edit is made of, with all the concepts that it is about.
         model_name: The base, as it was called.
         edit_sha256: Of ``edit.safetensors``.
         base_fingerprint: Of the denoiser that the edit was made for.
@@ -125,6 +138,7 @@ class Certificate(_Frozen):
     target: str
     kind: Literal["object", "style"]
     method: str
+    parts: list[Part] = Field(default_factory=list)
     model_name: str
     edit_sha256: str
     base_fingerprint: str
@@ -167,6 +181,7 @@ def certify(found: Findings, *, verdict: Verdict | None = None) -> Certificate:
     Raises:
         InputError: If the folder holds no edit: there is nothing to vouch for.
         DataError: If a result is of another edit, does not say of which, or its numbers contradict each other.
+        EditError: If the list of what a sum is made of is damaged.
     """
     origin = found.provenance
     if origin is None:
@@ -177,6 +192,7 @@ def certify(found: Findings, *, verdict: Verdict | None = None) -> Certificate:
         target=found.target,
         kind=origin.concept.kind,
         method=origin.method,
+        parts=[Part(concepts=words_of(part), method=part["method"], strength=part["strength"]) for part in found.parts],
         model_name=origin.base_name,
         edit_sha256=found.edit_sha256,
         base_fingerprint=origin.base_fingerprint,
@@ -287,6 +303,11 @@ def _limits(found: Findings) -> list[str]:
         "The hashes name one edit and one base. Another base, precision, scheduler or a further fine-tuning was not "
         "measured unless it is listed as tried.",
     ]
+    if found.unmeasured:
+        texts.append(
+            f"The edit is also about {listing(found.unmeasured)}. Every figure is about {listing([found.target])}: "
+            "nothing is stated of the others."
+        )
     if found.hook is not None:
         texts.append(
             "The edit acts while pictures are drawn and changes no weight: whoever holds the weights can leave it out."

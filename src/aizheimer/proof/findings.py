@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from aizheimer._records import parse_json
 from aizheimer.attacks.results import AttackResult
 from aizheimer.edits.io import load_edit
+from aizheimer.edits.parts import exaggerated, forgotten, recorded_parts
 from aizheimer.edits.provenance import Provenance
 from aizheimer.edits.storage import RECORD
 from aizheimer.errors import DataError, RunFolderError
@@ -60,6 +61,22 @@ class Findings:
         if self.provenance is not None:
             return self.provenance.concept.target
         return next((result.target for result in self.files().values()), "")
+
+    @cached_property
+    def parts(self) -> list[dict[str, Any]]:
+        """What the edit is recorded to be made of, see `recorded_parts`; nothing in a folder without an edit.
+
+        Raises:
+            EditError: If a sum's list is damaged.
+        """
+        return recorded_parts(self.provenance) if self.provenance is not None else []
+
+    @property
+    def unmeasured(self) -> tuple[str, ...]:
+        """The other concepts that the edit forgets or exaggerates: every result in the folder is about the target."""
+        own = self.target.strip().casefold()
+        words = dict.fromkeys((*forgotten(self.parts), *exaggerated(self.parts)))
+        return tuple(word for word in words if word.strip().casefold() != own)
 
     @property
     def method(self) -> str:

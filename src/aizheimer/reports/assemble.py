@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from aizheimer.edits.parts import named, recorded_parts, told, words_of
 from aizheimer.evaluation.evaluate import ImagePairs, draw_pairs
 from aizheimer.evaluation.generate import StageProgress
 from aizheimer.reports.grid import GROUPS, GridColumn, pick_columns
@@ -71,7 +72,16 @@ def assemble(
         suites=suites or {},
         attacks=attacks or {},
         release=release or Release(),
+        parts=_parts(edit),
     )
+
+
+def _parts(edit: Edit) -> list[str]:
+    """Return what a sum is made of, in words; of an edit that is about its one concept, nothing."""
+    parts = recorded_parts(edit.provenance)
+    if len(parts) == 1 and words_of(parts[0]) == [edit.provenance.concept.target] and parts[0]["strength"] > 0:
+        return []
+    return [f"{told(part)} {named(part)}" for part in parts]
 
 
 def pairs_of(

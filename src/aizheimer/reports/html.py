@@ -52,6 +52,7 @@ class ReportContent:
         suites: What further suites found, by name.
         attacks: What attacks brought back, by name.
         release: What a gate and a certificate say.
+        parts: What an edit that is a sum is made of, in words.
     """
 
     result: EvaluationResult
@@ -64,6 +65,7 @@ class ReportContent:
     suites: Mapping[str, SuiteResult] = field(default_factory=dict)
     attacks: Mapping[str, AttackResult] = field(default_factory=dict)
     release: Release = field(default_factory=Release)
+    parts: Sequence[str] = ()
 
 
 def render(content: ReportContent) -> str:
@@ -86,6 +88,7 @@ def render(content: ReportContent) -> str:
         attack_notes=notes(list(content.attacks.values())),
         release=content.release,
         faults=FAULTS,
+        parts=content.parts,
         details=_details(content),
     )
 

@@ -11,8 +11,9 @@ import yaml
 from aizheimer._files import write_text
 from aizheimer._records import flat
 from aizheimer.attacks.results import AttackResult
+from aizheimer.edits.parts import doing, exaggerated, forgotten, listing, named, told
 from aizheimer.evaluation.suite import SuiteResult
-from aizheimer.proof.certificate import certify
+from aizheimer.proof.certificate import NotTried, certify
 from aizheimer.proof.findings import Findings
 from aizheimer.proof.verdict import Verdict
 from aizheimer.reports.attacks import notes, spent
@@ -23,7 +24,9 @@ _CELLS = str.maketrans({"|": "\\|", "\n": " ", "<": "&lt;", ">": "&gt;", "`": "'
 """What would end a cell, or be read as markup, where words came from outside."""
 
 
-def model_card(found: Findings, *, licence: str = "", verdict: Verdict | None = None) -> str:
+def model_card(
+    found: Findings, *, licence: str = "", verdict: Verdict | None = None, base: str = "", repository: str = ""
+) -> str:
     """Return the card as markdown with the hub's metadata at its head.
 
     It says what the edit forgets, how to use it, what was measured with its intervals, what attacks brought back, what
@@ -31,25 +34,29 @@ def model_card(found: Findings, *, licence: str = "", verdict: Verdict | None = 
 
     Args:
         found: What the run folder holds.
-        licence: Of the base, as the hub names it: ``"openrail"``, ``"mit"``; an edit is under its base's.
-        verdict: What a gate said of the edit, to be stated.
+        licence: Of the base, as the hub names it: ``"openrail"``, ``"mit"``; an edit is under its base's. Where it is
+            not given the card says that it is not stated.
+        verdict: What a gate said of the edit; where there is none the card says that.
+        base: The base's id on the hub; "" for any other, which nobody else can load by its name.
+        repository: Where the edit can be pulled from, ``"owner/name"``; "" if it is not on the hub.
 
     Raises:
         InputError: If the folder holds no edit.
     """
     stated = certify(found)
-    target = _text(found.target)
     parts = [
-        f"# “{target}” forgotten\n",
-        f"An edit that makes a text-to-image model forget “{target}”, made with the method {_text(stated.method)} of "
-        f"aizheimer on {_text(stated.model_name) or 'a model without a name'}. It is {_text(stated.acts)}.\n",
-        *_usage(found),
+        f"# {_text(_title(found))}\n",
+        f"An edit that makes a text-to-image model {_text(doing(found.parts))}, made with the method "
+        f"{_text(stated.method)} of aizheimer on {_text(stated.model_name) or 'a model without a name'}. It is "
+        f"{_text(stated.acts)}.\n",
+        *_made_of(found),
+        *_usage(base, repository),
         *_evaluation(found),
         *_suites(found.suites),
         *_attacks(found.attacks),
         *_gate(verdict),
         "## What was not tried\n",
-        *([f"- {item.kind} {item.name}" for item in stated.not_tried] or ["Everything that this version knows."]),
+        *([f"- {_called(item)}" for item in stated.not_tried] or ["Everything that this version knows."]),
         "\n## What this does not say\n",
         *(f"- {limit}" for limit in stated.limits),
         "\n## Provenance\n",
@@ -57,41 +64,44 @@ def model_card(found: Findings, *, licence: str = "", verdict: Verdict | None = 
         f"- base, hash of the denoiser: `{stated.base_fingerprint}`",
         *([f"- base, hash of the text encoder: `{stated.text_fingerprint}`"] if stated.text_fingerprint else []),
         f"- made: {stated.created}",
+        f"- licence of the base: {_text(licence) or 'not stated'}; an edit is under the licence of its base",
     ]
     return (
-        f"---\n{yaml.safe_dump(_metadata(found, licence), sort_keys=False, allow_unicode=True)}---\n\n"
+        f"---\n{yaml.safe_dump(_metadata(found, licence, base), sort_keys=False, allow_unicode=True)}---\n\n"
         + "\n".join(parts)
         + "\n"
     )
 
 
-def write_model_card(path: Path, found: Findings, *, licence: str = "", verdict: Verdict | None = None) -> Path:
-    """Write the card, all of it or nothing."""
-    write_text(path, model_card(found, licence=licence, verdict=verdict))
+def write_model_card(
+    path: Path,
+    found: Findings,
+    *,
+    licence: str = "",
+    verdict: Verdict | None = None,
+    base: str = "",
+    repository: str = "",
+) -> Path:
+    """Write the card, all of it or nothing; arguments as of `model_card`."""
+    write_text(path, model_card(found, licence=licence, verdict=verdict, base=base, repository=repository))
     return path
 
 
-def _metadata(found: Findings, licence: str) -> dict[str, Any]:
+def _metadata(found: Findings, licence: str, base: str) -> dict[str, Any]:
     """Return what the hub files the card under; results only where they were measured."""
     metadata: dict[str, Any] = {
         "library_name": "aizheimer",
         "pipeline_tag": "text-to-image",
         "tags": ["concept-unlearning", "diffusion", found.method],
         **({"license": licence} if licence else {}),
+        **({"base_model": base} if base else {}),
     }
-    result = found.evaluation
-    if result is None:
+    metrics = _metrics(found)
+    if not metrics:
         return metadata
-    metrics = [
-        {"type": name, "name": name.upper(), "value": round(metric.value, 4)}
-        for name in ("ua", "ira", "cra")
-        if (metric := getattr(result, name)) is not None
-    ]
-    metrics += [
-        {"type": "asr", "name": f"ASR {name}", "value": round(attack.asr.value, 4)}
-        for name, attack in found.attacks.items()
-    ]
-    dataset = {"type": result.model_name, "name": f"prompts of {result.model_name}"}
+    # Attacks alone do not name the world whose prompts they asked: the edit's base does.
+    model = found.evaluation.model_name if found.evaluation is not None else _base_name(found)
+    dataset = {"type": model, "name": f"prompts of {model}"}
     task = {"type": "text-to-image"}
     metadata["model-index"] = [
         {"name": found.name, "results": [{"task": task, "dataset": dataset, "metrics": metrics}]}
@@ -99,10 +109,54 @@ def _metadata(found: Findings, licence: str) -> dict[str, Any]:
     return metadata
 
 
-def _usage(found: Findings) -> Iterator[str]:
+def _metrics(found: Findings) -> list[dict[str, Any]]:
+    """Return the figures that the hub shows: of the evaluation, and of every attack, which may have been run alone."""
+    result = found.evaluation
+    metrics = [
+        {"type": name, "name": name.upper(), "value": round(metric.value, 4)}
+        for name in ("ua", "ira", "cra")
+        if result is not None and (metric := getattr(result, name)) is not None
+    ]
+    return metrics + [
+        {"type": "asr", "name": f"ASR {name}", "value": round(attack.asr.value, 4)}
+        for name, attack in found.attacks.items()
+    ]
+
+
+def _base_name(found: Findings) -> str:
+    name = found.provenance.base_name if found.provenance is not None else ""
+    return name or "a model without a name"
+
+
+def _called(item: NotTried) -> str:
+    """Return what was not tried in words; an evaluation has no other name."""
+    return item.kind if item.name == item.kind else f"{item.kind} {item.name}"
+
+
+def _title(found: Findings) -> str:
+    words = {"forgotten": forgotten(found.parts), "exaggerated": exaggerated(found.parts)}
+    return ", ".join(f"{listing(about)} {done}" for done, about in words.items() if about) or "Nothing forgotten"
+
+
+def _made_of(found: Findings) -> Iterator[str]:
+    """List the parts of a sum, and of an edit that is about several concepts or not at strength 1."""
+    if len(found.parts) == 1 and not found.unmeasured and found.parts[0]["strength"] == 1:
+        return
+    yield "## What it is made of\n"
+    yield from (f"- {told(part)} {_text(named(part))}" for part in found.parts)
+    if not found.parts:
+        yield "- nothing: every part was taken away"
+    yield ""
+
+
+def _usage(base: str, repository: str) -> Iterator[str]:
+    """Say how to get the edit and draw with it, in words that work on any machine."""
+    pull = f"aizheimer pull {repository or 'OWNER/NAME'} --out edit"
+    loaded = base or "PATH OR ID OF THE BASE"
     yield "## Use\n"
+    yield f"```console\n$ pip install aizheimer\n$ {pull}\n```\n"
     yield "```python\nimport aizheimer\n"
-    yield f'backbone = aizheimer.load_model("PATH OR ID OF THE BASE")\nedit = aizheimer.load_edit("{found.name}")'
+    yield f'backbone = aizheimer.load_model("{loaded}")\nedit = aizheimer.load_edit("edit")'
     yield 'with edit.applied(backbone.pipe):\n    image = backbone.pipe("a prompt").images[0]\n```\n'
 
 
@@ -164,6 +218,8 @@ def _attacks(attacks: Mapping[str, AttackResult]) -> Iterator[str]:
 def _gate(verdict: Verdict | None) -> Iterator[str]:
     """Say which gate the edit was held against, and every line of it."""
     if verdict is None:
+        yield "## Gate\n"
+        yield "The edit was not held against a gate: nobody has said what would be enough.\n"
         return
     yield f"## Gate “{_text(verdict.gate_name)}”: {'passed' if verdict.passed else 'NOT passed'}\n"
     for line in verdict.lines:

@@ -11,6 +11,8 @@ from aizheimer.errors import InputError
 
 LONGEST_WORDS, LONGEST_PROMPT, MOST_KEPT = 80, 300, 24
 STRONGEST = 2.0
+BOXES = {"partial": "Leave out what a LoRA cannot hold", "ungated": "Let a gated edit (SPM) act on all prompts alike"}
+"""What the page calls options of an export, of which the command line's messages speak as ``--partial``."""
 
 Words = Annotated[str, Field(min_length=1, max_length=LONGEST_WORDS)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
@@ -107,6 +109,19 @@ class ExportForm(BaseModel):
     rank: int = Field(default=32, ge=1, le=1024)
     strength: Strength = 1.0
     partial: bool = False
+    ungated: bool = False
+
+
+def in_page_words(text: str) -> str:
+    """Return a message with the names of boxes on the page in the place of the command line's options.
+
+    Example:
+        >>> in_page_words("or leave them out with --partial")
+        'or leave them out with the box “Leave out what a LoRA cannot hold”'
+    """
+    for option, label in BOXES.items():
+        text = text.replace(f"--{option}", f"the box “{label}”")
+    return text
 
 
 def filled(form: type[Form], values: Mapping[str, Any]) -> Form:

@@ -9,13 +9,12 @@ from typing import Any
 from aizheimer._imports import require
 from aizheimer.studio.cards import card, now_card
 from aizheimer.studio.choices import FIRST, attacks, method_note, methods
-from aizheimer.studio.forms import MOST_KEPT, STRONGEST
+from aizheimer.studio.chosen import STACKED
+from aizheimer.studio.forms import BOXES, MOST_KEPT, STRONGEST
 from aizheimer.studio.orders import Studio
 from aizheimer.studio.uploads import SUFFIXES
 
 TITLE = "aizheimer studio"
-STACKED = 6
-"""Edits that can be added up at once."""
 FORMATS = ("lora-kohya", "lora-peft", "delta", "diffusers", "single-file", "text-encoder")
 
 
@@ -115,7 +114,7 @@ def _forget(gr: Any, studio: Studio) -> dict[str, Any]:
                 )
                 with gr.Row():
                     found["steps"] = gr.Number(
-                        label="Steps (0: the method's own)",
+                        label="Steps (0: its own)",
                         value=0,
                         precision=0,
                         minimum=0,
@@ -125,7 +124,7 @@ def _forget(gr: Any, studio: Studio) -> dict[str, Any]:
                     )
                     found["seed"] = gr.Number(label="Seed", value=0, precision=0, minimum=0, min_width=120)
                 found["pictures"] = gr.File(
-                    label="Pictures of the concept, for methods that want them",
+                    label="Pictures, if the method wants them",
                     file_count="multiple",
                     file_types=list(SUFFIXES),
                     height=120,
@@ -188,7 +187,7 @@ def _measure(gr: Any) -> dict[str, Any]:
     with gr.Row(equal_height=False):
         with gr.Column(min_width=320):
             found["samples"] = gr.Slider(
-                8, 200, value=40, step=1, label="Pictures to draw", info="More are slower and surer."
+                8, 200, value=40, step=1, label="Pictures to draw", info="More are slower and surer.", elem_id="samples"
             )
             found["evaluate"] = gr.Button("Evaluate", variant="primary", elem_id="evaluate")
             found["evaluated"] = gr.HTML("", elem_id="evaluate-card")
@@ -197,8 +196,10 @@ def _measure(gr: Any) -> dict[str, Any]:
                 found["attack"] = gr.Dropdown(
                     attacks(), value="seed-search", label="Attack", min_width=180, elem_id="attack"
                 )
-                found["images"] = gr.Slider(4, 40, value=10, step=1, label="Pictures", min_width=180)
-            found["controls"] = gr.Checkbox(True, label="Also attack the unedited model, and by chance")
+                found["images"] = gr.Slider(4, 40, value=10, step=1, label="Pictures", min_width=180, elem_id="images")
+            found["controls"] = gr.Checkbox(
+                True, label="Also attack the unedited model, and by chance", elem_id="controls"
+            )
             found["go"] = gr.Button("Bring it back", elem_id="go-attack")
             found["attacked"] = gr.HTML("", elem_id="attack-card")
     return found
@@ -207,6 +208,16 @@ def _measure(gr: Any) -> dict[str, Any]:
 def _combine(gr: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
     found["empty"] = gr.HTML('<div class="az-empty"><p>Your edits will be here, each with a slider.</p></div>')
+    found["chosen"] = gr.Dropdown(
+        [],
+        value=[],
+        multiselect=True,
+        max_choices=STACKED,
+        label="Edits to add up",
+        info=f"Up to {STACKED} at once: the newest, until you choose others.",
+        visible=False,
+        elem_id="chosen",
+    )
     found["sliders"] = [
         gr.Slider(-1.0, STRONGEST, value=0.0, step=0.05, label="edit", visible=False, elem_id=f"part-{number}")
         for number in range(STACKED)
@@ -226,7 +237,8 @@ def _export(gr: Any) -> dict[str, Any]:
             with gr.Row():
                 found["rank"] = gr.Slider(1, 128, value=32, step=1, label="Rank", min_width=180)
                 found["strength"] = gr.Slider(0.05, STRONGEST, value=1.0, step=0.05, label="Strength", min_width=180)
-            found["partial"] = gr.Checkbox(False, label="Leave out what a LoRA cannot hold")
+            for option, label in BOXES.items():
+                found[option] = gr.Checkbox(False, label=label, elem_id=option)
             found["write"] = gr.Button("Export", variant="primary", elem_id="write")
             with gr.Accordion("Delete this edit", open=False):
                 found["delete"] = gr.Button("Delete it for good", variant="stop", size="sm", elem_id="delete")

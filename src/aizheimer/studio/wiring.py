@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from aizheimer.errors import AizheimerError, InputError
 from aizheimer.studio.cards import KINDS, card, message, now_card
 from aizheimer.studio.choices import method_note
+from aizheimer.studio.chosen import Sliders
+from aizheimer.studio.forms import BOXES
 from aizheimer.studio.jobs import JobView
 from aizheimer.studio.orders import Studio
 from aizheimer.studio.visitors import COOKIE, Visitor
@@ -84,14 +86,19 @@ class Wiring:
 
     def stack(self, visitor: Visitor, names: Sequence[str], *strengths: float) -> Any:
         """Queue the sum of edits."""
-        parts = list(zip(names, strengths, strict=False))
+        parts = Sliders.read(names, strengths).strengths.items()
         self.studio.ask(visitor, "stack", {"parts": [part for part in parts if part[1]]})
         return self.now(visitor)
 
-    def stop(self, visitor: Visitor, seen: dict[str, Any]) -> list[Any]:
+    def choose(self, visitor: Visitor, chosen: Sequence[str], names: Sequence[str], *strengths: float) -> list[Any]:
+        """Show a slider for each edit that was chosen; those that were there stand where they stood."""
+        there = visitor.names()
+        return self._sliders(Sliders.read(names, strengths).choose([name for name in chosen if name in there]))
+
+    def stop(self, visitor: Visitor, seen: dict[str, Any], names: Sequence[str], *strengths: float) -> list[Any]:
         """Stop what runs, and show at once what became of it: the page looks seldom when nothing runs."""
         self.studio.stop(visitor)
-        return self.refresh(visitor, seen)
+        return self.refresh(visitor, seen, names, *strengths)
 
     def delete(self, visitor: Visitor, name: str | None) -> Any:
         """Delete an edit."""
@@ -116,14 +123,21 @@ class Wiring:
         again = self.gr.Timer(BUSY_SECONDS if busy else IDLE_SECONDS)
         return [now_card(views), self.gr.update(visible=busy), again]
 
-    def refresh(self, visitor: Visitor, seen: dict[str, Any]) -> list[Any]:
-        """Return what has changed since the page last looked; `seen` says what it showed then."""
+    def refresh(self, visitor: Visitor, seen: dict[str, Any], shown: Sequence[str], *strengths: float) -> list[Any]:
+        """Return what has changed since the page last looked.
+
+        Args:
+            visitor: Who looks.
+            seen: What the page showed then.
+            shown: The edits that have sliders.
+            *strengths: Where these stand.
+        """
         found = dict(seen)
-        shown = {kind: self._changed(kind, self.studio.newest(visitor, kind), found) for kind in KINDS}
-        slider = self._slider(visitor, shown["try"])
-        cards = [self.gr.skip() if view is _SAME else card(kind, view) for kind, view in shown.items()]
-        names = visitor.names()
-        lists = self._lists(names, fresh=found.get("names") != names, old=found.get("names", []))
+        views = {kind: self._changed(kind, self.studio.newest(visitor, kind), found) for kind in KINDS}
+        slider = self._slider(visitor, views["try"])
+        cards = [self.gr.skip() if view is _SAME else card(kind, view) for kind, view in views.items()]
+        names, old = visitor.names(), found.get("names", [])
+        lists = self._lists(names, Sliders.read(shown, strengths), fresh=found.get("names") != names, old=old)
         found["names"] = names
         return [*self.now(visitor), *cards, slider, *lists, found]
 
@@ -140,20 +154,34 @@ class Wiring:
         files = [str(visitor.file("pictures", view.result[name])) for name in ("before", "after")]
         return self.gr.update(value=tuple(files), visible=True)
 
-    def _lists(self, names: list[str], *, fresh: bool, old: Sequence[str]) -> list[Any]:
+    def _lists(self, names: list[str], sliders: Sliders, *, fresh: bool, old: Sequence[str]) -> list[Any]:
         """Return the edits as choices and as sliders; a new edit is chosen everywhere."""
-        gr, sliders = self.gr, self.parts.combine["sliders"]
+        gr, combine = self.gr, self.parts.combine
         if not fresh:
-            return [gr.skip() for _ in range(len(self.parts.edit) + len(sliders) + 3)]
+            return [gr.skip() for _ in range(len(self.parts.edit) + len(combine["sliders"]) + 4)]
         came = bool(names) and (not old or names[0] not in old)
         gone = not set(old) <= set(names)
         chosen = {"value": names[0] if names else None} if came or gone else {}
         choices = [gr.update(choices=names, **chosen) for _ in self.parts.edit]
-        rows = [
-            gr.update(visible=number < len(names), label=names[number] if number < len(names) else "", value=0.0)
-            for number in range(len(sliders))
+        sliders = sliders.follow(names, old=old)
+        several = gr.update(choices=names, value=list(sliders.strengths), visible=bool(names))
+        return [
+            *choices,
+            *self._sliders(sliders),
+            several,
+            gr.update(visible=bool(names)),
+            gr.update(visible=not names),
         ]
-        return [*choices, *rows, names, gr.update(visible=bool(names)), gr.update(visible=not names)]
+
+    def _sliders(self, sliders: Sliders) -> list[Any]:
+        """Return the sliders under Combine, and the names that they are of."""
+        rows = [self.gr.update(visible=True, label=name, value=at) for name, at in sliders.strengths.items()]
+        hidden = len(self.parts.combine["sliders"]) - len(rows)
+        return [
+            *rows,
+            *(self.gr.update(visible=False, label="", value=0.0) for _ in range(hidden)),
+            list(sliders.strengths),
+        ]
 
 
 _SAME = object()
@@ -195,17 +223,21 @@ def wire(gr: Any, blocks: Any, studio: Studio, parts: Parts) -> None:
     button(measure, "evaluate", "evaluate", run=measure["run"], samples=measure["samples"])
     attacked = {name: measure[name] for name in ("run", "attack", "images", "controls")}
     button(measure, "go", "attack", **attacked)
-    button(
-        export, "write", "export", **{name: export[name] for name in ("run", "format", "rank", "strength", "partial")}
-    )
+    written = ("run", "format", "rank", "strength", *BOXES)
+    button(export, "write", "export", **{name: export[name] for name in written})
     on(export["delete"].click, wiring.delete, [export["run"]], now)
-    on(combine["add"].click, wiring.stack, [combine["names"], *combine["sliders"]], now)
+    standing = [combine["names"], *combine["sliders"]]
+    on(combine["add"].click, wiring.stack, standing, now)
+    on(combine["chosen"].input, wiring.choose, [combine["chosen"], *standing], [*combine["sliders"], combine["names"]])
 
     seen = gr.State({})
     cards = [forget["card"], try_["card"], try_["maps"], measure["evaluated"], measure["attacked"]]
     cards += [combine["card"], export["card"], try_["slider"]]
-    lists = [*parts.edit, *combine["sliders"], combine["names"], combine["add"], combine["empty"]]
+    lists = [*parts.edit, *combine["sliders"], combine["names"], combine["chosen"], combine["add"], combine["empty"]]
     news = [*now, *cards, *lists, seen]
-    on(parts.stop.click, wiring.stop, [seen], news)
-    on(blocks.load, wiring.refresh, [seen], news, **AT_ONCE)
-    on(parts.timer.tick, wiring.refresh, [seen], news, **AT_ONCE)
+    for event, act, options in (
+        (parts.stop.click, wiring.stop, {}),
+        (blocks.load, wiring.refresh, AT_ONCE),
+        (parts.timer.tick, wiring.refresh, AT_ONCE),
+    ):
+        on(event, act, [seen, *standing], news, **options)

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aizheimer import _files
-from aizheimer.errors import InputError
-from aizheimer.studio.forms import AttackForm, EvaluateForm, ExportForm, StackForm, TryForm
+from aizheimer.errors import EditError, InputError
+from aizheimer.studio.forms import AttackForm, EvaluateForm, ExportForm, StackForm, TryForm, in_page_words
 from aizheimer.studio.jobs import Desk, Work
 from aizheimer.studio.shelf import Shelf
 from aizheimer.studio.visitors import Visitor
@@ -183,7 +183,8 @@ def stack_work(form: StackForm, shop: Workshop) -> Work:
 
     def work(desk: Desk) -> Mapping[str, Any]:
         from aizheimer import api
-        from aizheimer.edits.compose import targets_of
+        from aizheimer.edits.compose import parts_of
+        from aizheimer.edits.parts import doing
 
         parts = [(name, strength) for name, strength in form.parts if strength != 0]
         if not parts:
@@ -199,7 +200,7 @@ def stack_work(form: StackForm, shop: Workshop) -> Work:
         out = shop.visitor.new_run(" ".join(name for name, _ in parts))
         total = api.stack(edits, out=out, model=backbone)
         remember(out, model)
-        return {"run": out.name, "concepts": list(targets_of(total)), "parts": [list(part) for part in parts]}
+        return {"run": out.name, "does": doing(parts_of(total)), "parts": [list(part) for part in parts]}
 
     return work
 
@@ -216,8 +217,12 @@ def export_work(form: ExportForm, shop: Workshop) -> Work:
         _, backbone, edit = shop.opened(form.run, desk)
         desk.progress("writing", 0, 0)
         out = shop.visitor.new_file("exports", f"{form.run} {form.format}", "" if kind.folder else ".safetensors")
-        options: dict[str, Any] = {"format": form.format, "model": backbone, "rank": form.rank, "partial": form.partial}
-        exported = api.export(edit.scale(form.strength), out=out, **options)
+        options: dict[str, Any] = {"format": form.format, "model": backbone, "rank": form.rank}
+        options |= {"partial": form.partial, "ungated": form.ungated}
+        try:
+            exported = api.export(edit.scale(form.strength), out=out, **options)
+        except EditError as error:
+            raise EditError(in_page_words(str(error))) from error
         file = exported.path
         if kind.folder:
             file = Path(shutil.make_archive(str(out), "zip", out))
@@ -231,7 +236,7 @@ def export_work(form: ExportForm, shop: Workshop) -> Work:
             "exact": exported.error <= EXACT,
             "left_out": len(exported.left_out),
             "summary": kind.summary,
-            "load": exported.load.replace("FILE", file.name).replace("FOLDER", out.name),
+            "load": exported.load.replace("FILE", f'"{file.name}"').replace("FOLDER", f'"{out.name}"'),
         }
 
     return work

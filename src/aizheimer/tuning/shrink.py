@@ -149,7 +149,9 @@ class _Shrinking:
         """Try parts: the least rank that will do, and of that the most layers left out."""
         whole = self.measured(None, ())
         if not whole.met:
-            raise GateError(f"the edit itself misses the demand: {self.told(whole.values)}; make one that meets it first.")
+            raise GateError(
+                f"the edit itself misses the demand: {self.told(whole.values)}; make one that meets it first."
+            )
         numbers = {rank: self.numbers(rank, ()) for rank in self.ranks()}
         rank = self.smallest([(rank, ()) for rank in sorted(numbers, key=lambda rank: numbers[rank])])[0]
         order = self.least_first(rank)

@@ -1,5 +1,6 @@
 """Push and pull against a hub that is a folder."""
 
+import json
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -58,7 +59,7 @@ def run(tiny_backbone, tmp_path) -> Path:
 def test_there_and_back(hub, run, tmp_path, tiny_backbone):
     url = api.push(run, "somebody/no-santa", licence="openrail", gate="quick", private=True)
     assert url == "https://hub/somebody/no-santa/commit/1"
-    assert hub.asked == [("create", "somebody/no-santa", True), ("upload", "An edit that forgets santa claus")]
+    assert hub.asked == [("create", "somebody/no-santa", True), ("upload", "An edit to forget “santa claus”")]
     repository = hub.root / "somebody/no-santa"
     names = {path.name for path in repository.iterdir()}
     assert names == {"edit.safetensors", "edit.json", "env.json", "evaluation.json", "README.md"}
@@ -82,6 +83,20 @@ def test_the_card(hub, run):
     assert "## Gate “release”: NOT passed" in card
     assert "- fails: " in card
     assert "What this does not say" in card
+
+
+@pytest.mark.parametrize(
+    ("model", "base"),
+    [("somebody/sd", "somebody/sd"), ("somebody/sd@v1", "somebody/sd"), ("emoji", ""), ("/models/sd", ""), (None, "")],
+)
+def test_a_card_names_a_base_that_the_hub_has(hub, run, model, base):
+    content = {} if model is None else {"model": model}
+    (run / "env.json").write_text(json.dumps(content), encoding="utf-8")
+    api.push(run, "somebody/no-santa")
+    card = (hub.root / "somebody/no-santa" / "README.md").read_text(encoding="utf-8")
+    assert yaml.safe_load(card.split("---\n")[1]).get("base_model", "") == base
+    assert "aizheimer pull somebody/no-santa --out edit" in card
+    assert "licence of the base: not stated" in card
 
 
 def test_figures_of_another_edit_are_not_pushed(hub, run):

@@ -44,6 +44,19 @@ def drawn(pipe, *edits):
     return pictures
 
 
+def recorded(edit):
+    """Return concept and strength of each part by the record."""
+    return [(part["concept"], pytest.approx(part["strength"])) for part in parts_of(edit)]
+
+
+def gap(edit, terms):
+    """Return how far an edit's weights are from a sum of others' tensors, each times its factor."""
+    names = {*edit.deltas, *(name for _, one in terms for name in one.deltas)}
+    zero = torch.zeros(())
+    wanted = {name: sum(factor * one.deltas.get(name, zero) for factor, one in terms) for name in names}
+    return max(float((edit.deltas.get(name, zero) - wanted[name]).abs().max()) for name in names)
+
+
 def unchanged(before, after):
     """Whether two snapshots are the same but for the numbers of the last call."""
     own = {name for name in (*before, *after) if name.startswith(("pipe:_", "scheduler:"))}
@@ -66,6 +79,7 @@ class TestStack:
             ("cat", 1),
         ]
         assert targets_of(both) == ("cat", "dog")
+        assert recorded(stack(cat.scale(0), dog)) == [("dog", 0.5)], "what is added at 0 is not in it"
         assert both.provenance.concept == ConceptRecord(target="cat", keep=("tree",))
 
     def test_behaviours_are_put_on_in_turn_saved_and_taken_off(self, tiny_pipeline, cat, tmp_path):
@@ -119,14 +133,92 @@ class TestSubtract:
         assert targets_of(rest) == ("cat",)
         assert targets_of(subtract(stack(cat, dog), cat)) == ("dog",)
         assert subtract(stack(cat, dog), cat).provenance.concept.target == "dog"
-        assert subtract(cat, cat).is_noop
+
+    @pytest.mark.parametrize(("there", "away"), [(1.0, 1.0), (0.5, 0.5), (0.1 * 3, 0.3), (-1.0, -1.0)])
+    def test_a_part_goes_whole_at_the_strength_that_it_is_in_with(self, cat, dog, there, away):
+        rest = subtract(stack(cat.scale(there), dog), cat.scale(away))
+        assert recorded(rest) == [("dog", 0.5)]
+        assert gap(rest, [(0.5, dog)]) < 1e-6
+
+    def test_of_a_part_that_is_in_at_more_the_rest_stays_listed(self, cat, dog):
+        rest = subtract(stack(cat.scale(0.5), dog), cat.scale(0.25))
+        assert recorded(rest) == [("cat", 0.25), ("dog", 0.5)]
+        assert gap(rest, [(0.25, cat), (0.5, dog)]) < 1e-6
+        assert targets_of(rest) == ("cat", "dog")
+        assert recorded(subtract(cat, cat.scale(0.25))) == [("cat", 0.75)]
+
+    def test_what_is_left_below_nothing_is_listed_and_warned_of(self, cat, dog):
+        with pytest.warns(UserWarning, match=r"what is left exaggerates cat \(test, strength -0.5\)"):
+            rest = subtract(stack(cat.scale(0.5), dog), cat)
+        assert recorded(rest) == [("cat", -0.5), ("dog", 0.5)]
+        assert gap(rest, [(-0.5, cat), (0.5, dog)]) < 1e-6
+        assert targets_of(rest) == ("dog",)
+        assert rest.provenance.concept.target == "dog"
+        assert recorded(subtract(rest, dog)) == [("cat", -0.5)], "what was warned of is not warned of again"
+
+    def test_a_part_that_is_in_several_times_is_taken_from_their_sum(self, cat, dog):
+        total = stack(cat, dog, cat.scale(0.5))
+        assert recorded(subtract(total, cat)) == [("dog", 0.5), ("cat", 0.5)]
+        rest = subtract(total, cat.scale(0.75))
+        assert recorded(rest) == [("cat", 0.75), ("dog", 0.5)]
+        assert gap(rest, [(0.75, cat), (0.5, dog)]) < 1e-6
+        assert recorded(subtract(total, cat.scale(1.5))) == [("dog", 0.5)]
+
+    def test_a_stack_is_taken_away_part_by_part(self, cat, dog):
+        pets = stack(cat, dog)
+        fox = about(cat.scale(0.3), "fox")
+        rest = subtract(stack(pets.scale(0.5), fox), pets.scale(0.5))
+        assert recorded(rest) == [("fox", 0.3)]
+        assert gap(rest, [(0.3, cat)]) < 1e-6
+        half = subtract(merge(cat, dog), cat.scale(0.5))
+        assert recorded(half) == [("dog", 0.25)]
+
+    def test_where_nothing_is_left_it_is_said(self, cat, dog):
+        with pytest.warns(UserWarning, match="nothing is left: this edit changes nothing"):
+            assert subtract(cat, cat).is_noop
+        rest = subtract(stack(cat, dog.scale(1e-3)), cat)
+        with pytest.warns(UserWarning, match="nothing is left"):
+            gone = subtract(rest, dog.scale(1e-3))
+        assert gone.is_noop
+        assert parts_of(gone) == []
+        assert targets_of(gone) == ()
+
+    @pytest.mark.parametrize("kept", ["other", "alike", "alone"])
+    def test_what_is_not_in_it_is_refused(self, cat, dog, kept):
+        seed = about(Edit({name: delta.flip(0) for name, delta in cat.deltas.items()}, cat.provenance), "cat")
+        whole = {"other": stack(dog, dog), "alike": stack(seed, dog), "alone": dog}[kept]
+        said = r"the edit of cat \(test, strength 1\) is not in this one, which is made of .*dog \(test, strength 0.5\)"
+        with pytest.raises(EditError, match=said + "; take away an edit that is in it"):
+            subtract(whole, cat)
+
+    def test_a_record_that_does_not_list_all_that_is_in_the_edit_is_found_out(self, cat, dog):
+        total = stack(cat, dog)
+        short = total.provenance.model_copy(update={"extra": {"stack": parts_of(cat)}})
+        with pytest.raises(EditError, match="its record does not say all that is in it"):
+            subtract(Edit(total.deltas, short), cat)
+
+    @pytest.mark.parametrize("damage", [{"strength": "1"}, {"digest": None}, {"concept": 3}, {"also": "dog"}])
+    def test_a_damaged_list_is_told(self, cat, dog, damage):
+        total = stack(cat, dog)
+        parts = [{**parts_of(total)[0], **damage}]
+        broken = total.provenance.model_copy(update={"extra": {"stack": parts}})
+        with pytest.raises(EditError, match=rf"wrong or missing: 0\.{next(iter(damage))}"):
+            parts_of(Edit(total.deltas, broken))
 
     def test_a_behaviour_is_taken_out(self, tiny_pipeline, cat):
         one, two = edit_of(tiny_pipeline, erasers()), edit_of(tiny_pipeline, spm())
         total = stack(cat, one, two)
         assert subtract(total, one).hook is two.hook
-        with pytest.raises(EditError, match="is not in this edit"):
+        with pytest.raises(EditError, match=r"not in this edit at strength 0.5, .* take it away at strength 1"):
             subtract(total, one.scale(0.5))
+        with pytest.raises(EditError, match="is not in this one"):
+            subtract(stack(cat, one), two)
+
+    def test_a_behaviour_is_taken_out_at_a_strength_that_was_multiplied(self, tiny_pipeline, cat):
+        one = edit_of(tiny_pipeline, erasers())
+        rest = subtract(stack(cat, one.scale(0.1).scale(3)), one.scale(0.3))
+        assert rest.hook is None
+        assert recorded(rest) == [("cat", 1.0)]
 
 
 class TestMerge:

@@ -105,7 +105,7 @@ class TestRefusals:
     def test_a_behaviour_is_refused_in_every_format(self, tiny_pipeline, tmp_path, format):
         with pytest.raises(EditError, match=r"acts while pictures are drawn \(hook 'erasers'\), .* use the run folder"):
             edit_of(tiny_pipeline, erasers()).export(tiny_pipeline, tmp_path / "x", format=format)
-        with pytest.raises(EditError, match=r"as far as it is about the concept, .* add --ungated"):
+        with pytest.raises(EditError, match=r"as far as it is about the concept, .* write it with --ungated"):
             edit_of(tiny_pipeline, spm()).export(tiny_pipeline, tmp_path / "x", format=format)
         assert list(tmp_path.iterdir()) == []
 

@@ -4,6 +4,7 @@ import pytest
 
 from aizheimer import api
 from aizheimer.edits import ConceptRecord, Edit
+from aizheimer.edits.compose import stack
 from aizheimer.errors import DataError, InputError
 from aizheimer.evaluation import interference as module
 from aizheimer.evaluation.interference import Interference, Share, measure, retained_labels
@@ -78,6 +79,7 @@ def test_what_cannot_be_measured_is_told_before_anything_is_drawn(tiny_backbone,
     for given, said in (
         (edits[:1], "got 1 edit; name two or more"),
         ([edits[0], of(edits[1], "Santa Claus")], "'Santa Claus' is forgotten by two of the edits"),
+        ([edits[0], stack(edits[1].scale(-1))], "forgets nothing: no part of it is above 0; leave it out"),
         ([edits[0], of(edits[1], "unicorn")], "no object judge knows 'unicorn'"),
     ):
         with pytest.raises(InputError, match=said):

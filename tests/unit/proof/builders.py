@@ -88,6 +88,16 @@ def provenance(target=TARGET, **changes):
     return Provenance(**{**fields, **changes})
 
 
+def sum_of(*strengths, target=TARGET):
+    """The record of a sum of the target's edit with those of a dog and a cat, at these strengths."""
+    parts = [
+        {"concept": words, "kind": "object", "anchor": "", "method": "uce", "strength": strength, "digest": words}
+        for words, strength in zip((target, "dog", "cat"), strengths, strict=False)
+        if strength
+    ]
+    return provenance(target, method="stack", extra={"stack": parts})
+
+
 def write_run(folder, *, evaluation=None, suites=(), attacks=(), edit=None, hook=None, files=None):
     """Write a run folder of a small edit and of results that name it, unless they name one already.
 

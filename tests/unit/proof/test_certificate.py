@@ -26,7 +26,7 @@ from aizheimer.proof.verify import sample_of, verify
 from aizheimer.reports.certificate_page import render_certificate
 from tests import bad_edits
 from tests.bad_edits import SETTINGS, TARGET, judges_of, measured
-from tests.unit.proof.builders import attack, distance, good, provenance, rate, share, suite, write_run
+from tests.unit.proof.builders import attack, distance, good, provenance, rate, share, suite, sum_of, write_run
 from tests.unit.reports.builders import metric
 
 
@@ -112,6 +112,25 @@ class TestCertificate:
         page = render_certificate(stated)
         assert "<td>0.0123 <small></small></td><td>0.0045</td><td>256</td><td>clip</td>" in page
         assert "kid<small>by clip (weights w, 128 numbers a picture), 256 pictures against 256" in page
+
+    def test_the_control_from_a_neighbour_is_stated_with_its_words(self, tmp_path):
+        tried = attack(neighbour=rate(30), neighbour_words="dog")
+        stated = certify(read_findings(write_run(tmp_path / "run", attacks=[tried])))
+        control = stated.tried[0].figures["neighbour control"]
+        assert control.value == 0.3
+        assert control.protocol == "the unedited model, from the words of 'dog'"
+
+    def test_a_sum_is_stated_with_all_that_it_is_made_of(self, tmp_path):
+        run = write_run(tmp_path / "run", edit=sum_of(1.0, 0.5, -0.25), evaluation=good())
+        stated = certify(read_findings(run))
+        assert [(part.concepts, part.strength) for part in stated.parts] == [
+            (["Santa Claus"], 1.0), (["dog"], 0.5), (["cat"], -0.25),
+        ]  # fmt: skip
+        assert any("nothing is stated of the others" in limit for limit in stated.limits)
+        page = render_certificate(stated)
+        assert (
+            "<dd>dog, forgotten by uce at strength 0.5</dd><dd>cat, exaggerated by uce at strength -0.25</dd>" in page
+        )
 
     def test_it_survives_the_disk(self, found, tmp_path):
         stated = certify(found, verdict=check(found, Gate(min_ua=0.5), gate_name="mine"))

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from aizheimer.concepts.concept import Concept
+from aizheimer.edits.compose import stack
 from aizheimer.edits.edit import Edit
 from aizheimer.edits.provenance import ConceptRecord, Provenance
 from aizheimer.evaluation.evaluate import evaluate
@@ -38,6 +39,10 @@ def test_a_real_edit_from_evaluation_to_page(tiny_backbone, tmp_path):
     assert content.environment["versions"] == record.versions
     assert calls[0][0] == "pictures"
     assert calls[-1] == ("attention", 1, 1)
+    both = stack(edit, edit.scale(0.5))
+    summed = assemble(tiny_backbone, both, result, cache_dir=tmp_path, heatmaps=0, columns=1)
+    assert summed.parts == [f"forgets santa claus (by hand, strength {strength})" for strength in (1, 0.5)]
+    assert content.parts == []
     text = render(content)
     assert "by hand" in text
     assert "santa claus in noto style" in text

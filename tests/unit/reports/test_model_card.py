@@ -9,7 +9,7 @@ from aizheimer.reports.assemble import assemble
 from aizheimer.reports.html import ReportContent, render
 from aizheimer.reports.model_card import model_card
 from aizheimer.reports.suite_tables import suite_tables
-from tests.unit.proof.builders import attack, distance, good, provenance, rate, share, suite, write_run
+from tests.unit.proof.builders import attack, distance, good, provenance, rate, share, suite, sum_of, write_run
 from tests.unit.reports.builders import result_of
 
 
@@ -82,6 +82,72 @@ def test_an_edit_that_was_not_measured_says_so(tmp_path):
     card = model_card(read_findings(write_run(tmp_path / "run")))
     assert "Nothing: the edit was not evaluated." in card
     assert "model-index" not in metadata(card)
+
+
+class TestWithoutBeingAsked:
+    """What a card says that nobody gave a licence, a gate or an evaluation to."""
+
+    def test_what_was_not_given_is_said(self, found):
+        card = model_card(found)
+        assert "- licence of the base: not stated; an edit is under the licence of its base" in card
+        assert "## Gate\n\nThe edit was not held against a gate" in card
+        assert not {"license", "base_model"} & metadata(card).keys()
+        assert "- licence of the base: mit;" in model_card(found, licence="mit")
+
+    def test_a_base_on_the_hub_is_named_for_the_hub_and_in_the_usage(self, found):
+        card = model_card(found, base="somebody/sd-1-5", repository="me/no-santa")
+        assert metadata(card)["base_model"] == "somebody/sd-1-5"
+        assert 'load_model("somebody/sd-1-5")' in card
+        assert "$ pip install aizheimer\n$ aizheimer pull me/no-santa --out edit\n" in card
+        assert 'load_edit("edit")' in card
+
+    def test_no_folder_of_whoever_made_it_is_in_the_usage(self, found):
+        card = model_card(found)
+        assert f'load_edit("{found.name}")' not in card
+        assert "aizheimer pull OWNER/NAME --out edit" in card
+
+    def test_attacks_without_an_evaluation_reach_the_hub(self, tmp_path):
+        run = write_run(tmp_path / "run", attacks=[attack(asr=35)], edit=provenance(base_name="models/sd"))
+        card = model_card(read_findings(run))
+        (entry,) = metadata(card)["model-index"]
+        (result,) = entry["results"]
+        assert [(one["name"], one["value"]) for one in result["metrics"]] == [("ASR seed-search", 0.35)]
+        assert result["dataset"]["name"] == "prompts of models/sd"
+        assert "\n- evaluation\n" in card
+        assert "evaluation evaluation" not in card
+
+
+class TestSum:
+    """A sum's card names every concept, not the first one alone."""
+
+    def card(self, folder, **options):
+        return model_card(read_findings(write_run(folder / "run", **options)))
+
+    def test_all_its_concepts_are_named_with_their_strengths(self, tmp_path):
+        card = self.card(tmp_path, edit=sum_of(1.0, 0.5, -0.25), evaluation=good())
+        assert "# “Santa Claus” and “dog” forgotten, “cat” exaggerated\n" in card
+        assert "model forget “Santa Claus” and “dog” and exaggerate “cat”, made with the method stack" in card
+        assert "- forgets dog (uce, strength 0.5)\n- exaggerates cat (uce, strength -0.25)" in card
+        assert (
+            "also about “dog” and “cat”. Every figure is about “Santa Claus”: nothing is stated of the others." in card
+        )
+
+    def test_one_of_which_nothing_is_left_forgets_nothing(self, tmp_path):
+        card = self.card(tmp_path, edit=sum_of())
+        assert "# Nothing forgotten\n" in card
+        assert "- nothing: every part was taken away" in card
+
+    def test_concepts_of_one_run_are_named_too(self, tmp_path):
+        card = self.card(tmp_path, edit=provenance(recipe={"also": ["dog", "fox"]}))
+        assert "# “Santa Claus”, “dog” and “fox” forgotten\n" in card
+
+    def test_an_edit_of_one_concept_needs_no_list(self, tmp_path):
+        assert "What it is made of" not in self.card(tmp_path)
+        assert "- exaggerates Santa Claus (esd, strength -1)" in self.card(tmp_path, edit=provenance(strength=-1.0))
+
+    def test_its_report_names_them_beside_the_figures(self):
+        page = render(ReportContent(result=result_of(), columns=[], parts=["forgets a<b (uce, strength 1)", "x"]))
+        assert "it forgets a&lt;b (uce, strength 1); x. All figures here are about" in page
 
 
 def test_words_from_outside_end_no_cell_and_are_no_markup(tmp_path):

@@ -25,7 +25,7 @@ RESULTS = {
         "neighbours": [{"label": EVIL, "edited": "1%", "original": "2%"}],
     },
     "attack": {"run": "santa", "attack": EVIL, "figures": {"ASR": EVIL}, "picture": "a.png", "warnings": [EVIL]},
-    "stack": {"run": "pets", "concepts": [EVIL], "parts": [[EVIL, 0.5]]},
+    "stack": {"run": "pets", "does": f"forget {EVIL}", "parts": [[EVIL, 0.5]]},
     "export": {
         **{"run": "santa", "file": "santa.safetensors", "bytes": 2_000_000, "format": "delta", "error": 0.25},
         **{"exact": False, "left_out": 2, "summary": EVIL, "load": EVIL},

@@ -7,11 +7,21 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
+from aizheimer.attacks.results import AttackResult
+from aizheimer.backbones.loading import load_pipeline
+from aizheimer.edits.io import load_edit
 from aizheimer.errors import InputError
+from aizheimer.evaluation.results import EvaluationResult
+from aizheimer.reports.wording import headline, percent
+from aizheimer.studio.cards import card
 from aizheimer.studio.jobs import JobQueue
 from aizheimer.studio.orders import NOBODY, Studio
 from aizheimer.studio.shelf import Shelf
 from aizheimer.studio.visitors import Visitor, new_token
+from aizheimer.studio.works import remember
+from tests.unit.edits.artifacts import CROSS, NORM, edit_of_weights
+from tests.unit.edits.running import edit_of
+from tests.unit.edits.test_adapter_hooks import spm
 
 FAST = {"model": "pipeline", "concept": "santa claus", "keep": ["cat"], "method": "uce"}
 
@@ -51,8 +61,6 @@ def test_from_a_concept_to_a_lora(studio, ann, tmp_path):
     assert "santa claus" in sheet["prompts"][0]
     assert any("cat" in prompt for prompt in sheet["prompts"])
     assert all(ann.file("pictures", name).stat().st_size for name in [*sheet["before"], *sheet["now"]])
-    from aizheimer import load_edit
-
     assert load_edit(ann.run("santa-claus")).provenance.strength == 0.5
 
     drawn = ended(studio, ann, studio.ask(ann, "try", {"run": "santa-claus", "prompt": "a photo of santa claus"}))
@@ -68,8 +76,10 @@ def test_from_a_concept_to_a_lora(studio, ann, tmp_path):
     assert all(0 < share < 1 for one in seen.result["maps"] for share in one["mass"])
 
     stacked = ended(studio, ann, studio.ask(ann, "stack", {"parts": [("santa-claus", 0.5), ("santa-claus", 0.25)]}))
-    assert stacked.result["concepts"] == ["santa claus"]
-    assert len(ann.names()) == 2
+    assert stacked.result["does"] == "forget “santa claus”"
+    less = ended(studio, ann, studio.ask(ann, "stack", {"parts": [("santa-claus", -0.5)]}))
+    assert less.result["does"] == "exaggerate “santa claus”"
+    assert len(ann.names()) == 3
 
     done = ended(studio, ann, studio.ask(ann, "export", {"run": "santa-claus", "format": "lora-kohya"}))
     with safe_open(ann.file("exports", done.result["file"]), "pt") as file:
@@ -132,6 +142,78 @@ def test_what_cannot_be_used_is_told_before_anything_is_queued(studio, ann, tmp_
         with pytest.raises(InputError):
             studio.ask(ann, kind, asked)
     assert studio.queue.all(ann.id) == []
+
+
+def test_a_gated_edit_is_exported_once_its_box_is_ticked(studio, ann, saved_tiny_pipeline):
+    edit_of(load_pipeline(saved_tiny_pipeline), spm()).save(ann.new_run("gated"))
+    remember(ann.run("gated"), studio.shelf.names[0])
+    refused = studio.ask(ann, "export", {"run": "gated"})
+    assert studio.queue.wait(refused, timeout=150)
+    said = studio.queue.look(ann.id, refused).error
+    assert "or write it with the box “Let a gated edit (SPM) act on all prompts alike”" in said
+    assert "--" not in said
+    done = ended(studio, ann, studio.ask(ann, "export", {"run": "gated", "ungated": True}))
+    assert ann.file("exports", done.result["file"]).stat().st_size > 0
+
+
+@pytest.mark.long
+def test_an_edit_is_measured_and_attacked_on_the_embedded_model(tmp_path, monkeypatch):
+    monkeypatch.setenv("AIZHEIMER_CACHE", str(tmp_path / "cache"))
+    queue = JobQueue()
+    try:
+        studio = Studio(shelf=Shelf(["emoji"]), queue=queue, root=tmp_path / "studio")
+        ann = studio.visitor(new_token())
+        asked = {"model": "emoji", "concept": "Santa Claus", "method": "uce"}
+        assert ended(studio, ann, studio.forget(ann, asked)).result["run"] == "santa-claus"
+        run = ann.run("santa-claus")
+
+        seen = ended(studio, ann, studio.ask(ann, "evaluate", {"run": "santa-claus", "samples": 8}))
+        saved = EvaluationResult.load(run / "evaluation.json")
+        assert saved.edit == load_edit(run).digest
+        assert (seen.stage, seen.total) == ("drawing and judging", seen.done)
+        assert seen.result["headline"] == headline(saved)
+        figures = {row["name"]: row for row in seen.result["figures"]}
+        assert figures["UA, forgotten"]["edited"] == percent(saved.ua.value)
+        assert [one["label"] for one in seen.result["neighbours"]] == [one.label for one in saved.neighbours]
+        assert percent(saved.ua.value) in card("evaluate", seen)
+
+        asked = {"run": "santa-claus", "attack": "quantise", "images": 2}
+        seen = ended(studio, ann, studio.ask(ann, "attack", asked))
+        attacked = AttackResult.load(run / "attack-quantise.json")
+        assert attacked.edit == load_edit(run).digest
+        assert attacked.unedited is not None, "controls are run unless they are left out"
+        assert attacked.asr.n == 2
+        assert seen.result["figures"]["ASR"] == percent(attacked.asr.value)
+        assert ann.file("pictures", seen.result["picture"]).stat().st_size > 0
+        assert seen.result["picture"] in card("attack", seen)
+    finally:
+        queue.close()
+
+
+def test_a_model_without_judges_says_what_measuring_lacks(studio, ann, saved_tiny_pipeline):
+    edit_of_weights(load_pipeline(saved_tiny_pipeline), CROSS).save(ann.new_run("x"))
+    remember(ann.run("x"), studio.shelf.names[0])
+    seen = ended(studio, ann, studio.ask(ann, "evaluate", {"run": "x", "samples": 3}))
+    assert not any(row["name"].startswith("UA") for row in seen.result["figures"])
+    assert "judge" in " ".join(seen.result["warnings"])
+    job = studio.ask(ann, "attack", {"run": "x", "attack": "seed-search"})
+    assert studio.queue.wait(job, timeout=150)
+    seen = studio.queue.look(ann.id, job)
+    assert seen.state == "failed"
+    assert "judge" in seen.error
+    assert "unexpected" not in seen.error
+    assert not list(ann.run("x").glob("attack-*"))
+
+
+def test_what_a_lora_cannot_hold_is_left_out_once_its_box_is_ticked(studio, ann, saved_tiny_pipeline):
+    edit_of_weights(load_pipeline(saved_tiny_pipeline), (*CROSS, NORM)).save(ann.new_run("norm"))
+    remember(ann.run("norm"), studio.shelf.names[0])
+    refused = studio.ask(ann, "export", {"run": "norm"})
+    assert studio.queue.wait(refused, timeout=150)
+    said = studio.queue.look(ann.id, refused).error
+    assert "leave them out with the box “Leave out what a LoRA cannot hold”" in said
+    done = ended(studio, ann, studio.ask(ann, "export", {"run": "norm", "partial": True}))
+    assert done.result["left_out"] == 1
 
 
 @pytest.mark.long

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from torch import Tensor
 
 from aizheimer.edits.hook import Hook, Patches, describe, hook_named
+from aizheimer.edits.parts import same_strength
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
@@ -86,8 +87,9 @@ def without(parts: Sequence[tuple[Hook, float]], gone: Sequence[tuple[Hook, floa
     """Return parts without others, the last of equal ones first; None if one of the others is not among them."""
     left = list(parts)
     for hook, strength in gone:
-        wanted = describe(hook, strength)
-        place = next((i for i in reversed(range(len(left))) if describe(*left[i]) == wanted), None)
+        wanted = describe(hook, 1.0)
+        equal = (i for i in reversed(range(len(left))) if same_strength(left[i][1], strength))
+        place = next((i for i in equal if describe(left[i][0], 1.0) == wanted), None)
         if place is None:
             return None
         del left[place]
