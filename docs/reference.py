@@ -9,14 +9,16 @@ test runs the check.
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import typer
+from pydantic import BaseModel
 
 from aizheimer._registry import ATTACKS, METHODS
 from aizheimer.backbones.families import FAMILIES, kinds
@@ -34,7 +36,6 @@ def method_blocks(name: str) -> dict[str, str]:
     """Return the generated blocks of a method's page: what it is at a glance, and its parameters."""
     kind = METHODS.get(name)
     info = kind.info
-    recipe = load_recipe(name)
     families = ", ".join(
         FAMILIES[family].title + (f" (with {' and '.join(f'`{o}`' for o in settings)})" if settings else "")
         for family, settings in info.families.items()
@@ -48,12 +49,51 @@ def method_blocks(name: str) -> dict[str, str]:
         ("paper", _linked(info.paper)),
     ]
     glance = f"`aizheimer forget CONCEPT --method {name}`\n\n" + table(("", ""), rows)
-    fields = with_recipe(kind(), recipe.method)
+    return {"glance": glance, "parameters": _method_parameters(name)}
+
+
+def _method_parameters(name: str) -> str:
+    """Return a method's parameters as a table, and one for each group of them that is off by default."""
+    kind, recipe = METHODS.get(name), load_recipe(name)
+    off = optional_groups(kind)
+    fields = [f for f in with_recipe(kind(), recipe.method) if f["name"].partition(".")[0] not in off]
+    fields += [_switch(group, kind, getattr(recipe.method, group)) for group in off]
+    order = list(kind.model_fields)
+    fields.sort(key=lambda field: order.index(field["name"].partition(".")[0]))
     used = any("recipe" in field for field in fields)
-    header = ("parameter", "method's default", "recipe", "meaning") if used else ("parameter", "default", "meaning")
-    cells = [_parameter(field, with_column=used) for field in fields]
     intro = f"`--method {name}` uses the recipe of that name; its column says where it departs from the defaults.\n\n"
-    return {"glance": glance, "parameters": (intro if used else "") + table(header, cells)}
+    parts = [(intro if used else "") + _parameter_table(fields, default="method's default" if used else "default")]
+    for group, its in off.items():
+        own, value = its(), getattr(recipe.method, group)
+        rows = with_recipe(own, own if value is None else value)
+        shown = [{**field, "name": f"{group}.{field['name']}"} for field in rows]
+        by = " The recipe switches it on." if value is not None else ""
+        parts.append(f"Where `{group}` is on (`{group}={{}}`, or any of these):{by}\n\n{_parameter_table(shown)}")
+    return "\n\n".join(parts)
+
+
+def optional_groups(kind: type[BaseModel]) -> dict[str, type[BaseModel]]:
+    """Return the groups of a method's parameters that are null by default, and so would be left out of a table."""
+    found = {}
+    for name, info in kind.model_fields.items():
+        groups = [a for a in get_args(info.annotation) if inspect.isclass(a) and issubclass(a, BaseModel)]
+        if info.default is None and groups:
+            found[name] = groups[0]
+    return found
+
+
+def _switch(group: str, kind: type[BaseModel], value: BaseModel | None) -> dict[str, Any]:
+    """Return the row of a whole group: null by default, and what a recipe sets in it."""
+    row = {"name": group, "default": None, "description": kind.model_fields[group].description or ""}
+    own = {} if value is None else with_recipe(type(value)(), value)
+    set_by_recipe = {field["name"]: field["recipe"] for field in own if "recipe" in field}
+    return row if value is None else row | {"recipe": set_by_recipe}
+
+
+def _parameter_table(fields: list[dict[str, Any]], *, default: str = "default") -> str:
+    used = any("recipe" in field for field in fields)
+    header = ("parameter", default, "recipe", "meaning") if used else ("parameter", default, "meaning")
+    return table(header, [_parameter(field, with_column=used) for field in fields])
 
 
 def matrix_block() -> str:
