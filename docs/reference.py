@@ -194,16 +194,30 @@ ENVIRONMENT = [
 
 
 def papers_page() -> str:
-    """Return the index of papers: what each method, attack and suite of the registry is made after."""
+    """Return the index of papers: what each method, attack and metric is made after."""
     rows = [(_linked(METHODS.get(n).info.paper), "method", f"[{n}](methods/{n}.md)") for n in METHODS.names()]
     rows += [(_linked(ATTACKS.get(n).info.paper), "attack", f"[{n}](attacks/{n}.md)") for n in ATTACKS.names()]
-    rows = [row for row in rows if not row[0].startswith(("no paper", "aizheimer:"))]
+    rows += metric_papers((DOCS / "metrics.md").read_text(encoding="utf-8"))
+    rows = [row for row in rows if not row[0].startswith(("no paper", "aizheimer:", "ours"))]
+    order = ("method", "attack", "metric")
     lines = [
         GENERATED,
-        "# Papers\n\nWhat the methods and attacks of this package are made after; the page says how ours differs.\n",
-        table(("paper", "", "here"), sorted(rows, key=lambda row: (row[1] != "method", row[0].casefold()))) + "\n",
+        "# Papers\n\nWhat methods, attacks and metrics here are made after; the page says how ours differs.\n",
+        table(("paper", "", "here"), sorted(rows, key=lambda row: (order.index(row[1]), row[0].casefold()))) + "\n",
     ]
     return "\n".join(lines)
+
+
+def metric_papers(text: str) -> list[tuple[str, str, str]]:
+    """Return paper, "metric" and place for every reference of the metrics' page; one paper may stand behind several."""
+    places: dict[str, list[str]] = {}
+    for section in text.split("\n### ")[1:]:
+        name = section.partition("\n")[0]
+        anchor = re.sub(r"[^a-z0-9]+", "-", name.casefold())
+        found = re.search(r"^\| reference \| (.*) \|$", section, flags=re.MULTILINE)
+        for paper in found[1].split("; ") if found else ():
+            places.setdefault(paper, []).append(f"[{name}](metrics.md#{anchor})")
+    return [(paper, "metric", ", ".join(links)) for paper, links in places.items()]
 
 
 def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
