@@ -1,6 +1,6 @@
 # make demo   set up, forget "Santa Claus" on the embedded model, measure it, write the report
 # make test   set up with the development tools and run the tests; make test LONG=1 runs those that take long as
-#             well, and the studio in Chromium
+#             well, the studio in Chromium and the documentation's build
 #
 # Torch from PyPI brings its CUDA libraries. On a machine without a GPU this saves gigabytes:
 #   PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make demo
@@ -89,7 +89,7 @@ demo: $(VENV)/.installed-core ## forget "Santa Claus" and show what happened
 	$(BIN)/aizheimer evaluate $(RUN)
 	$(BIN)/aizheimer report $(RUN)
 
-test: $(if $(LONG),chromium-begun $(VENV)/.installed-extras $(VENV)/.installed-studio,$(VENV)/.installed-dev) ## run the tests; LONG=1 for those that take long and the browser's as well, as CI does
+test: $(if $(LONG),chromium-begun $(VENV)/.installed-extras $(VENV)/.installed-studio $(VENV)/.installed-docs,$(VENV)/.installed-dev) ## run the tests; LONG=1 for those that take long, the browser's and the docs' build as well, as CI does
 	@$(if $(LONG),$(CHROMIUM))
 	$(BIN)/python -m pytest $(if $(LONG),,-m 'not browser and not long') $(SPREAD)
 

@@ -9,14 +9,16 @@ test runs the check.
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import typer
+from pydantic import BaseModel
 
 from aizheimer._registry import ATTACKS, METHODS
 from aizheimer.backbones.families import FAMILIES, kinds
@@ -34,7 +36,6 @@ def method_blocks(name: str) -> dict[str, str]:
     """Return the generated blocks of a method's page: what it is at a glance, and its parameters."""
     kind = METHODS.get(name)
     info = kind.info
-    recipe = load_recipe(name)
     families = ", ".join(
         FAMILIES[family].title + (f" (with {' and '.join(f'`{o}`' for o in settings)})" if settings else "")
         for family, settings in info.families.items()
@@ -48,12 +49,51 @@ def method_blocks(name: str) -> dict[str, str]:
         ("paper", _linked(info.paper)),
     ]
     glance = f"`aizheimer forget CONCEPT --method {name}`\n\n" + table(("", ""), rows)
-    fields = with_recipe(kind(), recipe.method)
+    return {"glance": glance, "parameters": _method_parameters(name)}
+
+
+def _method_parameters(name: str) -> str:
+    """Return a method's parameters as a table, and one for each group of them that is off by default."""
+    kind, recipe = METHODS.get(name), load_recipe(name)
+    off = optional_groups(kind)
+    fields = [f for f in with_recipe(kind(), recipe.method) if f["name"].partition(".")[0] not in off]
+    fields += [_switch(group, kind, getattr(recipe.method, group)) for group in off]
+    order = list(kind.model_fields)
+    fields.sort(key=lambda field: order.index(field["name"].partition(".")[0]))
     used = any("recipe" in field for field in fields)
-    header = ("parameter", "method's default", "recipe", "meaning") if used else ("parameter", "default", "meaning")
-    cells = [_parameter(field, with_column=used) for field in fields]
     intro = f"`--method {name}` uses the recipe of that name; its column says where it departs from the defaults.\n\n"
-    return {"glance": glance, "parameters": (intro if used else "") + table(header, cells)}
+    parts = [(intro if used else "") + _parameter_table(fields, default="method's default" if used else "default")]
+    for group, its in off.items():
+        own, value = its(), getattr(recipe.method, group)
+        rows = with_recipe(own, own if value is None else value)
+        shown = [{**field, "name": f"{group}.{field['name']}"} for field in rows]
+        by = " The recipe switches it on." if value is not None else ""
+        parts.append(f"Where `{group}` is on (`{group}={{}}`, or any of these):{by}\n\n{_parameter_table(shown)}")
+    return "\n\n".join(parts)
+
+
+def optional_groups(kind: type[BaseModel]) -> dict[str, type[BaseModel]]:
+    """Return the groups of a method's parameters that are null by default, and so would be left out of a table."""
+    found = {}
+    for name, info in kind.model_fields.items():
+        groups = [a for a in get_args(info.annotation) if inspect.isclass(a) and issubclass(a, BaseModel)]
+        if info.default is None and groups:
+            found[name] = groups[0]
+    return found
+
+
+def _switch(group: str, kind: type[BaseModel], value: BaseModel | None) -> dict[str, Any]:
+    """Return the row of a whole group: null by default, and what a recipe sets in it."""
+    row = {"name": group, "default": None, "description": kind.model_fields[group].description or ""}
+    own = {} if value is None else with_recipe(type(value)(), value)
+    set_by_recipe = {field["name"]: field["recipe"] for field in own if "recipe" in field}
+    return row if value is None else row | {"recipe": set_by_recipe}
+
+
+def _parameter_table(fields: list[dict[str, Any]], *, default: str = "default") -> str:
+    used = any("recipe" in field for field in fields)
+    header = ("parameter", default, "recipe", "meaning") if used else ("parameter", default, "meaning")
+    return table(header, [_parameter(field, with_column=used) for field in fields])
 
 
 def matrix_block() -> str:
@@ -154,16 +194,30 @@ ENVIRONMENT = [
 
 
 def papers_page() -> str:
-    """Return the index of papers: what each method, attack and suite of the registry is made after."""
+    """Return the index of papers: what each method, attack and metric is made after."""
     rows = [(_linked(METHODS.get(n).info.paper), "method", f"[{n}](methods/{n}.md)") for n in METHODS.names()]
     rows += [(_linked(ATTACKS.get(n).info.paper), "attack", f"[{n}](attacks/{n}.md)") for n in ATTACKS.names()]
-    rows = [row for row in rows if not row[0].startswith(("no paper", "aizheimer:"))]
+    rows += metric_papers((DOCS / "metrics.md").read_text(encoding="utf-8"))
+    rows = [row for row in rows if not row[0].startswith(("no paper", "aizheimer:", "ours"))]
+    order = ("method", "attack", "metric")
     lines = [
         GENERATED,
-        "# Papers\n\nWhat the methods and attacks of this package are made after; the page says how ours differs.\n",
-        table(("paper", "", "here"), sorted(rows, key=lambda row: (row[1] != "method", row[0].casefold()))) + "\n",
+        "# Papers\n\nWhat methods, attacks and metrics here are made after; the page says how ours differs.\n",
+        table(("paper", "", "here"), sorted(rows, key=lambda row: (order.index(row[1]), row[0].casefold()))) + "\n",
     ]
     return "\n".join(lines)
+
+
+def metric_papers(text: str) -> list[tuple[str, str, str]]:
+    """Return paper, "metric" and place for every reference of the metrics' page; one paper may stand behind several."""
+    places: dict[str, list[str]] = {}
+    for section in text.split("\n### ")[1:]:
+        name = section.partition("\n")[0]
+        anchor = re.sub(r"[^a-z0-9]+", "-", name.casefold())
+        found = re.search(r"^\| reference \| (.*) \|$", section, flags=re.MULTILINE)
+        for paper in found[1].split("; ") if found else ():
+            places.setdefault(paper, []).append(f"[{name}](metrics.md#{anchor})")
+    return [(paper, "metric", ", ".join(links)) for paper, links in places.items()]
 
 
 def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

@@ -1,7 +1,6 @@
 """What the documentation tells people to type is understood by the command line and by Python."""
 
 import ast
-import dataclasses
 import re
 import shlex
 from pathlib import Path
@@ -118,19 +117,3 @@ def test_every_test_that_a_page_names_exists(page):
         tree = ast.parse((REPOSITORY / "tests" / file).read_text(encoding="utf-8"))
         there = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
         assert name in there, f"{file} has no {name}"
-
-
-def test_every_option_of_the_method_is_explained():
-    from aizheimer.methods.aizheimer import AIzheimer
-
-    text = (REPOSITORY / "docs" / "methods" / "aizheimer.md").read_text(encoding="utf-8")
-    explained = set(re.findall(r"^\| `([\w.]+)` \|", text.split("## Every option")[1], flags=re.MULTILINE))
-    assert explained == leaves(AIzheimer().model_dump())
-
-
-def leaves(values: dict, prefix: str = "") -> set[str]:
-    found = set()
-    for name, value in values.items():
-        inside = dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value
-        found |= leaves(inside, f"{prefix}{name}.") if isinstance(inside, dict) else {prefix + name}
-    return found

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from aizheimer._registry import ATTACKS, METHODS
+from aizheimer.cli.method_page import parameters
 from tests.docs.snippets import REPOSITORY
 
 DOCS = REPOSITORY / "docs"
@@ -48,7 +49,7 @@ def test_pages_have_one_form(folder, name, form):
     for section in re.split(r"^## .*$", text, flags=re.MULTILINE)[1:]:
         assert section.strip(), "a heading without content"
     assert "<!-- glance: end -->" in text
-    assert ("<!-- parameters: end -->" in text) or name == "aizheimer", "its options are explained by hand"
+    assert "<!-- parameters: end -->" in text
 
 
 def test_what_is_generated_is_current(reference):
@@ -62,6 +63,27 @@ def test_a_change_of_the_code_would_be_found(reference):
     assert reference.with_blocks(page, blocks) == page
     assert reference.with_blocks(page, {"parameters": "other"}) != page
     assert "`ridge`" in blocks["parameters"]
+
+
+@pytest.mark.parametrize("name", METHODS.names())
+def test_every_parameter_stands_in_a_table_with_its_default(reference, name):
+    """Those of groups that are off by default too: a table of the defaults alone would leave them out."""
+    kind = METHODS.get(name)
+    wanted = {f["name"]: f["default"] for f in parameters(kind())}
+    for group, its in reference.optional_groups(kind).items():
+        wanted |= {f["name"]: f["default"] for f in parameters(its(), f"{group}.")}
+    block = (DOCS / "methods" / f"{name}.md").read_text(encoding="utf-8").split("<!-- parameters: begin -->")[1]
+    rows = re.findall(r"^\| `([\w.]+)` \| `(.*?)` \|", block.split("<!-- parameters: end -->")[0], flags=re.MULTILINE)
+    assert [row for row, _ in rows if [r for r, _ in rows].count(row) > 1] == []
+    assert dict(rows) == {key: reference.code(value).strip("`").replace("|", "\\|") for key, value in wanted.items()}
+
+
+def test_a_group_that_is_off_is_told_from_one_that_a_recipe_switches_on(reference):
+    block = reference.method_blocks("aizheimer")["parameters"]
+    assert '| `start` | `null` | `{"residual": 0.1, "metric": "identity"}` |' in block
+    assert "Where `start` is on (`start={}`, or any of these): The recipe switches it on." in block
+    assert "Where `bank` is on (`bank={}`, or any of these):\n" in block
+    assert "| `bank` | `null` |  |" in block
 
 
 def test_the_reference_names_every_command_and_option(reference):
