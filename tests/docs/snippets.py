@@ -47,7 +47,8 @@ class Block:
         line: The line of its fence.
         language: What is written behind the fence.
         body: What is in it.
-        reason: Why it is not run, from a comment above it; "" if it is.
+        reason: Why it is not run as it stands, from a comment above it; "" if it is.
+        small: Whether it is run with fewer pictures, in the long tier.
     """
 
     page: Path
@@ -55,6 +56,7 @@ class Block:
     language: str
     body: str
     reason: str
+    small: bool = False
 
     def __str__(self) -> str:
         return f"{self.page.name}:{self.line}"
@@ -63,22 +65,50 @@ class Block:
 def blocks(page: Path) -> Iterator[Block]:
     """Yield every fenced block of a page."""
     text = page.read_text(encoding="utf-8")
-    pattern = r"(?:^<!-- not run: ([^\n]+) -->\n)?^```(\w+)\n(.*?)^```$"
+    pattern = r"(?:^<!-- (not run|run small): ([^\n]+) -->\n)?^```(\w+)\n(.*?)^```$"
     for match in re.finditer(pattern, text, flags=re.MULTILINE | re.DOTALL):
-        yield Block(page, text[: match.start()].count("\n") + 1, match[2], match[3], match[1] or "")
+        line = text[: match.start()].count("\n") + 1
+        yield Block(page, line, match[3], match[4], match[2] or "", small=match[1] == "run small")
+
+
+def lines(block: Block) -> list[str]:
+    """Return every line of a console block that is typed, joined where it goes on, without its prompt."""
+    return [line[2:] for line in block.body.replace("\\\n", " ").splitlines() if line.startswith("$ ")]
+
+
+def words_of(line: str) -> list[str]:
+    """Return the words of a typed line, without variables that are set before the program."""
+    words = shlex.split(line, comments=True)
+    while words and re.match(r"[A-Z_]+=", words[0]):
+        words = words[1:]
+    return words
+
+
+def aizheimer_words(line: str) -> list[str] | None:
+    """Return what a line gives to aizheimer, directly or by accelerate's launcher; None for another program."""
+    words = words_of(line)
+    if words[:2] == ["accelerate", "launch"] and "-m" in words:
+        words = words[words.index("-m") + 1 :]
+    return words[1:] if words and Path(words[0]).name == "aizheimer" else None
 
 
 def commands(block: Block) -> list[list[str]]:
     """Return the words of every aizheimer command of a console block, without the program's name."""
-    found = []
-    for line in block.body.replace("\\\n", " ").splitlines():
-        if line.startswith("$ "):
-            words = shlex.split(line[2:], comments=True)
-            if words and Path(words[0]).name == "aizheimer":
-                found.append(words[1:])
-    return found
+    return [words for line in lines(block) if (words := aizheimer_words(line)) is not None]
+
+
+def python_lines(page: Path) -> list[list[str]]:
+    """Return script and options of every ``python FILE ...`` of a page, in console blocks and between backticks."""
+    text = page.read_text(encoding="utf-8")
+    inline = re.findall(r"(?<!`)`(python\s+(?:benchmarks|models|docs)/[^`]+)`(?!`)", text)
+    typed = [line for block in blocks(page) if block.language == "console" for line in lines(block)]
+    found = [words_of(" ".join(line.split())) for line in (*inline, *typed)]
+    return [words[1:] for words in found if words and words[0] == "python" and words[1].endswith(".py")]
 
 
 ALL = [block for page in PAGES for block in blocks(page)]
 PYTHON = [block for block in ALL if block.language == "python"]
+DATA = [block for block in ALL if block.language in ("yaml", "json", "toml")]
+TYPED = [(block, line) for block in ALL if block.language == "console" for line in lines(block)]
+SCRIPTS = [(page, words) for page in PAGES for words in python_lines(page)]
 COMMANDS = [(block, words) for block in ALL if block.language == "console" for words in commands(block)]
