@@ -135,6 +135,7 @@ class Visit:
         assert self.cut_off() == []
         self.shot(f"narrow-{name}")
         self.page.set_viewport_size(before)
+        self.page.get_by_role("tab", name="Export", exact=True).locator("visible=true").first.wait_for()
 
     def tab(self, name):
         """Go to a tab; on a narrow screen the last ones are in a menu."""
