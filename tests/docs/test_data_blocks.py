@@ -21,6 +21,10 @@ def is_plan(file):
     assert plan.concepts
 
 
+def is_part_of_a_plan(file):
+    assert load_plan(file, {"methods": ["uce"], "concepts": ["cat"]}).attacks
+
+
 def is_world(file):
     (file.parent / "pipeline").mkdir()
     file.rename(file.parent / "world.json")
@@ -58,6 +62,7 @@ READERS = {
     "methods:": is_plan,
     "jobs:": is_workflow,
     "min_ua:": lambda file: load_gate(file),
+    "attacks:": is_part_of_a_plan,
     "suite:": lambda file: load_suite(file),
     "method:": lambda file: load_recipe(file),
     '"object_templates":': is_world,

@@ -67,7 +67,7 @@ def test_python_blocks_run(block, tmp_path, monkeypatch):
 def test_what_is_not_run_says_why():
     """The comment is a choice that somebody made; there are few, and they do not become many unnoticed."""
     skipped = [block for block in PYTHON if block.reason and not block.small]
-    assert len(skipped) <= 4, [str(block) for block in skipped]
+    assert len(skipped) <= 5, [str(block) for block in skipped]
     assert len(RUNNABLE) >= 5
 
 
