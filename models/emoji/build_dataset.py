@@ -23,7 +23,6 @@ import tarfile
 from pathlib import Path
 
 import numpy as np
-import resvg_py
 from emoji_data import RENDER_SIZE, STYLES, Dataset, read_concepts, write_imagefolder
 from PIL import Image
 
@@ -72,6 +71,8 @@ def svg_of(icons: dict, slug: str) -> str:
 
 def render(svg: str, size: int) -> np.ndarray:
     """Rasterise an SVG to ``size`` x ``size`` uint8 RGB on white."""
+    import resvg_py  # an extra, and --help should not need it
+
     png = resvg_py.svg_to_bytes(svg_string=svg, width=size, height=size)
     picture = Image.open(io.BytesIO(bytes(png))).convert("RGBA")
     canvas = Image.new("RGBA", picture.size, "white")

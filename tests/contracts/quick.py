@@ -31,6 +31,10 @@ SMALL = {
 
 OWN = {
     "aizheimer": ("enough=null", "start={average_of: 3, prior_prompts: 8, pictures: 1, picture_steps: 1}"),
+    "aizheimer-robust": (
+        "enough=null",
+        "start={average_of: 3, prior_prompts: 8, pictures: 1, picture_steps: 1, ridge: 1}",
+    ),
     "concept-ablation-memorised": ("anchor_prompts=[old man, red cat in noto style]",),
     "doco": ("warmup=1",),
     "advunlearn": ("warmup=1", "attack.steps=2", "attack.lr=0.01"),
