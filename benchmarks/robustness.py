@@ -81,8 +81,7 @@ def radius_table(rows: list[dict[str, Any]]) -> str:
 def bench_table(rows: list[dict[str, Any]]) -> str:
     """Return what a bench measured, means over its targets, as Markdown."""
     lines = [
-        "| | UA | IRA kept | CRA kept | nearest kept | after concept inversion | after a soft prompt of 0.1 | "
-        "soft prompt from a neighbour, no edit |",
+        "| | UA | IRA | CRA | nearest | word learned | soft prompt | neighbour |",
         "| --- |" + " ---: |" * 7,
     ]
     for method in dict.fromkeys(row["method"] for row in rows):
@@ -91,7 +90,11 @@ def bench_table(rows: list[dict[str, Any]]) -> str:
         rates = [_mean(own, f"asr.{name}") for name in ("concept-inversion", "soft-prompt", "soft-prompt.neighbour")]
         cells = [_mean(own, "ua"), *kept, *rates]
         lines.append(f"| {method} | {' | '.join(map(percent, cells))} |")
-    return "\n".join(lines) + f"\n\nMeans over {len({row['concept'] for row in rows})} targets."
+    return "\n".join(lines) + (
+        f"\n\nMeans over {len({row['concept'] for row in rows})} targets; IRA, CRA and the nearest as shares of the "
+        "unedited model's. Then how often the target is back: with a new word learned by concept inversion, with a soft "
+        "prompt of 0.1, and what the same soft prompt makes of a neighbour's words without any edit."
+    )
 
 
 def percent(share: float) -> str:
