@@ -92,14 +92,14 @@ def bench_table(rows: list[dict[str, Any]]) -> str:
         lines.append(f"| {method} | {' | '.join(map(percent, cells))} |")
     return "\n".join(lines) + (
         f"\n\nMeans over {len({row['concept'] for row in rows})} targets; IRA, CRA and the nearest as shares of the "
-        "unedited model's. Then how often the target is back: with a new word learned by concept inversion, with a soft "
-        "prompt of 0.1, and what the same soft prompt makes of a neighbour's words without any edit."
+        "unedited model's. Then how often the target is back: with a new word learned by concept inversion, with a "
+        "soft prompt of 0.1, and what the same soft prompt makes of a neighbour's words without any edit."
     )
 
 
 def percent(share: float) -> str:
-    """Return a share in words."""
-    return f"{100 * share:.0f} %"
+    """Return a share in words that a narrow column does not part."""
+    return f"{100 * share:.0f}\N{NO-BREAK SPACE}%"
 
 
 def _mean(rows: list[dict[str, Any]], key: str) -> float:
