@@ -76,7 +76,7 @@ def test_rates_by_radius_are_means_and_the_worst_neighbour_is_named(load):
             ("pizza", "pie", 0.3, 1.0, 1.0),
         )
     ]
-    lines = load("robustness").radius_table(rows).splitlines()
+    lines = load("robustness").radius_table(rows).replace("\N{NO-BREAK SPACE}", " ").splitlines()
     assert lines[2] == "| 0.1 | 75 % | 0 % |  |"
     assert lines[3] == "| 0.3 | 100 % | 75 % | 100 %, pizza from pie |"
 
@@ -89,6 +89,6 @@ def test_robustness_keeps_shares_of_the_unedited_model_and_leaves_failures_out(l
     good |= {"asr.soft-prompt.neighbour": 0.1}
     rows = [{**good, "concept": "cat"}, {"method": "uce", "concept": "dog", "status": "failed"}]
     assert (
-        load("robustness").bench_table(rows).splitlines()[2]
+        load("robustness").bench_table(rows).replace("\N{NO-BREAK SPACE}", " ").splitlines()[2]
         == "| uce | 90 % | 50 % | 50 % | 50 % | 20 % | 40 % | 10 % |"
     )
