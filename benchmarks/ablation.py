@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from measuring import Bench, write_json
-from methods_table import between_marks
+from methods_table import write_between
 from tune import attempt
 
 from aizheimer.evaluation.settings import EvaluationSettings
@@ -107,7 +107,7 @@ def main() -> None:
             print(rows[-1], flush=True)
     print(table(summary(rows)))
     if args.table:
-        args.table.write_text(between_marks(args.table.read_text(), "ablation", table(summary(rows))))
+        write_between(args.table, "ablation", table(summary(rows)))
 
 
 if __name__ == "__main__":

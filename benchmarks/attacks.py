@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from measuring import Bench, write_json
-from methods_table import between_marks
+from methods_table import write_between
 
 import aizheimer
 from aizheimer._registry import ATTACKS
@@ -89,7 +89,7 @@ def write_pages(folder: Path, rows: list[Row]) -> None:
                 "nothing of the edit. Give it more steps, or another attack."
             )
         page = folder / f"{name}.md"
-        page.write_text(between_marks(page.read_text(), "measured", text))
+        write_between(page, "measured", text)
 
 
 def main() -> None:

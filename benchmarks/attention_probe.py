@@ -34,7 +34,7 @@ import torch
 import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0
-from methods_table import between_marks
+from methods_table import write_between
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
@@ -396,7 +396,7 @@ def main() -> None:
 
 def write_page(page: Path, content: dict[str, Any]) -> None:
     """Write the table and what it says between their marks in a page."""
-    page.write_text(between_marks(page.read_text(), "probe", table(content)))
+    write_between(page, "probe", table(content))
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ from typing import Any
 import numpy as np
 import torch
 from measuring import SETTINGS, Bench, write_json
-from methods_table import between_marks
+from methods_table import write_between
 from torch import nn
 
 from aizheimer._seeding import generator_for
@@ -295,7 +295,7 @@ def main(arguments: list[str] | None = None) -> None:
         write_json(args.output, {"rows": rows})
         print(json.dumps(rows[-1]), flush=True)
     if args.page is not None and rows:
-        args.page.write_text(between_marks(args.page.read_text(), "distilled", table(rows)))
+        write_between(args.page, "distilled", table(rows))
 
 
 if __name__ == "__main__":

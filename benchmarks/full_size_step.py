@@ -44,7 +44,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from methods_table import between_marks
+from methods_table import write_between
 
 WAYS = (
     "limit",
@@ -341,7 +341,7 @@ def main() -> None:
     content = json.loads(out.read_text())
     print(json.dumps(content["summary"], indent=1))
     if args.page:
-        args.page.write_text(between_marks(args.page.read_text(), "full-size", table(content)))
+        write_between(args.page, "full-size", table(content))
 
 
 if __name__ == "__main__":

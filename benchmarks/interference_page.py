@@ -14,7 +14,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from figures import save_figure
-from methods_table import between_marks
+from methods_table import write_between
 
 matplotlib.use("Agg")
 
@@ -97,7 +97,7 @@ def main() -> None:
     parser.add_argument("--picture", type=Path, default=Path("docs/images/interference.png"))
     args = parser.parse_args()
     content = json.loads(args.input.read_text(encoding="utf-8"))
-    args.page.write_text(between_marks(args.page.read_text(), "interference", table(content)))
+    write_between(args.page, "interference", table(content))
     picture(content, args.method, args.picture)
     print(table(content))
 

@@ -24,7 +24,7 @@ import matplotlib
 import numpy as np
 from figures import save_figure
 from measuring import write_json
-from methods_table import between_marks
+from methods_table import write_between
 
 from aizheimer.bench.plan import Cell, load_plan
 from aizheimer.bench.rows import ROW, RUNS
@@ -342,9 +342,8 @@ def main() -> None:
     if args.folders:
         content = collect(args.folders, content)
         write_json(args.output, content)
-    text = between_marks(args.page.read_text(), "leaderboard", table(content))
-    text = between_marks(text, "state", state(content))
-    args.page.write_text(between_marks(text, "controls", controls(content)))
+    for name, written in (("leaderboard", table), ("state", state), ("controls", controls)):
+        write_between(args.page, name, written(content))
     attack_picture(content, args.pictures / "leaderboard-attacks.png")
     damage_picture(content, args.pictures / "leaderboard-damage.png")
     print(table(content))

@@ -183,6 +183,11 @@ def between_marks(text: str, name: str, content: str) -> str:
     return re.sub(f"{re.escape(begin)}.*?{re.escape(end)}", lambda _: block, text, flags=re.DOTALL)
 
 
+def write_between(page: Path, name: str, content: str) -> None:
+    """Replace what is `between_marks` of a name in a page's file."""
+    page.write_text(between_marks(page.read_text(encoding="utf-8"), name, content), encoding="utf-8")
+
+
 def own_rows(rows: list[dict[str, Any]], cells: list[dict[str, Any]], method: str) -> str:
     """Return what a method's page says of it: its rows of the table, and each target's UA and kept IRA."""
     own = [row for row in rows if method_of(row["method"]) == method]
@@ -214,7 +219,7 @@ def write_pages(folder: Path, rows: list[dict[str, Any]], cells: list[dict[str, 
     """Write every measured method's rows into its page."""
     for method in dict.fromkeys(method_of(row["method"]) for row in rows):
         page = folder / f"{method}.md"
-        page.write_text(between_marks(page.read_text(), "measured", own_rows(rows, cells, method)))
+        write_between(page, "measured", own_rows(rows, cells, method))
 
 
 def main() -> None:
@@ -230,9 +235,9 @@ def main() -> None:
     rows = summary(cells)
     print(table(rows))
     if args.table:
-        args.table.write_text(between_marks(args.table.read_text(), "comparison", table(rows)))
+        write_between(args.table, "comparison", table(rows))
     if args.readme:
-        args.readme.write_text(between_marks(args.readme.read_text(), "methods", brief(rows)))
+        write_between(args.readme, "methods", brief(rows))
     if args.pages:
         write_pages(args.pages, rows, cells)
     if args.picture:

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 from measuring import write_json
-from methods_table import between_marks
+from methods_table import write_between
 
 from aizheimer import api
 from aizheimer.api import load_model
@@ -129,7 +129,7 @@ def main(arguments: list[str] | None = None) -> None:
     for name, (rows, table) in tables.items():
         if rows:
             page = PAGES[name]
-            page.write_text(between_marks(page.read_text(encoding="utf-8"), name, table(rows)), encoding="utf-8")
+            write_between(page, name, table(rows))
             print(table(rows))
 
 

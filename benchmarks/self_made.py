@@ -28,7 +28,7 @@ from typing import Any
 
 from measuring import SETTINGS, Bench, write_json
 from methods import folder_of
-from methods_table import between_marks
+from methods_table import write_between
 
 import aizheimer
 from aizheimer.api import load_model
@@ -174,7 +174,7 @@ def main(arguments: list[str] | None = None) -> None:
                 write_json(args.output, {"settings": bench.settings.model_dump(mode="json"), "cells": cells})
                 print(line(cells[-1]), flush=True)
     if args.page is not None and cells:
-        args.page.write_text(between_marks(args.page.read_text(), "self-made", table(cells)))
+        write_between(args.page, "self-made", table(cells))
 
 
 if __name__ == "__main__":

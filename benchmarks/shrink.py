@@ -20,7 +20,7 @@ from typing import Any
 
 from measuring import write_json
 from methods import folder_of
-from methods_table import between_marks
+from methods_table import write_between
 
 import aizheimer
 from aizheimer.api import load_model
@@ -112,7 +112,7 @@ def main(arguments: list[str] | None = None) -> None:
         write_json(args.output, {"rows": rows})
         print(json.dumps(rows[-1]), flush=True)
     if args.page is not None and rows:
-        args.page.write_text(between_marks(args.page.read_text(), "shrink", table(rows)))
+        write_between(args.page, "shrink", table(rows))
 
 
 if __name__ == "__main__":

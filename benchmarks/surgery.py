@@ -26,7 +26,7 @@ from typing import Any
 
 from measuring import SETTINGS, Bench, write_json
 from methods import folder_of
-from methods_table import between_marks
+from methods_table import write_between
 
 import aizheimer
 from aizheimer import api
@@ -120,7 +120,7 @@ def main(arguments: list[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     if args.page is not None:
         found = table(json.loads(args.output.read_text())["cells"])
-        args.page.write_text(between_marks(args.page.read_text(), "surgery", found))
+        write_between(args.page, "surgery", found)
         return
     settings = EvaluationSettings.sized(args.samples, **SETTINGS.model_dump(include={"steps", "batch_size"}))
     bench = Bench(settings=settings.model_copy(update={"precision": args.precision}))

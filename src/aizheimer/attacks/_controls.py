@@ -13,10 +13,9 @@ from aizheimer import _files
 from aizheimer.attacks.base import Attack, Controls, NotApplicable, Subject
 from aizheimer.attacks.results import Rate
 from aizheimer.attacks.resume import asked_of
-from aizheimer.concepts.neighbours import nearest
 from aizheimer.evaluation.generate import StageProgress, staged
 from aizheimer.evaluation.image_cache import default_cache_dir
-from aizheimer.evaluation.plan import candidates
+from aizheimer.evaluation.plan import nearest_candidates
 from aizheimer.evaluation.reuse import digest_of
 
 
@@ -72,8 +71,8 @@ def control_rates(
 
 def _nearest(plain: Subject) -> str:
     """Return the nearest other concept of the target's kind in the unedited model's eyes; "" if the world has none."""
-    words = candidates(plain.concept, plain.backbone.world)
-    found = nearest(plain.concept.target, words, plain.backbone.embed_concepts, 1)
+    backbone = plain.backbone
+    found = nearest_candidates(plain.concept, backbone.world, embed=backbone.embed_concepts, count=1)
     return found[0][0] if found else ""
 
 

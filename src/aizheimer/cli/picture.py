@@ -33,15 +33,12 @@ def draw_before_after(
     Returns:
         The picture's file.
     """
-    from aizheimer.concepts.neighbours import nearest
-    from aizheimer.evaluation.evaluate import draw_pairs
-    from aizheimer.evaluation.plan import candidates, plan_images
+    from aizheimer.evaluation.evaluate import draw_pairs, planned
     from aizheimer.evaluation.settings import EvaluationSettings
     from aizheimer.reports.grid import GROUPS, GridColumn, save_grid
 
     concept, world, settings = edit.provenance.concept.to_concept(), backbone.world, EvaluationSettings()
-    near = nearest(concept.target, candidates(concept, world), backbone.embed_concepts, settings.neighbours)
-    plan = plan_images(concept, world, neighbours=[label for label, _ in near], settings=settings)
+    plan, _ = planned(backbone, concept, world=world, settings=settings)
     shown = [image for role in GROUPS for image in _first(plan, role, concept.kind)]
     guidance = world.guidance if settings.guidance is None else settings.guidance
     pairs = draw_pairs(backbone.pipe, edit, plan=shown, settings=settings, guidance=guidance, progress=progress)

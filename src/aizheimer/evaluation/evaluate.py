@@ -13,7 +13,6 @@ import torch
 
 from aizheimer.backbones.base import Backbone, backbone_for
 from aizheimer.concepts.concept import Concept
-from aizheimer.concepts.neighbours import nearest
 from aizheimer.concepts.world import World
 from aizheimer.detectors.base import find_class
 from aizheimer.evaluation.calibration import calibrate_plan
@@ -22,7 +21,7 @@ from aizheimer.evaluation.functional.effective import ineffective_words
 from aizheimer.evaluation.functional.images import ROUNDED_LEVELS, UNCHANGED_LEVELS, broken, unchanged
 from aizheimer.evaluation.generate import Order, Progress, PromptJob, computed_in, generate
 from aizheimer.evaluation.judges import Judges, load_judges
-from aizheimer.evaluation.plan import PlannedImage, candidates, plan_images
+from aizheimer.evaluation.plan import PlannedImage, nearest_candidates, plan_images
 from aizheimer.evaluation.results import Calibration, EvaluationResult, ImageRecord, Pair
 from aizheimer.evaluation.scoring import Sight, accuracies, ineffective_prompts, look, neighbour_results
 from aizheimer.evaluation.settings import EvaluationSettings
@@ -122,7 +121,7 @@ def planned(
     backbone: Backbone, concept: Concept, *, world: World, settings: EvaluationSettings
 ) -> tuple[list[PlannedImage], dict[str, float]]:
     """Return what an evaluation draws, and the neighbours' similarities to the target."""
-    near = nearest(concept.target, candidates(concept, world), backbone.embed_concepts, settings.neighbours)
+    near = nearest_candidates(concept, world, embed=backbone.embed_concepts, count=settings.neighbours)
     return plan_images(concept, world, neighbours=[label for label, _ in near], settings=settings), dict(near)
 
 

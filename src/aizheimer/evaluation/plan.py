@@ -6,13 +6,15 @@ unedited model's pictures are found in the cache when another edit is evaluated.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from torch import Tensor
 
 from aizheimer.concepts.concept import Concept
+from aizheimer.concepts.neighbours import nearest
 from aizheimer.concepts.world import World
 from aizheimer.errors import InputError
 from aizheimer.evaluation.settings import EvaluationSettings
@@ -49,6 +51,20 @@ def candidates(concept: Concept, world: World) -> list[str]:
     """Return the other members of the target's own domain."""
     words = world.styles if concept.kind == "style" else tuple(item.label for item in world.vocabulary)
     return [word for word in words if _key(word) != _key(concept.target)]
+
+
+def nearest_candidates(
+    concept: Concept, world: World, *, embed: Callable[[list[str]], Tensor], count: int
+) -> list[tuple[str, float]]:
+    """Return the `candidates` nearest to the target with their cosines, nearest first; see `nearest`.
+
+    Args:
+        concept: The target.
+        world: What the model draws, in words.
+        embed: The model's `Backbone.embed_concepts`.
+        count: How many; all of them if there are fewer.
+    """
+    return nearest(concept.target, candidates(concept, world), embed, count)
 
 
 def plan_images(

@@ -24,10 +24,15 @@ def undoing(weights: Mapping[str, Tensor], original: Mapping[str, Tensor], *, da
     Returns:
         (dim, dim) :math:`(\mu I + \sum_l W_l^\top W_l)^{-1} \sum_l W_l^\top W^0_l`.
     """
-    gram = torch.stack([weight.T @ weight for weight in weights.values()]).sum(dim=0)
-    cross = torch.stack([weight.T @ original[name] for name, weight in weights.items()]).sum(dim=0)
+    gram, cross = _normal(weights, original)
     eye = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
     return torch.linalg.solve(gram + damping * gram.trace() / len(gram) * eye, cross)
+
+
+def _normal(weights: Mapping[str, Tensor], original: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    r"""Return :math:`\sum_l W_l^\top W_l` and :math:`\sum_l W_l^\top W^0_l`, both (dim, dim)."""
+    gram = torch.stack([weight.T @ weight for weight in weights.values()]).sum(dim=0)
+    return gram, torch.stack([weight.T @ original[name] for name, weight in weights.items()]).sum(dim=0)
 
 
 def revived(weights: Mapping[str, Tensor], original: Mapping[str, Tensor], *, found: Tensor, pairs: RowPairs) -> float:
@@ -68,10 +73,9 @@ def worst_shifts(
     Returns:
         (n, dim) the shifts.
     """
-    gram = torch.stack([weight.T @ weight for weight in weights.values()]).sum(dim=0)
+    gram, cross = _normal(weights, original)
     curvature, basis = torch.linalg.eigh(gram)
-    slope = torch.stack([weight.T @ (original[name] - weight) for name, weight in weights.items()]).sum(dim=0)
-    slope, bound = rows @ slope.T @ basis, radius * rows.norm(dim=1)
+    slope, bound = rows @ (cross - gram).T @ basis, radius * rows.norm(dim=1)
     floor = curvature[-1] * torch.finfo(curvature.dtype).eps  # where the weights answer nothing, nothing is gained
 
     def shift(firmness: Tensor) -> Tensor:

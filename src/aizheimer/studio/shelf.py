@@ -68,10 +68,9 @@ class Shelf:
     def neighbours(self, name: str, concept: str, count: int = NEIGHBOURS) -> list[str]:
         """Return the concepts of a model's world that are nearest to one: the first to suffer with it."""
         from aizheimer import api
-        from aizheimer.concepts.neighbours import nearest
-        from aizheimer.evaluation.plan import candidates
+        from aizheimer.evaluation.plan import nearest_candidates
 
         backbone = self.backbone(name)
         target = api.as_concept(concept, world=backbone.world)
-        found = nearest(target.target, candidates(target, backbone.world), backbone.embed_concepts, count)
+        found = nearest_candidates(target, backbone.world, embed=backbone.embed_concepts, count=count)
         return [label for label, _ in found]
