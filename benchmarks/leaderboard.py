@@ -30,6 +30,7 @@ from aizheimer.bench.plan import Cell, load_plan
 from aizheimer.bench.rows import ROW, RUNS
 from aizheimer.edits.storage import RECORD
 from aizheimer.evaluation.distances import MUST_AGREE
+from aizheimer.recipes.load import load_recipe
 from aizheimer.reports.alike import check_rows
 from aizheimer.reports.leaderboard import Mean, Standing, mean_by_concept, standings
 
@@ -202,7 +203,7 @@ def table(content: Content) -> str:
 def _line(standing: Standing, content: Content) -> list[str]:
     rows, figures, method = content["rows"], standing.figures, standing.method
     score = "" if standing.score is None else f"{100 * standing.score:.1f}{' ≈' if standing.alike else ''}"
-    name = f"[{method}](methods/{method}.md)" + (" †" if method == OWN_JUDGE else "")
+    name = f"[{method}](methods/{load_recipe(method).method_name}.md)" + (" †" if method == OWN_JUDGE else "")
     families = worst(content, method)
     hardest = "" if not families else f"{families[0][0]}, {share(figures.get('families.ua.worst'))}"
     kept = [share(figures.get(key), originals(rows, method, key)) for key in ("ira", "cra", "neighbours.ira.nearest")]

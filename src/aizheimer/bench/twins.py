@@ -18,8 +18,8 @@ from aizheimer.proof.findings import ATTACK, EVALUATION, SUITE
 def adopt(cell: Cell, edit: Edit, *, plan: BenchPlan, runs: Path) -> str:
     """Copy what was found about an edit that another seed made, bit for bit the same.
 
-    A closed form does not depend on its seed, nor does what acts at run time; and a bench draws every edit's pictures
-    from the same seeds. So their figures are the same, and are not measured again.
+    What acts at run time does not depend on its seed, nor does a closed form that draws no concepts to retain; and a
+    bench draws every edit's pictures from the same seeds. So their figures are the same, and are not measured again.
 
     Args:
         cell: The job; what its run has already is kept.

@@ -175,6 +175,6 @@ def test_its_plan_is_what_it_says(monkeypatch):
     plan = load_plan(BENCHMARKS / "leaderboard" / "plan.yaml", {})
     from aizheimer._registry import METHODS
 
-    assert {entry.recipe for entry in plan.methods} == set(METHODS.names())
+    assert {entry.recipe for entry in plan.methods} == {*METHODS.names(), "aizheimer-robust"}
     assert (len(plan.concepts), len(plan.seeds)) == (17, 3)
     assert len([entry for entry in plan.attacks if entry.loaded()]) >= 4

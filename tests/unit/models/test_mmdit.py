@@ -84,6 +84,18 @@ def test_one_counted_row_of_zeros_is_what_the_pipeline_makes_of_256(scripts, tra
     assert torch.allclose(found, wanted, atol=1e-4)
 
 
+def test_a_caption_is_encoded_once(scripts, trainer, monkeypatch):
+    words, asked = trainer().words, []
+    encode = scripts.mmdit.encode
+    monkeypatch.setattr(scripts.mmdit, "encode", lambda parts, texts: asked.append(texts) or encode(parts, texts))
+    encoded = scripts.mmdit.Encoded(words, most=3)
+    for texts in (["cat", "", "cat"], ["rocket", "cat"], ["dog", "", "rocket"]):
+        for found, wanted in zip(encoded(texts), encode(words, texts), strict=True):
+            assert found.dtype == torch.float32
+            assert torch.allclose(found, wanted, atol=4e-3)
+    assert asked == [["", "cat"], ["rocket"], ["", "dog", "rocket"]]  # three are kept: the last began anew
+
+
 def test_the_first_encoder_says_what_the_first_models_says(scripts, pristine_tiny_pipeline):
     text, tokenizer = pristine_tiny_pipeline.text_encoder, pristine_tiny_pipeline.tokenizer
     first, second = scripts.mmdit.text_encoders(text)
