@@ -9,7 +9,7 @@ import multiprocessing
 import os
 import socket
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
@@ -52,11 +52,16 @@ class Company:
 
 
 def start(
-    words: Sequence[object], *, count: int, folder: Path, environment: Mapping[str, str] | None = None
+    words: Sequence[object],
+    *,
+    count: int,
+    folder: Path,
+    environment: Mapping[str, str] | None = None,
+    work: Callable[[list[str]], int] = main,
 ) -> Company:
-    """Begin a command in ``count`` processes; their output goes into ``folder``."""
+    """Begin a command, or other work on its words, in ``count`` processes; their output goes into ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
-    port, threads = _free_port(), torch.get_num_threads()
+    port, threads = free_port(), torch.get_num_threads()
     logs = [folder / f"process-{rank}.log" for rank in range(count)]
     args = [str(word) for word in words]
     # What the test has set for itself; the server keeps the environment that it was started in.
@@ -65,7 +70,7 @@ def start(
     own |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     ranks = [own | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(count)]
     processes = [
-        _server().Process(target=_run, args=(args, ranks[rank], threads, logs[rank]), daemon=True)
+        _server().Process(target=_run, args=(work, args, ranks[rank], threads, logs[rank]), daemon=True)
         for rank in range(count)
     ]
     for process in processes:
@@ -82,16 +87,19 @@ def _server() -> ForkServerContext:
     return context
 
 
-def _run(args: list[str], environment: Mapping[str, str], threads: int, log: Path) -> None:
+def _run(
+    work: Callable[[list[str]], int], args: list[str], environment: Mapping[str, str], threads: int, log: Path
+) -> None:
     torch.set_num_threads(threads)
     os.environ |= environment
     with log.open("w", buffering=1) as file:
         sys.stdout = sys.stderr = file
-        code = main(args)
+        code = work(args)
     sys.exit(code)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port that nobody listens at."""
     ours, theirs = multiprocessing.get_context("forkserver").Pipe()
     process = _server().Process(target=_send_free_port, args=(theirs,), daemon=True)
     process.start()

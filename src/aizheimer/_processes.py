@@ -19,7 +19,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from aizheimer.errors import AizheimerError, InputError, ProcessError, ToldError
+from aizheimer._launcher import check_launcher
+from aizheimer.errors import AizheimerError, ProcessError, ToldError
 
 if TYPE_CHECKING:
     import torch
@@ -56,46 +57,6 @@ def main_only(write: Callable[P, None]) -> Callable[P, None]:
             write(*args, **kwargs)
 
     return guarded
-
-
-_SHARDING = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed"}
-"""What accelerate says when it is to cut the model itself into shares."""
-
-
-def check_launcher(*, precision: str | None = None, accumulation: int | None = None) -> None:
-    """Refuse what a launcher asks for and a run would not do.
-
-    What is trained is told by the recipe alone. A launcher that says nothing says ``no`` and 1.
-
-    Args:
-        precision: The recipe's ``training.precision``; None if nothing is trained.
-        accumulation: Its ``training.accumulation``.
-
-    Raises:
-        InputError: The launcher shards the model, or wants another precision or accumulation than the recipe.
-    """
-    for variable, name in _SHARDING.items():
-        if os.environ.get(variable, "false").lower() in ("true", "1"):
-            raise InputError(
-                f"got {name} from the launcher ({variable}); every process holds the whole model: wanted data-parallel "
-                "processes, so start them with accelerate launch --multi_gpu (docs/processes.md), and save memory with "
-                "--fit of aizheimer plan"
-            )
-    if precision is None:
-        return
-    told = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
-    if told not in ("no", precision):
-        raise InputError(
-            f"got mixed precision {told} from the launcher (ACCELERATE_MIXED_PRECISION) and training.precision="
-            f"{precision} of the recipe, which is what counts; set training.precision, or leave it out of the launcher"
-        )
-    parts = os.environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1")
-    if parts not in ("1", "auto", str(accumulation)):
-        raise InputError(
-            f"got {parts} gradient accumulation steps from the launcher (ACCELERATE_GRADIENT_ACCUMULATION_STEPS) and "
-            f"training.accumulation={accumulation} of the recipe, which is what counts; set training.accumulation, or "
-            "leave it out of the launcher"
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,7 +132,7 @@ class Processes:
         for name, (dtype, *shape) in shapes.items():
             sent = own[name] if self.is_main else torch.empty(shape, dtype=getattr(torch, dtype))
             there = sent.to(self.device)
-            with _company():
+            with company():
                 torch.distributed.broadcast(there, src=0)
             told[name] = there.cpu()
         return told
@@ -182,7 +143,7 @@ class Processes:
 
         if self.count == 1:
             return
-        with torch.no_grad(), _company():
+        with torch.no_grad(), company():
             for tensor in tensors:
                 sent = tensor.contiguous()  # itself, but for channels last
                 torch.distributed.broadcast(sent, src=0)
@@ -194,7 +155,7 @@ class Processes:
 
         if self.count == 1:
             return
-        with torch.no_grad(), _company():
+        with torch.no_grad(), company():
             for tensor in tensors:
                 sent = tensor.contiguous()
                 torch.distributed.all_reduce(sent)
@@ -207,7 +168,7 @@ class Processes:
         if self.count == 1:
             return flags
         numbers = flags.to(self.device, torch.int32)
-        with _company():
+        with company():
             torch.distributed.all_reduce(numbers, op=torch.distributed.ReduceOp.MIN)
         return numbers.bool().to(flags.device)
 
@@ -225,7 +186,7 @@ class Processes:
         padded = rows.new_zeros((max(counts), *rows.shape[1:]))
         padded[: len(rows)] = rows.detach()
         parts = [torch.empty_like(padded) for _ in counts]
-        with _company():
+        with company():
             torch.distributed.all_gather(parts, padded)
         return torch.cat([part[:n] for part, n in zip(parts, counts, strict=True)])
 
@@ -234,7 +195,7 @@ class Processes:
 
         text = json.dumps(value).encode() if self.is_main else b""
         size = torch.tensor([len(text)], device=self.device)
-        with _company():
+        with company():
             torch.distributed.broadcast(size, src=0)
             sent = torch.frombuffer(bytearray(text), dtype=torch.uint8) if self.is_main else None
             room = torch.empty(int(size), dtype=torch.uint8) if sent is None else sent
@@ -249,12 +210,12 @@ def processes() -> Processes:
 
     Raises:
         ProcessError: If they do not find each other.
-        InputError: If the launcher wants the model sharded.
+        InputError: If the launcher wants what no run does; see `aizheimer._launcher.check_launcher`.
     """
     if process_count() == 1:
         return Processes()
     check_launcher()
-    with _company():
+    with company():
         state = _state()
     atexit.register(_leave)
     return Processes(rank=state.process_index, count=state.num_processes)
@@ -277,12 +238,21 @@ def _leave() -> None:
 
 
 @contextmanager
-def _company() -> Iterator[None]:
+def company() -> Iterator[None]:
     """Turn what torch says when another process is gone into one line."""
     try:
         yield
-    except RuntimeError as error:  # torch has no narrower class: gloo's and NCCL's are plain ones too
+    except RuntimeError as error:
+        if not _is_loss(error):
+            raise
         raise ProcessError(
             f"another process of this command has ended or cannot be reached ({' '.join(str(error).split())[:160]}); "
             "what was written so far is kept: start the command again, a run with --resume"
         ) from error
+
+
+def _is_loss(error: RuntimeError) -> bool:
+    """Whether torch says that another process cannot be reached; gloo's errors are of no class of their own."""
+    import torch
+
+    return isinstance(error, torch.distributed.DistError) or "gloo" in str(error).lower()

@@ -27,6 +27,7 @@ from torch import Tensor
 from aizheimer._processes import processes
 
 _together: ContextVar[bool] = ContextVar("_together", default=False)
+_weights: ContextVar[bool] = ContextVar("_weights", default=False)
 
 
 @contextmanager
@@ -40,6 +41,21 @@ def rows_shared() -> Iterator[None]:
         yield
     finally:
         _together.reset(token)
+
+
+@contextmanager
+def weights_shared() -> Iterator[None]:
+    """Say that each process holds a share of the denoiser's weights inside the context."""
+    token = _weights.set(True)
+    try:
+        yield
+    finally:
+        _weights.reset(token)
+
+
+def shares_weights() -> bool:
+    """Whether all processes must run the denoiser equally often, since none has all of its weights."""
+    return _weights.get()
 
 
 @dataclass(frozen=True, kw_only=True)

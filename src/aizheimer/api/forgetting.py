@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from aizheimer._processes import check_launcher, is_main, processes
+from aizheimer._launcher import check_launcher, check_training, refuse_sharding
+from aizheimer._processes import is_main, processes
 from aizheimer._records import parse_json
 from aizheimer.api._overrides import dotted
 from aizheimer.api.models import Model, address_of, as_concept, environment, load_model
@@ -111,8 +112,11 @@ def recipe_of(method: str | Path | Recipe | Method, parameters: Mapping[str, Any
     """
     recipe = _recipe_of(method, dotted(parameters), seed)
     training: Any = getattr(recipe.method, "training", None)
-    settings = {} if training is None else {"precision": training.precision, "accumulation": training.accumulation}
-    check_launcher(**settings)
+    check_launcher()
+    if training is None:
+        refuse_sharding(f"{recipe.name}, which trains nothing")
+    else:
+        check_training(training)
     return recipe
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aizheimer._launcher import refuse_sharding
 from aizheimer.api._overrides import dotted
 from aizheimer.api.models import Model, as_concept, load_model
 from aizheimer.concepts.concept import Concept
@@ -70,6 +71,7 @@ def evaluate(
     from aizheimer.evaluation.evaluate import evaluate as measure
     from aizheimer.evaluation.judges import judges_for
 
+    refuse_sharding("evaluate")
     _one_of(judge, judges)
     settings = _settings(samples, full=full, seed=seed, effective_only=effective_only)
     backbone = load_model(model)
@@ -220,6 +222,7 @@ def evaluate_suites(
     from aizheimer.evaluation.suite import Scene
     from aizheimer.evaluation.suite_file import load_suites, require_judged, run_suites
 
+    refuse_sharding("evaluate")
     loaded = load_suites(suites)
     loaded = [suite.with_parameters(effective_only=True) for suite in loaded] if effective_only else loaded
     _one_of(judge, judges)

@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from aizheimer._row_shares import RowShares
+from aizheimer._row_shares import RowShares, shares_weights
 from aizheimer.backbones.base import Backbone
 from aizheimer.backbones.conditioning import Conditions, expanded
 from aizheimer.data.entries import Entries, Joined
@@ -231,10 +231,12 @@ class StudentRolloutSource:
         own = torch.arange(count) if shares is None else shares.own
         for i in range(int(stops.max())):
             rows = own[stops[own] > i]
+            if not len(rows) and not shares_weights():
+                continue
+            asked = rows if len(rows) else own[:1]  # another process needs this one's weights
+            later = self._advanced(x_t[asked.to(x_t.device)], times[asked, i : i + 2], prompt_index[asked])
             if len(rows):
-                x_t[rows.to(x_t.device)] = self._advanced(
-                    x_t[rows.to(x_t.device)], times[rows, i : i + 2], prompt_index[rows]
-                )
+                x_t[rows.to(x_t.device)] = later
         x_t = x_t if shares is None else shares.whole(shares.mine(x_t))
         t = times.gather(1, stops[:, None]).flatten()
         return Draw(x_t=x_t, t=t.to(x_t.device), prompt_index=prompt_index)

@@ -8,10 +8,12 @@ from typing import Any
 
 from torch import nn
 
+from aizheimer._launcher import asked_sharding
 from aizheimer.backbones.base import Backbone
 from aizheimer.engine.settings import TrainSettings
 from aizheimer.modules.formats import channels_last, compiled, frozen_in_bf16
 from aizheimer.modules.recompute import recomputed
+from aizheimer.modules.sharded import sharded
 
 
 @contextmanager
@@ -20,16 +22,21 @@ def lean(denoiser: nn.Module, settings: TrainSettings) -> Iterator[None]:
 
     Args:
         denoiser: The network; what learns already asks for gradients.
-        settings: ``checkpointing``, ``weights``, ``channels_last`` and ``compile`` are read.
+        settings: ``checkpointing``, ``weights``, ``channels_last`` and ``compile`` are read. Whether several processes
+            share the weights is said by their launcher.
 
     Raises:
-        ModelError: If the network cannot be recomputed.
+        InputError: If the launcher wants them shared as no run does.
+        ModelError: If the network cannot be recomputed, or its weights not be shared.
     """
+    sharing = asked_sharding()
     with ExitStack() as stack:
         if settings.weights == "bf16":
             stack.enter_context(frozen_in_bf16(denoiser))
         if settings.channels_last:
             stack.enter_context(channels_last(denoiser))
+        if sharing is not None:
+            stack.enter_context(sharded(denoiser, reshard=sharing.reshard))
         if settings.checkpointing:
             stack.enter_context(recomputed(denoiser))
         if settings.compile:
