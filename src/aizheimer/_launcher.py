@@ -1,4 +1,4 @@
-"""What ``accelerate launch`` says in environment variables, held against what a run does; nothing is ignored silently."""
+"""What ``accelerate launch`` says in environment variables, held against what a run does: nothing is ignored."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Protocol
 
 from aizheimer.errors import InputError
 
-_PLAIN = "start them with accelerate launch --multi_gpu (docs/processes.md), and save memory with --fit of aizheimer plan"
+_PLAIN = "start them with accelerate launch --multi_gpu, and save memory with aizheimer plan --fit (docs/processes.md)"
 _STRATEGIES = {"FULL_SHARD": True, "1": True, "SHARD_GRAD_OP": False, "2": False}
 """Of FSDP's first version, by name and by number: whether a block's weights are given up after its forward pass."""
 
@@ -123,14 +123,15 @@ def check_training(training: Training) -> None:
     if told not in ("no", training.precision):
         raise InputError(
             f"got mixed precision {told} from the launcher (ACCELERATE_MIXED_PRECISION) and training.precision="
-            f"{training.precision} of the recipe, which is what counts; set training.precision, or leave it out of the launcher"
+            f"{training.precision} of the recipe, which is what counts; set training.precision, or leave it out of the "
+            "launcher"
         )
     parts = os.environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1")
     if parts not in ("1", "auto", str(training.accumulation)):
         raise InputError(
             f"got {parts} gradient accumulation steps from the launcher (ACCELERATE_GRADIENT_ACCUMULATION_STEPS) and "
-            f"training.accumulation={training.accumulation} of the recipe, which is what counts; set training.accumulation, or "
-            "leave it out of the launcher"
+            f"training.accumulation={training.accumulation} of the recipe, which is what counts; set "
+            "training.accumulation, or leave it out of the launcher"
         )
     if asked_sharding() is None:
         return
@@ -142,8 +143,8 @@ def check_training(training: Training) -> None:
     for name, wanted in (("compile", training.compile), ("channels_last", training.channels_last)):
         if wanted:
             raise InputError(
-                f"got FSDP from the launcher (ACCELERATE_USE_FSDP) and training.{name}=true of the recipe; weights that "
-                f"are shared cannot be had so: set training.{name}=false, or leave --use_fsdp out"
+                f"got FSDP from the launcher (ACCELERATE_USE_FSDP) and training.{name}=true of the recipe; shared "
+                f"weights cannot be had so: set training.{name}=false, or leave --use_fsdp out"
             )
 
 

@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.timeout(900), pytest.mark.usefixtures("cached")]
 FSDP = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_RESHARD_AFTER_FORWARD": "true"}
 KEPT = FSDP | {"FSDP_VERSION": "1", "FSDP_SHARDING_STRATEGY": "SHARD_GRAD_OP"}
 METHODS = ("aizheimer", "forget-me-not", "spm", "doco", "receler", "surgery")
-"""All in one pass, attention alone, rollouts of unequal length, an adversary, adapters that look into a block, hooks."""
+"""One pass for all, attention alone, rollouts of unequal length, an adversary, adapters inside a block, two rounds."""
 
 
 @pytest.fixture
@@ -34,9 +34,7 @@ def cached(tmp_path_factory, monkeypatch):
 
 
 def check_same(model: Path, recipe: Path, folder: Path, environment: dict[str, str] = FSDP) -> None:
-    two = company.start(
-        words(model, recipe, folder / "run"), count=2, folder=folder / "logs", environment=environment
-    )
+    two = company.start(words(model, recipe, folder / "run"), count=2, folder=folder / "logs", environment=environment)
     try:
         assert two.ended() == [0, 0], two.said(0) + two.said(1)
     finally:

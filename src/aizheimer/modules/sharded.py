@@ -133,8 +133,8 @@ def _blocks(denoiser: Any) -> list[tuple[nn.Module, str, nn.Module]]:
     ]
     if not found:
         raise ModelError(
-            f"FSDP: {type(denoiser).__name__} does not say what its blocks are (_no_split_modules); start data-parallel "
-            "processes with accelerate launch --multi_gpu"
+            f"FSDP: {type(denoiser).__name__} does not say what its blocks are (_no_split_modules); start "
+            "data-parallel processes with accelerate launch --multi_gpu"
         )
     return found[::-1]
 
