@@ -75,12 +75,18 @@ def world(name: str = "emoji") -> dict:
     }
 
 
-def forget_paths(folder: Path) -> None:
-    """Drop ``_name_or_path`` from every config: it names a folder of the machine that trained."""
+def tidy_configs(folder: Path) -> None:
+    """Drop ``_name_or_path``, which names a folder of the machine that trained, and have text encoders load in float32.
+
+    The weights are float16. Where nobody says what to load them in, diffusers takes float32 and transformers what the
+    config says; both must be the same.
+    """
     for file in folder.rglob("*config.json"):
         config = json.loads(file.read_text())
-        if config.pop("_name_or_path", None) is not None:
-            file.write_text(json.dumps(config, indent=2) + "\n")
+        changed = {name: value for name, value in config.items() if name != "_name_or_path"}
+        changed |= {"dtype": "float32"} if "dtype" in config else {}
+        if changed != config:
+            file.write_text(json.dumps(changed, indent=2) + "\n")
 
 
 def restore(out: Path, name: str, assets: Path) -> None:
@@ -102,7 +108,7 @@ def export_mmdit(out: Path, name: str, assets: Path) -> None:
     """Write the second model's pipeline and words."""
     pipe, step = train_mmdit.averaged_pipeline(out, name)
     pipe.to(torch.float16).save_pretrained(assets / "pipeline")
-    forget_paths(assets / "pipeline")
+    tidy_configs(assets / "pipeline")
     (assets / "world.json").write_text(json.dumps(world("emoji-mmdit"), indent=1, ensure_ascii=False) + "\n")
     parts = ", ".join(f"{p.name} {megabytes(p):.1f}" for p in sorted((assets / "pipeline").iterdir()) if p.is_dir())
     print(f"{assets}: {megabytes(assets):.1f} MB ({parts}), transformer after {step} updates")
@@ -128,7 +134,7 @@ def main() -> None:
         return
     pipe, step = averaged_pipeline(args.out, args.name)
     pipe.save_pretrained(args.assets / "pipeline")
-    forget_paths(args.assets / "pipeline")
+    tidy_configs(args.assets / "pipeline")
     if (args.out / "clip").exists():
         CLIPModel.from_pretrained(args.out / "clip").half().save_pretrained(args.assets / "clip")
         for file in ("tokenizer.json", "tokenizer_config.json", "preprocessor_config.json"):

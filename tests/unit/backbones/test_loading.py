@@ -340,3 +340,12 @@ def test_the_bundled_model() -> None:
     assert backbone.world.name == "emoji"
     assert len(backbone.attention_modules()) >= 7
     assert backbone.token_columns(["Santa Claus in noto style"], "Santa Claus", policy="concept").any()
+
+
+@pytest.mark.skipif(not BUNDLED.is_dir(), reason="the bundled model is not built yet")
+def test_plain_diffusers_draws_with_the_bundled_model_whatever_it_is_not_told() -> None:
+    """The weights are float16, which transformers would load as they are, and diffusers in float32."""
+    pipe = StableDiffusionPipeline.from_pretrained(BUNDLED, local_files_only=True)
+    pipe.set_progress_bar_config(disable=True)
+    assert {part.dtype for part in (pipe.unet, pipe.text_encoder, pipe.vae)} == {torch.float32}
+    assert pipe("cat", num_inference_steps=1, output_type="np").images.shape == (1, 64, 64, 3)

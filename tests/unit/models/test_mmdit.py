@@ -24,10 +24,11 @@ def scripts():
     """The scripts as modules; they find each other as they do when they are run."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(EMOJI))
+        import evaluate
         import export
         import train_mmdit
 
-        yield argparse.Namespace(mmdit=train_mmdit, export=export)
+        yield argparse.Namespace(mmdit=train_mmdit, export=export, evaluate=evaluate)
     for name in MODULES:
         sys.modules.pop(name, None)
 
@@ -53,6 +54,10 @@ def trainer(scripts, build, monkeypatch):
         return scripts.mmdit.Trainer(argparse.Namespace(**defaults, **SIZE, decay=0.01, shift=2.0, **options))
 
     return make
+
+
+def seeds():
+    return [torch.Generator().manual_seed(number) for number in range(len(PROMPTS))]
 
 
 def awake(transformer):
@@ -96,8 +101,8 @@ def test_a_caption_is_encoded_once(scripts, trainer, monkeypatch):
     assert asked == [["", "cat"], ["rocket"], ["", "dog", "rocket"]]  # three are kept: the last began anew
 
 
-def test_the_first_encoder_says_what_the_first_models_says(scripts, pristine_tiny_pipeline):
-    text, tokenizer = pristine_tiny_pipeline.text_encoder, pristine_tiny_pipeline.tokenizer
+def test_the_first_encoder_says_what_the_first_models_says(scripts, tiny_pipeline):
+    text, tokenizer = tiny_pipeline.text_encoder, tiny_pipeline.tokenizer
     first, second = scripts.mmdit.text_encoders(text)
     ids = tokenizer(PROMPTS, padding="max_length", return_tensors="pt").input_ids
     with torch.no_grad():
@@ -146,11 +151,16 @@ def test_the_exported_folder_is_read_by_plain_diffusers_and_by_us(scripts, train
     assert "MB" in capsys.readouterr().out
     folder = tmp_path / "emoji-mmdit" / "pipeline"
     without = {"text_encoder_3": None, "tokenizer_3": None}  # diffusers' own way to say that there is no T5
-    pipe = StableDiffusion3Pipeline.from_pretrained(folder, local_files_only=True, dtype=torch.float32, **without)
+    pipe = StableDiffusion3Pipeline.from_pretrained(folder, local_files_only=True, **without)
     pipe.set_progress_bar_config(disable=True)
     assert pipe.text_encoder_3 is None
     picture = pipe(PROMPTS[0], num_inference_steps=2, guidance_scale=2.0, output_type="np").images
     assert picture.shape == (1, 64, 64, 3)
+    wanted = pipe(PROMPTS, generator=seeds(), num_inference_steps=2, guidance_scale=2.0, output_type="pt").images
+    scripts.evaluate.count_rows(pipe)
+    asked = argparse.Namespace(model="emoji-mmdit", steps=2, guidance=2.0)
+    found = (scripts.evaluate.sample(pipe, PROMPTS, [0, 1, 2], asked) + 1) / 2
+    assert torch.allclose(found, wanted, atol=1e-4)
     assert not any(b"_name_or_path" in file.read_bytes() for file in folder.rglob("*.json"))
 
     backbone = backbone_for(load_pipeline(folder))
