@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from aizheimer.edits.edit import Edit
 from aizheimer.edits.foreign import Foreign, read_foreign
 from aizheimer.edits.hook import Hook
 from aizheimer.edits.hooks.spm import SPMHook
+from aizheimer.edits.original_text import by_transformers_names
 from aizheimer.edits.places import Placed, place
 from aizheimer.edits.provenance import ConceptRecord, Provenance, base_name, text_fingerprints
 from aizheimer.errors import EditError
@@ -92,6 +94,7 @@ def import_edit(
         (32, ())
     """
     foreign = read_foreign(path, parts=tuple(backbone.networks))
+    foreign = dataclasses.replace(foreign, tensors=by_transformers_names(foreign.tensors))
     placed = place(foreign.tensors, backbone.networks)
     base = base_name(backbone.pipe.name_or_path) or "the base"
     _check_matched(foreign, placed, backbone, base=base)

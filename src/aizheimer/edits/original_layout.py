@@ -1,4 +1,4 @@
-"""Stable Diffusion 1 in the layout of its first code: one file, as ComfyUI and AUTOMATIC1111 read it.
+"""Stable Diffusion 1, 2 and XL in the layout of their first code: one file, as ComfyUI and AUTOMATIC1111 read it.
 
 A UNet there is a list of numbered ``input_blocks``, a ``middle_block`` and numbered ``output_blocks``; diffusers groups
 the same layers into ``down_blocks``, ``mid_block`` and ``up_blocks``. diffusers converts that layout to its own; what
@@ -9,23 +9,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, nn
 
+from aizheimer.edits.original_text import CLIP_OF_XL, OPEN_CLIP, OPEN_CLIP_OF_XL, open_clip_state
 from aizheimer.errors import EditError
-
-if TYPE_CHECKING:
-    from diffusers import StableDiffusionPipeline
 
 UNET, TEXT, VAE = "model.diffusion_model.", "cond_stage_model.transformer.text_model.", "first_stage_model."
 """Where the file keeps each network."""
 _OPEN_CLIP_WIDTH = 1024
-"""Width of the text encoder of Stable Diffusion 2, which that layout keeps in yet another way."""
+"""Width of the text encoder of Stable Diffusion 2, which is OpenCLIP's."""
+_FAMILIES = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
 
 _UNET_ENDS = {
     "time_embedding.linear_1": "time_embed.0",
     "time_embedding.linear_2": "time_embed.2",
+    "add_embedding.linear_1": "label_emb.0.0",
+    "add_embedding.linear_2": "label_emb.0.2",
     "conv_in": "input_blocks.0.0",
     "conv_norm_out": "out.0",
     "conv_out": "out.2",
@@ -133,8 +134,8 @@ def vae_key(name: str, *, levels: int) -> str:
     raise EditError(f"the original layout has no place for the autoencoder's '{name}'; export as diffusers")
 
 
-def original_state(pipe: StableDiffusionPipeline) -> dict[str, Tensor]:
-    """Return all weights of a Stable Diffusion 1 pipeline by their original names.
+def original_state(pipe: Any) -> dict[str, Tensor]:
+    """Return all weights of a Stable Diffusion 1, 2 or XL pipeline by their original names.
 
     Args:
         pipe: As it is now: with an edit on it, the edited weights.
@@ -142,18 +143,29 @@ def original_state(pipe: StableDiffusionPipeline) -> dict[str, Tensor]:
     Raises:
         EditError: If it is of another family, or built so that the layout has no place for a part of it.
     """
-    config: Any = pipe.text_encoder.config
-    if type(pipe).__name__ != "StableDiffusionPipeline" or config.hidden_size >= _OPEN_CLIP_WIDTH:
-        family = "Stable Diffusion 2" if type(pipe).__name__ == "StableDiffusionPipeline" else type(pipe).__name__
-        raise EditError(f"single-file is the layout of Stable Diffusion 1, this is {family}; export as diffusers")
+    if type(pipe).__name__ not in _FAMILIES:
+        raise EditError(
+            f"single-file is the layout of Stable Diffusion 1, 2 and XL, this is {type(pipe).__name__}; export as "
+            "diffusers"
+        )
     state = {UNET + key: value for key, value in original_unet(pipe.unet).items()}
     levels = len(pipe.vae.config.block_out_channels)
     for name, value in pipe.vae.state_dict().items():
         attention = ".attentions." in name and value.ndim == 2
         state[VAE + vae_key(name, levels=levels)] = value[:, :, None, None] if attention else value
-    for name, value in pipe.text_encoder.state_dict().items():
-        state[TEXT + name.removeprefix("text_model.")] = value
-    return state
+    return state | _text_state(pipe)
+
+
+def _text_state(pipe: Any) -> dict[str, Tensor]:
+    """Return the text encoders' weights by their original names."""
+    first = pipe.text_encoder.state_dict()
+    if type(pipe).__name__ == "StableDiffusionXLPipeline":
+        second = open_clip_state(pipe.text_encoder_2.state_dict())
+        clip = {f"{CLIP_OF_XL}text_model.{name.removeprefix('text_model.')}": value for name, value in first.items()}
+        return clip | {OPEN_CLIP_OF_XL + name: value for name, value in second.items()}
+    if pipe.text_encoder.config.hidden_size >= _OPEN_CLIP_WIDTH:
+        return {OPEN_CLIP + name: value for name, value in open_clip_state(first).items()}
+    return {TEXT + name.removeprefix("text_model."): value for name, value in first.items()}
 
 
 def original_unet(unet: nn.Module) -> dict[str, Tensor]:

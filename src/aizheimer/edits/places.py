@@ -73,7 +73,7 @@ def place(tensors: Mapping[str, Tensor], networks: Mapping[str, nn.Module]) -> P
     for name, tensor in tensors.items():
         if name in used:
             continue
-        if name.removeprefix("state_dict.").startswith(_ELSEWHERE) or name.endswith("position_ids"):
+        if name.removeprefix("state_dict.").startswith(_ELSEWHERE) or name.endswith(("position_ids", ".logit_scale")):
             elsewhere += 1
             continue
         known = [spelt for spelt in _spellings(name, original) if spelt in parameters]

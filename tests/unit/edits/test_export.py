@@ -13,13 +13,16 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from aizheimer.backbones.base import backbone_for
+from aizheimer.concepts import Concept
 from aizheimer.edits import Edit
 from aizheimer.edits.export import FORMATS, METADATA, export_edit
+from aizheimer.edits.imports import import_edit
 from aizheimer.edits.low_rank import thin_edit
 from aizheimer.edits.original_layout import UNET, VAE, original_state, unet_key, vae_key
 from aizheimer.errors import EditError, StorageError
 from tests.snapshot import same_snapshot, snapshot
 from tests.tiers import all_but
+from tests.tiny import DIM
 from tests.tiny_families import BUILDERS
 from tests.unit.edits.artifacts import (
     BIAS,
@@ -150,10 +153,12 @@ class TestRefusals:
         with pytest.raises(EditError, match="this edit was made for"):
             other.export(tiny_pipeline, tmp_path / "x", format="lora-kohya")
 
-    def test_stable_diffusion_2_in_the_original_layout(self, tiny_pipeline, monkeypatch):
-        monkeypatch.setattr(tiny_pipeline.text_encoder.config, "hidden_size", 1024)
-        with pytest.raises(EditError, match="this is Stable Diffusion 2; export as diffusers"):
-            original_state(tiny_pipeline)
+    @pytest.mark.parametrize("family", ["sd3", "flux"])
+    def test_a_transformer_in_the_original_layout(self, family):
+        with pytest.raises(
+            EditError, match=r"layout of Stable Diffusion 1, 2 and XL, this is \w+; export as diffusers"
+        ):
+            original_state(BUILDERS[family]())
 
     def test_kohyas_names_are_those_of_a_unet(self, tiny_pipeline, tmp_path, monkeypatch):
         monkeypatch.setattr("aizheimer.edits.export._denoiser_name", lambda _pipe: "transformer")
@@ -256,6 +261,29 @@ class TestOriginalLayout:
         back = convert_ldm_unet_checkpoint({UNET + original: name for name, original in names.items()}, unet.config)
         assert back == {name: name for name in names}
 
+    def test_every_parameter_of_the_unet_of_xl(self):
+        with torch.device("meta"):
+            unet = UNet2DConditionModel(
+                block_out_channels=(320, 640, 1280),
+                down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+                up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+                cross_attention_dim=2048,
+                attention_head_dim=(5, 10, 20),
+                transformer_layers_per_block=(1, 2, 10),
+                use_linear_projection=True,
+                addition_embed_type="text_time",
+                addition_time_embed_dim=256,
+                projection_class_embeddings_input_dim=2816,
+            )
+        names = {name: unet_key(name, unet.config) for name in unet.state_dict()}
+        assert len(set(names.values())) == len(names) == 1680
+        assert names["add_embedding.linear_2.bias"] == "label_emb.0.2.bias"
+        assert names["up_blocks.0.upsamplers.0.conv.weight"] == "output_blocks.2.2.conv.weight"
+        last = "transformer_blocks.9.attn2.to_k.weight"
+        assert names[f"down_blocks.2.attentions.1.{last}"] == f"input_blocks.8.1.{last}"
+        back = convert_ldm_unet_checkpoint({UNET + original: name for name, original in names.items()}, unet.config)
+        assert back == {name: name for name in names}
+
     def test_every_parameter_of_the_autoencoder(self):
         blocks = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
         with torch.device("meta"):
@@ -274,6 +302,28 @@ class TestOriginalLayout:
             unet_key(name, {"layers_per_block": 2, "up_block_types": []})
         with pytest.raises(EditError, match=r"has no place for .* export as diffusers"):
             vae_key(f"encoder.strange.{name}", levels=4)
+
+    def test_stable_diffusion_2_has_the_names_of_open_clip(self, tmp_path, monkeypatch):
+        """Its text encoder is told by its width, which a tiny one has not."""
+        pipe = BUILDERS["sd2-v"]()
+        monkeypatch.setattr("aizheimer.edits.original_layout._OPEN_CLIP_WIDTH", DIM)
+        edit = edit_of_weights(pipe, (*CROSS, *TEXT))
+        pipe.save_pretrained(tmp_path / "base")
+        exported = edit.export(pipe, tmp_path / "x.safetensors", format="single-file")
+        names = set(load_file(exported.path))
+        assert "cond_stage_model.model.transformer.resblocks.1.attn.in_proj_weight" in names
+        assert "cond_stage_model.model.ln_final.bias" in names
+        there = loaded(exported, base=pipe, base_folder=tmp_path / "base")
+        with edit.applied(pipe):
+            for part in ("unet", "text_encoder", "vae"):
+                own, weights = getattr(pipe, part).state_dict(), getattr(there, part).state_dict()
+                assert own.keys() == weights.keys()
+                assert all(torch.equal(own[name], weights[name]) for name in own)
+            wanted = draw(pipe, PROMPTS)
+        assert apart(draw(there, PROMPTS), wanted) < 1e-5
+        found, report = import_edit(exported.path, backbone_for(pipe), Concept("santa claus"))
+        assert report.unmatched == ()
+        assert found.deltas.keys() == edit.deltas.keys()
 
 
 class TestThin:
