@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from torch import nn
+
+from aizheimer.edits.original_layout import unet_key
+from aizheimer.errors import EditError
 
 _TEXT = "text_model."
 """Prefix that CLIP's text tower had, and that LoRA files still write, where newer libraries have dropped it."""
@@ -56,15 +60,28 @@ def _own_name(part: str, name: str) -> str:
 
 
 def layers_by_name(parts: Mapping[str, nn.Module]) -> dict[str, str]:
-    """Return every linear layer and convolution, ``"<part>.<name>"``, by kohya's name and by PEFT's."""
+    """Return every linear layer and convolution, ``"<part>.<name>"``, by kohya's name and by PEFT's.
+
+    kohya's trainer for Stable Diffusion XL names a UNet's layers as the original layout does.
+    """
     found: dict[str, str] = {}
     for part, network in parts.items():
         for name, module in network.named_modules():
             if isinstance(module, nn.Linear | nn.Conv2d):
                 whole = f"{part}.{name}"
                 found |= {kohya_name(whole, parts=parts): whole, peft_name(whole): whole, whole: whole}
+                if part == "unet" and (original := _original_name(name, network)):
+                    found[f"lora_unet_{original.replace('.', '_')}"] = whole
                 # Trainers on a pipeline with one text encoder number it too, some of them; and others never do.
                 if part == "text_encoder":
                     own = _own_name(part, name).replace(".", "_")
                     found |= {f"lora_te1_{own}": whole, f"lora_te_{own}": whole}
     return found
+
+
+def _original_name(name: str, network: Any) -> str:
+    """Return a UNet layer's name in the original layout, "" if it has none there."""
+    try:
+        return unet_key(f"{name}.weight", network.config).removesuffix(".weight")
+    except (EditError, KeyError, AttributeError):  # of another network, or of a layer that is not one of that layout
+        return ""

@@ -253,3 +253,18 @@ class TestImport:
         safetensors.torch.save_file(state, tmp_path / "x.safetensors")
         found, _ = import_edit(tmp_path / "x.safetensors", backbone_for(pipe), Concept("santa claus"))
         assert found.deltas.keys() == edit.deltas.keys()
+
+    def test_a_lora_of_kohyas_trainer_for_xl(self, pipe, tmp_path):
+        """It has the UNet's layers by the original layout's numbers."""
+        edit = edit_of(pipe, KINDS["all"])
+        edit.export(pipe, tmp_path / "ours.safetensors", format="lora-kohya")
+        ours = safetensors.torch.load_file(tmp_path / "ours.safetensors")
+        diffusers, original = "down_blocks_1_attentions_0", "input_blocks_3_1"
+        theirs = {name.replace(diffusers, original): value for name, value in ours.items()}
+        assert any(original in name for name in theirs)
+        assert not any("down_blocks" in name for name in theirs)
+        safetensors.torch.save_file(theirs, tmp_path / "theirs.safetensors")
+        found, report = import_edit(tmp_path / "theirs.safetensors", backbone_for(pipe), Concept("santa claus"))
+        assert report.unmatched == ()
+        assert found.deltas.keys() == edit.deltas.keys()
+        assert all(torch.allclose(found.deltas[name], delta, atol=2e-6) for name, delta in edit.deltas.items())
