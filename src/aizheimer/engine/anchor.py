@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from aizheimer.backbones.base import Backbone
 from aizheimer.backbones.conditioning import Conditions
-from aizheimer.data.sources import Draw
+from aizheimer.data.sources import Draw, Source
 from aizheimer.engine.batch_shares import predict
 from aizheimer.modules.parameters import swapped
 
@@ -55,6 +55,24 @@ class LiveAnchor:
         embeddings = self.embeddings[draw.prompt_index].to(draw.x_t)
         with swapped(self.backbone.denoiser, self.originals):
             return predict(self.backbone, draw.x_t, draw.t, embeddings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answered:
+    """Latents of a source that knows no targets, with those of an anchor, asked for at every draw.
+
+    Args:
+        source: Where latents come from.
+        anchor: Knows the targets.
+    """
+
+    source: Source
+    anchor: Anchor
+
+    def draw(self, count: int, *, step: int, generator: torch.Generator) -> Draw:
+        """Return the source's draw with the anchor's predictions as its target."""
+        draw = self.source.draw(count, step=step, generator=generator)
+        return replace(draw, target=self.anchor.predict(draw))
 
 
 @torch.no_grad()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from contextlib import nullcontext
+from functools import partial
+from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -10,12 +12,13 @@ from aizheimer.backbones.base import Backbone
 from aizheimer.backbones.readers import text_part
 from aizheimer.concepts.concept import Concept
 from aizheimer.data.latents import RolloutPlan
-from aizheimer.data.sources import BankSource
+from aizheimer.data.sources import BankSource, Source
 from aizheimer.data.words import LiveEmbeddings, check_room
 from aizheimer.edits.edit import Edit
+from aizheimer.engine.anchor import Answered
 from aizheimer.engine.callbacks import Callbacks
 from aizheimer.engine.noise_problem import NoiseProblem
-from aizheimer.engine.noise_targets import guided_away
+from aizheimer.engine.noise_targets import CurrentPrediction, LiveGuidance, guided_away
 from aizheimer.engine.run_folder import RunFolder
 from aizheimer.engine.settings import TrainSettings
 from aizheimer.engine.text_terms import AttackedTerm
@@ -84,9 +87,15 @@ class AdvUnlearn(BaseModel):
     retain: RetainPlan = Field(
         default=RetainPlan(batch_size=5), description="Retain prompts, 5 in a step; the paper takes names of things."
     )
+    rollout: Literal["bank", "step"] = Field(
+        default="bank",
+        description="Where latents come from: the frozen model's trajectories, denoised once; step denoises new ones "
+        "for every update and every step of the attacker, as the published code does, some steps / 2 guided passes "
+        "each. The model that draws them is the same, for the denoiser is not changed.",
+    )
     rollouts: RolloutPlan = Field(
         default=RolloutPlan(forget=40, steps=50, guidance=3.0),
-        description="The frozen model's rollouts, computed once; 50 steps under guidance 3 in the paper.",
+        description="The frozen model's rollouts; 50 steps under guidance 3 in the paper. Of a bank, how many.",
     )
     training: TrainSettings = Field(
         default=TrainSettings(steps=1000, lr=1e-5, batch_size=1, optimizer="adam", clip=None, drift_limit=None),
@@ -105,7 +114,7 @@ class AdvUnlearn(BaseModel):
     @property
     def rolled_out(self) -> RolloutPlan:
         """The rollouts that are made: one in the place of those that nothing is trained on."""
-        return plan_for(self.rollouts, retain=self.retain_weight > 0, forget=True)
+        return plan_for(self.rollouts, retain=self.retain_weight > 0, forget=self.rollout == "bank")
 
     def unlearn(
         self, backbone: Backbone, concept: Concept, *, run: RunFolder | None = None, callbacks: Callbacks | None = None
@@ -142,20 +151,19 @@ class AdvUnlearn(BaseModel):
     def _task(self, material: Material) -> Task:
         backbone, device = material.backbone, material.backbone.device
         train, held = material.forget_banks()
+        of_bank = partial(BankSource.of, device=device, dtype=backbone.dtype)
         source, watched = (
-            BankSource.of(
-                bank,
-                target=guided_away(backbone, bank, eta=self.eta, concept=None, from_prompt=False),
-                device=device,
-                dtype=backbone.dtype,
-            )
+            of_bank(bank, target=guided_away(backbone, bank, eta=self.eta, concept=None, from_prompt=False))
             for bank in (train, held)
         )
+        attacked: Source = of_bank(train, target=train.prediction)
+        if self.rollout == "step":
+            source, attacked = self._fresh(material)
         words = LiveEmbeddings.of(backbone, material.data.forget_prompts)
         term = AttackedTerm(
             backbone=backbone,
             source=source,
-            attacked=BankSource.of(train, target=train.prediction, device=device, dtype=backbone.dtype),
+            attacked=attacked,
             words=words,
             plan=self.attack,
             fidelity=self.fidelity,
@@ -168,3 +176,14 @@ class AdvUnlearn(BaseModel):
             held_out=material.monitor(material.held_out(watched), words),
         )
         return Task(problem=problem)
+
+    def _fresh(self, material: Material) -> tuple[Source, Source]:
+        """Return new rollouts for every draw, with the targets of the term and of the attacker."""
+        backbone, data = material.backbone, material.data
+        concept, empty = data.forget_embeddings, data.null_embedding
+        away = LiveGuidance(
+            backbone=backbone, teacher=nullcontext, concept=concept, neutral=empty, eta=self.eta
+        )  # the denoiser is the frozen model's, and so are these words
+        rollouts = material.student_rollouts(concept)
+        back = CurrentPrediction(backbone=backbone, embeddings=concept)
+        return Answered(source=rollouts, anchor=away), Answered(source=rollouts, anchor=back)

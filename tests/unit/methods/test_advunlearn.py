@@ -48,6 +48,21 @@ def test_the_distance_to_the_target_falls_and_retention_holds():
     assert ends[1]["retention_drift"] < ends[0]["retention_drift"]
 
 
+@pytest.mark.long
+def test_new_rollouts_for_every_update_reach_what_the_bank_reaches():
+    """The same model draws both; only the latents are others, so the ends are near and not the same."""
+    training = {"steps": 24, "batch_size": 4, "monitor_every": 24, "lr": 3e-3}
+    ends = {}
+    for rollout in ("bank", "step"):
+        looks = []
+        method = small(AdvUnlearn, **QUICK, rollout=rollout, training=training)
+        method.unlearn(tiny_backbone(), CONCEPT, callbacks=Callbacks(on_monitor=looks.append))
+        ends[rollout] = looks[-1]["erase_error"]
+    assert ends["bank"] != ends["step"]
+    assert ends["step"] < 0.9
+    assert ends["step"] == pytest.approx(ends["bank"], abs=0.1)
+
+
 def test_what_cannot_be_is_refused():
     with pytest.raises(ValidationError, match=r"warmup is 200 of 100 training\.steps; none are left for the attack"):
         AdvUnlearn(training={"steps": 100})
