@@ -86,6 +86,22 @@ def collect(folders: Sequence[Path], earlier: Content) -> Content:
     }
 
 
+def write_content(path: Path, content: Content) -> None:
+    """Replace the file at once, with each row and each finding in one line: a row has more than a hundred columns."""
+    parts = []
+    for name, own in content.items():
+        opening, closing = "{}" if isinstance(own, dict) else "[]"
+        labels = (
+            [f"{json.dumps(key, ensure_ascii=False)}: " for key in own] if isinstance(own, dict) else [""] * len(own)
+        )
+        values = own.values() if isinstance(own, dict) else own
+        lines = [label + json.dumps(value, ensure_ascii=False) for label, value in zip(labels, values, strict=True)]
+        parts.append(f'"{name}": {opening}\n' + ",\n".join(lines) + f"\n{closing}")
+    partial = path.with_suffix(".tmp")
+    partial.write_text("{\n" + ",\n".join(parts) + "\n}\n", encoding="utf-8")
+    partial.replace(path)
+
+
 def restore(content: Content, folder: Path) -> int:
     """Write the kept rows where a bench looks for those that are done; what is there already is left.
 
@@ -342,7 +358,7 @@ def main() -> None:
         return
     if args.folders:
         content = collect(args.folders, content)
-        write_json(args.output, content)
+        write_content(args.output, content)
     for name, written in (("leaderboard", table), ("state", state), ("controls", controls)):
         write_between(args.page, name, written(content))
     attack_picture(content, args.pictures / "leaderboard-attacks.png")

@@ -163,6 +163,16 @@ def test_a_page_that_is_not_finished_says_so(leaderboard, folder, monkeypatch):
     assert leaderboard.state({"rows": whole}) == ""
 
 
+def test_a_row_is_a_line_of_the_file(leaderboard, folder, tmp_path):
+    content = leaderboard.collect([folder], leaderboard.EMPTY)
+    leaderboard.write_content(tmp_path / "kept.json", content)
+    text = (tmp_path / "kept.json").read_text()
+    assert json.loads(text) == json.loads(json.dumps(content))
+    assert text.count("\n") < 2 * (len(content["rows"]) + len(content["found"]) + len(content["stated"])) + 20
+    leaderboard.write_content(tmp_path / "none.json", leaderboard.EMPTY)
+    assert json.loads((tmp_path / "none.json").read_text()) == leaderboard.EMPTY
+
+
 def test_its_pictures_are_drawn(leaderboard, folder, tmp_path):
     content = json.loads(json.dumps(leaderboard.collect([folder], leaderboard.EMPTY)))
     for draw in (leaderboard.attack_picture, leaderboard.damage_picture):
