@@ -86,6 +86,7 @@ class _Shares:
         frozen = _frozen(stand_ins, learning)
         for stand_in in stand_ins:
             fully_shard(stand_in, mesh=mesh, reshard_after_forward=reshard, ignored_params=learning)
+        fully_shard(_Blocks(stand_ins), mesh=mesh, ignored_params=learning)()
         for place in frozen:
             place.parameter.data = place.parameter.data.new_empty(0)
         hooks = [module.register_forward_hook(partial(_gather_backward, owner)) for owner, module in _owners(frozen)]
@@ -107,6 +108,20 @@ class _Shares:
             place.module._parameters[place.name] = place.parameter
         for parent, name, block in reversed(self.blocks):
             setattr(parent, name, block)
+
+
+class _Blocks(nn.Module):
+    """Over all blocks, so that they share buffers: alone, each would keep its whole weights until it runs again.
+
+    Being called is what makes it their root.
+    """
+
+    def __init__(self, blocks: list[Any]) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+
+    def forward(self) -> None:
+        """Do nothing."""
 
 
 def _fully_shard() -> Any:
