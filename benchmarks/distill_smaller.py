@@ -10,7 +10,8 @@ by itself.
 
 The student begins from random weights, or pruned: every second (third, ...) channel of the teacher in every layer,
 which keeps concatenations, heads, groups of norms and the frequencies of the time embedding in step; what fewer
-inputs take from a sum's standard deviation is multiplied back in.
+inputs take from a sum's standard deviation is multiplied back in. Or it is shallow: all channels, and no middle block,
+which costs the least of the UNet's blocks (Kim et al., BK-SDM, arXiv:2305.15798).
 
 Measured are UA of the concept and the share of pictures of other things judged right, beside the teacher's on the
 same prompts and seeds, the parameters, and the held-out errors.
@@ -59,7 +60,7 @@ from aizheimer.modules.parameters import ParameterSelection
 
 TARGETS = ("cat", "penguin", "rocket")
 WAYS = ("spared", "told")
-INITS = ("pruned", "random")
+INITS = ("pruned", "random", "shallow")
 HELD_OUT = 4
 
 
@@ -77,14 +78,19 @@ class Lesson:
 
 
 def narrower(unet: Any, shrink: int, *, init: str, seed: int) -> nn.Module:
-    """Return a UNet with a part of the channels of another.
+    """Return a UNet with a part of the channels of another, or of its blocks.
 
     Args:
         unet: The teacher.
-        shrink: Channels are divided by it.
-        init: "pruned" or "random".
+        shrink: Channels are divided by it, except in a shallow one.
+        init: "pruned", "random" or "shallow".
         seed: Of random weights.
     """
+    if init == "shallow":
+        shallow: nn.Module = type(unet).from_config({**unet.config, "mid_block_type": None})
+        kept = {name: value for name, value in unet.state_dict().items() if not name.startswith("mid_block.")}
+        shallow.load_state_dict(kept)
+        return shallow.eval()
     channels = [width // shrink for width in unet.config.block_out_channels]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # initialisation knows no other source of chance
@@ -273,8 +279,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--students", type=Path, default=Path("build/students"), help="where checkpoints go")
     parser.add_argument("--targets", nargs="*", default=list(TARGETS))
     parser.add_argument("--ways", nargs="*", choices=WAYS, default=list(WAYS))
-    parser.add_argument("--inits", nargs="*", choices=INITS, default=list(INITS))
-    parser.add_argument("--shrink", type=int, default=2, help="channels are divided by it")
+    parser.add_argument("--inits", nargs="*", choices=INITS, default=["pruned", "random"])
+    parser.add_argument("--shrink", type=int, default=2, help="channels are divided by it; not a shallow one's")
     parser.add_argument("--steps", type=int, default=4000, help="steps of AdamW")
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--batch", type=int, default=32)

@@ -132,6 +132,14 @@ def test_a_student(load, tiny_backbone, tmp_path):
     assert fresh[inner].shape == half[inner].shape
     assert not torch.equal(fresh[inner], half[inner])
     assert student.fingerprint() != tiny_backbone.fingerprint()
+    shallow = module.with_denoiser(tiny_backbone, module.narrower(unet, 2, init="shallow", seed=0))
+    rest = {name: value for name, value in whole.items() if not name.startswith("mid_block.")}
+    assert dict(shallow.denoiser.named_parameters()).keys() == rest.keys() != whole.keys()
+    assert all(torch.equal(value, rest[name]) for name, value in shallow.denoiser.named_parameters())
+    words = tiny_backbone.condition(["cat"])
+    with torch.no_grad():
+        drawn = shallow.predict(torch.ones(1, 4, 8, 8), torch.tensor([500]), words)
+    assert drawn.shape == (1, 4, 8, 8)
 
 
 def test_the_concept_is_never_shown(load, tiny_backbone, tmp_path):
