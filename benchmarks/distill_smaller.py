@@ -87,7 +87,9 @@ def narrower(unet: Any, shrink: int, *, init: str, seed: int) -> nn.Module:
         seed: Of random weights.
     """
     if init == "shallow":
-        shallow: nn.Module = type(unet).from_config({**unet.config, "mid_block_type": None})
+        # Without its record of what was left to the defaults, which would be put back.
+        config = {name: value for name, value in unet.config.items() if name != "_use_default_values"}
+        shallow: nn.Module = type(unet).from_config({**config, "mid_block_type": None})
         kept = {name: value for name, value in unet.state_dict().items() if not name.startswith("mid_block.")}
         shallow.load_state_dict(kept)
         return shallow.eval()
