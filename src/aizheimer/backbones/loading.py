@@ -16,11 +16,7 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
 BUNDLED = ("emoji", "emoji-mmdit")
-_HOW_TO_BUILD = {
-    "emoji": "install aizheimer again, or build it with the scripts in models/emoji",
-    "emoji-mmdit": "this version does not ship it; train it with models/emoji/train_mmdit.py and write it there with "
-    "models/emoji/export.py --model emoji-mmdit",
-}
+_HOW_TO_BUILD = "install aizheimer again, or build it with the scripts in models/emoji"
 _BUNDLED_FOLDER = Path(__file__).resolve().parents[1] / "assets"
 _SINGLE = ".safetensors"
 _INDEX = "model_index.json"
@@ -81,8 +77,7 @@ def _locate(model: str | Path, *, local_files_only: bool, revision: str | None) 
         folder = _BUNDLED_FOLDER / str(model) / "pipeline"
         if not folder.is_dir():
             raise ModelError(
-                f"model {str(model)!r} is not part of this installation ({folder} is missing); "
-                f"{_HOW_TO_BUILD[str(model)]}."
+                f"model {str(model)!r} is not part of this installation ({folder} is missing); {_HOW_TO_BUILD}."
             )
         return folder
     path = Path(model).expanduser()

@@ -11,7 +11,7 @@ from diffusers import StableDiffusion3Pipeline
 
 from aizheimer.backbones.base import backbone_for, load_pipeline
 from aizheimer.backbones.loading import _BUNDLED_FOLDER
-from aizheimer.errors import ModelError
+from aizheimer.detectors.classifier import ImageJudge
 
 EMOJI = Path(__file__).parents[3] / "models" / "emoji"
 MODULES = ("train_mmdit", "export", "sitting", "training", "emoji_data", "train_unet", "evaluate")
@@ -179,7 +179,13 @@ def test_the_exported_folder_is_read_by_plain_diffusers_and_by_us(scripts, train
     assert torch.nn.functional.mse_loss(found, wanted) < 1e-3 * wanted.square().mean()  # half-precision weights
 
 
-@pytest.mark.skipif((_BUNDLED_FOLDER / "emoji-mmdit" / "pipeline").is_dir(), reason="it is shipped")
-def test_until_it_is_shipped_its_name_says_how_to_build_it():
-    with pytest.raises(ModelError, match=r"does not ship it; train it with models/emoji/train_mmdit\.py"):
-        load_pipeline("emoji-mmdit")
+def test_it_is_shipped_and_draws_what_is_asked(scripts):
+    pipe = load_pipeline("emoji-mmdit")
+    assert backbone_for(pipe).world.name == "emoji-mmdit"
+    pipe.set_progress_bar_config(disable=True)
+    scripts.evaluate.count_rows(pipe)
+    asked = argparse.Namespace(model="emoji-mmdit", steps=6, guidance=2.0)
+    prompts = [f"{label} in noto style" for label in ("red apple", "pizza", "soccer ball", "rocket")]
+    judge = ImageJudge.load(_BUNDLED_FOLDER / "emoji" / "judges" / "object")
+    named = judge.judge(scripts.evaluate.sample(pipe, prompts, [0, 1, 2, 3], asked)).labels
+    assert sum(name == prompt.removesuffix(" in noto style") for name, prompt in zip(named, prompts, strict=True)) >= 3
