@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from tests.duplicate import Duplicator
 
 # Workers side by side share the cores: the tests' networks are too small to gain from threads that wait for each other.
-if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
+if (workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0"))) and not os.environ.get("OMP_NUM_THREADS"):
+    os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // workers))
 
 # The same examples on every machine, and none that fails because the machine is busy.
 hypothesis.settings.register_profile("aizheimer", deadline=None, derandomize=True, max_examples=50)
