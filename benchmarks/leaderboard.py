@@ -23,7 +23,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from figures import save_figure
-from measuring import write_json
+from measuring import replace_text, write_json
 from methods_table import write_between
 
 from aizheimer.bench.plan import Cell, load_plan
@@ -90,16 +90,16 @@ def write_content(path: Path, content: Content) -> None:
     """Replace the file at once, with each row and each finding in one line: a row has more than a hundred columns."""
     parts = []
     for name, own in content.items():
-        opening, closing = "{}" if isinstance(own, dict) else "[]"
-        labels = (
-            [f"{json.dumps(key, ensure_ascii=False)}: " for key in own] if isinstance(own, dict) else [""] * len(own)
-        )
-        values = own.values() if isinstance(own, dict) else own
-        lines = [label + json.dumps(value, ensure_ascii=False) for label, value in zip(labels, values, strict=True)]
+        if isinstance(own, dict):
+            (opening, closing), lines = "{}", [f"{_line_of(key)}: {_line_of(value)}" for key, value in own.items()]
+        else:
+            (opening, closing), lines = "[]", [_line_of(value) for value in own]
         parts.append(f'"{name}": {opening}\n' + ",\n".join(lines) + f"\n{closing}")
-    partial = path.with_suffix(".tmp")
-    partial.write_text("{\n" + ",\n".join(parts) + "\n}\n", encoding="utf-8")
-    partial.replace(path)
+    replace_text(path, "{\n" + ",\n".join(parts) + "\n}\n")
+
+
+def _line_of(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
 
 
 def restore(content: Content, folder: Path) -> int:

@@ -244,7 +244,18 @@ class Rows:
 
 def write_json(path: Path, content: Any) -> None:
     """Replace the file at once."""
+    replace_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Replace the file at once."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".tmp")
-    partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    partial.write_text(text, encoding="utf-8")
     partial.replace(path)
+
+
+def bench_rows(folder: Path, columns: Sequence[str]) -> list[dict[str, Any]]:
+    """Return some columns of what ``aizheimer bench`` measured; None where a row has not one."""
+    lines = (folder / "results.jsonl").read_text(encoding="utf-8").splitlines()
+    return [{name: row.get(name) for name in columns} for row in map(json.loads, lines)]

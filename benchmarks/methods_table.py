@@ -183,6 +183,11 @@ def between_marks(text: str, name: str, content: str) -> str:
     return re.sub(f"{re.escape(begin)}.*?{re.escape(end)}", lambda _: block, text, flags=re.DOTALL)
 
 
+def percent(share: float) -> str:
+    """Return a share in words that a narrow column does not part."""
+    return f"{100 * share:.0f}\N{NO-BREAK SPACE}%"
+
+
 def write_between(page: Path, name: str, content: str) -> None:
     """Replace what is `between_marks` of a name in a page's file."""
     page.write_text(between_marks(page.read_text(encoding="utf-8"), name, content), encoding="utf-8")

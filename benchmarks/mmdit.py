@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measuring import write_json
-from methods_table import write_between
+from measuring import bench_rows, write_json
+from methods_table import percent, write_between
 
 from aizheimer.recipes.load import load_recipe
 
@@ -73,11 +73,6 @@ def table(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
-def percent(share: float) -> str:
-    """Return a share in words that a narrow column does not part."""
-    return f"{100 * share:.0f}\N{NO-BREAK SPACE}%"
-
-
 def _mean(values: Any) -> float:
     return float(np.mean(list(values)))
 
@@ -90,8 +85,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--bench", type=Path, help="folder of the bench by mmdit/plan.yaml")
     args = parser.parse_args(arguments)
     if args.bench is not None:
-        lines = (args.bench / "results.jsonl").read_text(encoding="utf-8").splitlines()
-        write_json(args.output, {"rows": [{key: row.get(key) for key in COLUMNS} for row in map(json.loads, lines)]})
+        write_json(args.output, {"rows": bench_rows(args.bench, COLUMNS)})
     written = table(json.loads(args.output.read_text(encoding="utf-8"))["rows"])
     write_between(args.page, "mmdit", written)
     print(written)

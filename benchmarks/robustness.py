@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measuring import write_json
-from methods_table import write_between
+from measuring import bench_rows, write_json
+from methods_table import percent, write_between
 
 from aizheimer import api
 from aizheimer.api import load_model
@@ -97,11 +97,6 @@ def bench_table(rows: list[dict[str, Any]]) -> str:
     )
 
 
-def percent(share: float) -> str:
-    """Return a share in words that a narrow column does not part."""
-    return f"{100 * share:.0f}\N{NO-BREAK SPACE}%"
-
-
 def _mean(rows: list[dict[str, Any]], key: str) -> float:
     return float(np.mean([row[key] for row in rows]))
 
@@ -122,8 +117,7 @@ def main(arguments: list[str] | None = None) -> None:
         write_json(args.output, content)
         print(json.dumps(content["radii"][-1]), flush=True)
     if args.bench is not None:
-        lines = (args.bench / "results.jsonl").read_text(encoding="utf-8").splitlines()
-        content["rows"] = [{key: row.get(key) for key in COLUMNS} for row in map(json.loads, lines)]
+        content["rows"] = bench_rows(args.bench, COLUMNS)
         write_json(args.output, content)
     tables = {"radius": (content["radii"], radius_table), "robust": (content["rows"], bench_table)}
     for name, (rows, table) in tables.items():

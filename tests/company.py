@@ -44,6 +44,12 @@ class Company:
         """Return what one of them has written."""
         return self.logs[rank].read_text()
 
+    def __enter__(self) -> "Company":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
     def stop(self) -> None:
         """Leave none behind."""
         for process in self.processes:

@@ -64,11 +64,8 @@ def everything(edit: Edit) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("name", all_but(["aizheimer"], METHODS))
 def test_two_processes_give_what_one_gives(name, saved_tiny_pipeline, tmp_path):
     recipe = recipe_file(name, tmp_path, "training.monitor_every=2")
-    two = company.start(words(saved_tiny_pipeline, recipe, tmp_path / "run"), count=2, folder=tmp_path / "logs")
-    try:
+    with company.start(words(saved_tiny_pipeline, recipe, tmp_path / "run"), count=2, folder=tmp_path / "logs") as two:
         assert two.ended() == [0, 0], two.said(0) + two.said(1)
-    finally:
-        two.stop()
     seen: list[dict[str, Any]] = []
     one = alone(saved_tiny_pipeline, recipe, callbacks=Callbacks(on_step=seen.append))
     assert distance(load_edit(tmp_path / "run"), one) < NEAR, name
@@ -85,11 +82,10 @@ def test_two_processes_give_what_one_gives(name, saved_tiny_pipeline, tmp_path):
 def test_more_processes_than_examples_compute_the_same(saved_tiny_pipeline, tmp_path):
     """Three processes and two examples: nothing can be dealt out, and nothing is counted twice."""
     recipe = recipe_file("esd", tmp_path, "training.batch_size=2", "retain_weight=1")
-    three = company.start(words(saved_tiny_pipeline, recipe, tmp_path / "run"), count=3, folder=tmp_path / "logs")
-    try:
+    with company.start(
+        words(saved_tiny_pipeline, recipe, tmp_path / "run"), count=3, folder=tmp_path / "logs"
+    ) as three:
         assert three.ended() == [0, 0, 0], three.said()
-    finally:
-        three.stop()
     assert distance(load_edit(tmp_path / "run"), alone(saved_tiny_pipeline, recipe)) < NEAR
 
 
@@ -97,13 +93,10 @@ def test_more_processes_than_examples_compute_the_same(saved_tiny_pipeline, tmp_
 @pytest.mark.parametrize("killed", [0, 1], ids=["the main one", "another"])
 def test_one_killed_process_ends_the_run_which_then_goes_on_in_any_number(saved_tiny_pipeline, tmp_path, killed):
     recipe, run = recipe_file("aizheimer", tmp_path, *LONG), RunFolder(tmp_path / "run")
-    two = company.start(words(saved_tiny_pipeline, recipe, run.path), count=2, folder=tmp_path / "logs")
-    try:
+    with company.start(words(saved_tiny_pipeline, recipe, run.path), count=2, folder=tmp_path / "logs") as two:
         wait_for_step(run, 9, two)
         os.kill(two.processes[killed].pid, signal.SIGKILL)
         codes = two.ended()
-    finally:
-        two.stop()
     assert codes[killed] == -signal.SIGKILL
     assert codes[1 - killed] == 1
     last = two.said(1 - killed).splitlines()[-1]
@@ -111,13 +104,10 @@ def test_one_killed_process_ends_the_run_which_then_goes_on_in_any_number(saved_
     assert "--resume" in last
     assert 9 <= run.history()[-1]["step"] < STEPS
     whole = alone(saved_tiny_pipeline, recipe)
-    resumed = company.start(
+    with company.start(
         words(saved_tiny_pipeline, recipe, run.path, "--resume"), count=3, folder=tmp_path / "resumed"
-    )
-    try:
+    ) as resumed:
         assert resumed.ended() == [0, 0, 0], resumed.said()
-    finally:
-        resumed.stop()
     assert distance(load_edit(run.path), whole) < NEAR
     history = run.history()
     assert [row["step"] for row in history if row["event"] == "step"] == list(range(1, STEPS + 1))
@@ -129,11 +119,8 @@ def test_bad_input_is_told_once_and_touches_nothing(saved_tiny_pipeline, tmp_pat
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "note.txt").write_text("mine")
     recipe = recipe_file("esd", tmp_path)
-    two = company.start(words(saved_tiny_pipeline, recipe, tmp_path / "full"), count=2, folder=tmp_path / "logs")
-    try:
+    with company.start(words(saved_tiny_pipeline, recipe, tmp_path / "full"), count=2, folder=tmp_path / "logs") as two:
         assert two.ended() == [2, 2]
-    finally:
-        two.stop()
     assert two.said(0).splitlines()[-1].startswith("error: ")
     assert two.said(1) == ""
     assert [path.name for path in (tmp_path / "full").iterdir()] == ["note.txt"]

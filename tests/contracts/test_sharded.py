@@ -34,11 +34,10 @@ def cached(tmp_path_factory, monkeypatch):
 
 
 def check_same(model: Path, recipe: Path, folder: Path, environment: dict[str, str] = FSDP) -> None:
-    two = company.start(words(model, recipe, folder / "run"), count=2, folder=folder / "logs", environment=environment)
-    try:
+    with company.start(
+        words(model, recipe, folder / "run"), count=2, folder=folder / "logs", environment=environment
+    ) as two:
         assert two.ended() == [0, 0], two.said(0) + two.said(1)
-    finally:
-        two.stop()
     assert distance(load_edit(folder / "run"), alone(model, recipe)) < NEAR
 
 
@@ -72,15 +71,12 @@ def test_every_kind_of_denoiser_has_blocks_to_share(family, name, saved_tiny_pip
 @pytest.mark.long
 def test_a_killed_process_ends_the_run_which_one_process_takes_up(saved_tiny_pipeline, tmp_path):
     recipe, run = recipe_file("esd", tmp_path, *LONG), RunFolder(tmp_path / "run")
-    two = company.start(
+    with company.start(
         words(saved_tiny_pipeline, recipe, run.path), count=2, folder=tmp_path / "logs", environment=FSDP
-    )
-    try:
+    ) as two:
         wait_for_step(run, 9, two)
         os.kill(two.processes[1].pid, signal.SIGKILL)
         codes = two.ended()
-    finally:
-        two.stop()
     assert codes == [1, -signal.SIGKILL]
     assert two.said(0).splitlines()[-1].startswith("error: another process of this command has ended")
     resumed = alone(saved_tiny_pipeline, recipe, out=run.path, resume=True)
@@ -101,11 +97,8 @@ def test_accelerate_starts_it(how, saved_tiny_pipeline, tmp_path):
 
 
 def test_each_holds_half_and_gives_all_back(tmp_path):
-    two = company.start([], count=2, folder=tmp_path / "logs", environment=FSDP, work=_share)
-    try:
+    with company.start([], count=2, folder=tmp_path / "logs", environment=FSDP, work=_share) as two:
         assert two.ended() == [0, 0], two.said(0) + two.said(1)
-    finally:
-        two.stop()
 
 
 def _share(_words: list[str]) -> int:

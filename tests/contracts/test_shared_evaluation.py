@@ -61,22 +61,16 @@ def wait_for_pictures(cache: Path, count: int, running: company.Company) -> None
 @pytest.mark.long
 def test_under_a_launcher_each_draws_its_share_and_a_killed_one_loses_a_batch(run, wanted, tmp_path):
     cache, words = tmp_path / "cache", ["evaluate", run, "--samples", SAMPLES]
-    two = company.start(words, count=2, folder=tmp_path / "logs", environment={"AIZHEIMER_CACHE": str(cache)})
-    try:
+    with company.start(words, count=2, folder=tmp_path / "logs", environment={"AIZHEIMER_CACHE": str(cache)}) as two:
         wait_for_pictures(cache, 16, two)
         os.kill(two.processes[1].pid, signal.SIGKILL)
         codes = two.ended()
-    finally:
-        two.stop()
     assert codes == [1, -signal.SIGKILL]
     assert "another process of this command has ended" in two.said().splitlines()[-1]
     assert not (run / "evaluation.json").exists()
     kept = stored(cache)
-    again = company.start(words, count=2, folder=tmp_path / "again", environment={"AIZHEIMER_CACHE": str(cache)})
-    try:
+    with company.start(words, count=2, folder=tmp_path / "again", environment={"AIZHEIMER_CACHE": str(cache)}) as again:
         assert again.ended() == [0, 0], again.said() + again.said(1)
-    finally:
-        again.stop()
     assert result_of(run) == wanted
     after = stored(cache)
     assert {path: after[path] for path in kept} == kept
@@ -86,18 +80,15 @@ def test_under_a_launcher_each_draws_its_share_and_a_killed_one_loses_a_batch(ru
 @pytest.mark.long
 def test_workers_draw_and_what_a_killed_one_leaves_is_drawn_by_the_others_master(run, wanted, tmp_path):
     cache = tmp_path / "cache"
-    one = company.start(
+    with company.start(
         ["evaluate", run, "--samples", SAMPLES, "--workers", 2],
         count=1,
         folder=tmp_path / "logs",
         environment={"AIZHEIMER_CACHE": str(cache)},
-    )
-    try:
+    ) as one:
         worker = share_process(one, "2/2")
         worker.kill()
         assert one.ended() == [0], one.said()
-    finally:
-        one.stop()
     assert "warning: worker 2 was killed by SIGKILL; what is missing is drawn here" in one.said()
     assert result_of(run) == wanted
 

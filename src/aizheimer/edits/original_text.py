@@ -33,6 +33,8 @@ _LAYER = {
     "mlp.fc2": "mlp.c_proj",
     "self_attn.out_proj": "attn.out_proj",
 }
+_OUR_ENDS = {theirs: ours for ours, theirs in _ENDS.items()}
+_OUR_LAYER = {theirs: ours for ours, theirs in _LAYER.items()}
 _PROJECTIONS = ("q_proj", "k_proj", "v_proj")
 _OURS = re.compile(r"encoder\.layers\.(\d+)\.(.+)\.(weight|bias)")
 _THEIRS = re.compile(r"transformer\.resblocks\.(\d+)\.(.+?)[._](weight|bias)")
@@ -62,8 +64,9 @@ def open_clip_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             found[f"transformer.resblocks.{match[1]}.{_LAYER[match[2]]}.{match[3]}"] = value
         elif match and match[2].removeprefix("self_attn.") in _PROJECTIONS:
             stem, kind = f"encoder.layers.{match[1]}.self_attn", match[3]
-            parts = [own[f"{stem}.{projection}.{kind}"] for projection in _PROJECTIONS]
-            found[f"transformer.resblocks.{match[1]}.attn.in_proj_{kind}"] = torch.cat(parts)
+            fused = f"transformer.resblocks.{match[1]}.attn.in_proj_{kind}"
+            if fused not in found:
+                found[fused] = torch.cat([own[f"{stem}.{projection}.{kind}"] for projection in _PROJECTIONS])
         elif not name.endswith("position_ids"):
             raise EditError(f"the original layout has no place for the text encoder's '{name}'; export as diffusers")
     return found
@@ -96,13 +99,10 @@ def by_transformers_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _spelt(name: str, value: Tensor) -> Iterator[tuple[str, Tensor]]:
     """Yield a tensor of OpenCLIP by transformers' name, a fused one in parts; nothing if it is none."""
     match = _THEIRS.fullmatch(name)
-    ours = {theirs: own for own, theirs in _ENDS.items()}
-    if name in ours:
-        yield ours[name], value.T.contiguous() if name == _TURNED else value
+    if name in _OUR_ENDS:
+        yield _OUR_ENDS[name], value.T.contiguous() if name == _TURNED else value
     elif match and match[2] == "attn.in_proj" and value.ndim and len(value) % 3 == 0:
         for projection, part in zip(_PROJECTIONS, value.chunk(3), strict=True):
             yield f"encoder.layers.{match[1]}.self_attn.{projection}.{match[3]}", part
-    elif match:
-        layer = next((own for own, theirs in _LAYER.items() if theirs == match[2]), None)
-        if layer is not None:
-            yield f"encoder.layers.{match[1]}.{layer}.{match[3]}", value
+    elif match and match[2] in _OUR_LAYER:
+        yield f"encoder.layers.{match[1]}.{_OUR_LAYER[match[2]]}.{match[3]}", value

@@ -152,13 +152,12 @@ class AdvUnlearn(BaseModel):
         backbone, device = material.backbone, material.backbone.device
         train, held = material.forget_banks()
         of_bank = partial(BankSource.of, device=device, dtype=backbone.dtype)
-        source, watched = (
-            of_bank(bank, target=guided_away(backbone, bank, eta=self.eta, concept=None, from_prompt=False))
-            for bank in (train, held)
-        )
-        attacked: Source = of_bank(train, target=train.prediction)
+        away = partial(guided_away, backbone, eta=self.eta, concept=None, from_prompt=False)
+        watched = of_bank(held, target=away(held))
         if self.rollout == "step":
             source, attacked = self._fresh(material)
+        else:
+            source, attacked = of_bank(train, target=away(train)), of_bank(train, target=train.prediction)
         words = LiveEmbeddings.of(backbone, material.data.forget_prompts)
         term = AttackedTerm(
             backbone=backbone,

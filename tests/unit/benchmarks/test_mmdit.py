@@ -1,7 +1,6 @@
 """The table of forgetting on the second embedded model, by hand."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,16 +9,6 @@ from aizheimer._registry import METHODS
 from aizheimer.bench.plan import load_plan
 
 BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
-
-
-@pytest.fixture
-def mmdit(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    sys.modules.pop("mmdit", None)
-    import mmdit as module
-
-    yield module
-    sys.modules.pop("mmdit", None)
 
 
 def row(method: str, concept: str, ua: float, ira: float) -> dict:
@@ -36,7 +25,8 @@ def row(method: str, concept: str, ua: float, ira: float) -> dict:
     }
 
 
-def test_the_table_by_hand(mmdit, tmp_path):
+def test_the_table_by_hand(script, tmp_path):
+    mmdit = script("mmdit")
     rows = [row("esd", "cat", 1.0, 0.6), row("esd", "rocket", 0.9, 0.6), row("uce", "cat", 0.7, 0.8)]
     rows += [row("uce", "rocket", 0.9, 0.72), {"method": "salun", "concept": "cat", "seed": 0, "status": "failed"}]
     found = mmdit.summary(rows)

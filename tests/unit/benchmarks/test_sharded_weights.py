@@ -2,24 +2,10 @@
 
 import json
 import sys
-from pathlib import Path
-
-import pytest
-
-BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
-
-
-@pytest.fixture
-def script(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    sys.modules.pop("sharded_weights", None)
-    import sharded_weights as module
-
-    yield module
-    sys.modules.pop("sharded_weights", None)
 
 
 def test_keys_and_values_learn_and_the_step_is_measured(script, tmp_path, monkeypatch, capsys):
+    script = script("sharded_weights")
     network = script.network(tiny=True)
     learning = [name for name, parameter in network.named_parameters() if parameter.requires_grad]
     assert len(learning) == 32
